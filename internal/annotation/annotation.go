@@ -1,0 +1,52 @@
+// Package annotation names what a sandbox needs that has no field in the OCI runtime spec.
+//
+// The spec is the one intermediate form between every front end and every isolation; what it cannot say travels
+// in its annotations under the prefix "run.brig.". Image metadata never sets any of these: only policy does.
+package annotation
+
+const (
+	// Prefix is what every key of Brig begins with.
+	Prefix = "run.brig."
+
+	// Root says what the root file system is made of when it is not a folder: "ram" is an empty tmpfs, in which the
+	// spec's mounts (and their mount points) are all there is. Root.Path is then ignored.
+	Root = "run.brig.root"
+
+	// RootIDMap set to "true" presents the root folder through an idmapped mount, so that id n on disk is id n inside.
+	RootIDMap = "run.brig.root.idmap"
+
+	// IDs set to "auto" asks for a range of 65,536 host ids of the sandbox's own; whoever creates the sandbox fills
+	// linux.uidMappings and gidMappings from it.
+	IDs = "run.brig.ids"
+
+	// Landlock set to "on" confines the program by a Landlock ruleset derived from the mounts; "strict" also grants no
+	// write anywhere. Absent: no ruleset.
+	Landlock = "run.brig.landlock"
+
+	// LandlockBind and LandlockConnect are comma-separated lists of TCP ports the program may bind or connect; "*" for
+	// any. Absent: none.
+	LandlockBind    = "run.brig.landlock.tcp-bind"
+	LandlockConnect = "run.brig.landlock.tcp-connect"
+
+	// Seccomp names the built-in seccomp profile ("default", "strict", "compat") that linux.seccomp was expanded from;
+	// it is shown to people and obeyed by nothing.
+	Seccomp = "run.brig.seccomp"
+
+	// AllowMissing is a comma-separated list of layers that may be absent when the host cannot give them.
+	AllowMissing = "run.brig.allow-missing"
+
+	// Init set to "true" puts a small process that reaps orphans and forwards signals at pid 1.
+	Init = "run.brig.init"
+
+	// NoNewPrograms set to "true" forbids the program to execute any other.
+	NoNewPrograms = "run.brig.no-new-programs"
+
+	// Isolation is "native", "gvisor" or "vm".
+	Isolation = "run.brig.isolation"
+
+	// LockCaps set to "true" locks the securebits so that no capability can come back by uid 0 or setuid files.
+	LockCaps = "run.brig.lock-caps"
+
+	// MaxUserNamespaces set to "0" forbids user namespaces inside the sandbox by sysctl, beside the seccomp rule.
+	MaxUserNamespaces = "run.brig.max-user-namespaces"
+)

@@ -1,0 +1,80 @@
+package seccomp
+
+import (
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+//go:generate go run ./gentable
+
+// Known reports whether any architecture Brig has a table for has a system call of this name.
+func Known(name string) bool { return callIndex(name) >= 0 }
+
+// Number gives the number of a system call on an architecture (x32's have bit 30 set, as the kernel reports them).
+func Number(a specs.Arch, name string) (nr uint32, ok bool) {
+	d, i := findArch(a), callIndex(name)
+	if d == nil || i < 0 || callNumbers[d.column][i] < 0 {
+		return 0, false
+	}
+	return uint32(callNumbers[d.column][i]), true
+}
+
+// Name gives the name of a system call number, "" for one the tables do not have.
+func Name(a specs.Arch, nr uint32) string {
+	if d := findArch(a); d != nil {
+		return d.callName(nr)
+	}
+	return ""
+}
+
+// callName looks nr up; tables are sorted by name, so this walks one. It serves people, not the road to a sandbox.
+func (a *arch) callName(nr uint32) string {
+	if i := slices.Index(callNumbers[a.column][:], int32(nr)); i >= 0 && nr <= 1<<31-1 {
+		return callNames[i]
+	}
+	return ""
+}
+
+// callIndex gives the place of name in callNames, -1 when no architecture has it.
+func callIndex(name string) int {
+	if i, ok := slices.BinarySearch(callNames[:], name); ok {
+		return i
+	}
+	return -1
+}
+
+// nearest gives the known call whose name takes the fewest single-letter changes from name, "" when none is near.
+func nearest(name string) string {
+	if len(name) > 64 {
+		return "" // no call has such a name, and the comparison below takes its length squared
+	}
+	best, least := "", len(name)/3+2
+	for _, known := range callNames {
+		if d := editDistance(name, known); d < least {
+			best, least = known, d
+		}
+	}
+	return best
+}
+
+// editDistance is Levenshtein's: insertions, deletions and replacements of a byte.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,6 +1,7 @@
 package seccomp
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -45,6 +46,11 @@ func (a Action) Data() uint16 { return uint16(a) }
 // rank orders verdicts from the least permissive, as the kernel does when several filters answer: a signed
 // comparison of the upper halves.
 func (a Action) rank() int32 { return int32(a.Kind()) }
+
+// compareActions orders verdicts from the least permissive; verdicts of one kind by their data, the larger first.
+func compareActions(a, b Action) int {
+	return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(b.Data(), a.Data()))
+}
 
 // permissive reports whether the call may go ahead after this verdict, at once or by a tracer's leave.
 func (a Action) permissive() bool {

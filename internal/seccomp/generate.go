@@ -1,7 +1,6 @@
 package seccomp
 
 import (
-	"cmp"
 	"encoding/binary"
 	"slices"
 )
@@ -59,7 +58,10 @@ func generate(r *resolved, as []*arch, def Action) ([]Instruction, error) {
 	g.emit.blockLittle = littleEndian(as[0].audit)
 	heads := make([]int, len(trees))
 	for i := len(trees) - 1; i >= 0; i-- {
-		g.emit.tree(trees[i].spans) // its entry is what was written last, so the load below runs into it
+		top := g.emit.tree(trees[i].spans)
+		if top != len(g.emit.code)-1 { // the load below runs into what was written last
+			g.emit.push(Instruction{Code: opJump, K: uint32(len(g.emit.code) - top - 1)})
+		}
 		heads[i] = g.emit.push(Instruction{Code: opLoad, K: offNr})
 		if g.emit.full() {
 			return nil, &TooLongError{len(g.emit.code)}
@@ -151,8 +153,7 @@ func (g *generator) decide(calls []uint64, narrow bool) span {
 		ids[i] = uint32(c)
 	}
 	slices.SortStableFunc(ids, func(a, b uint32) int {
-		x, y := g.rules[a].action, g.rules[b].action
-		return cmp.Or(cmp.Compare(x.rank(), y.rank()), cmp.Compare(y, x))
+		return compareActions(g.rules[a].action, g.rules[b].action)
 	})
 	key := make([]byte, 1, 1+4*len(ids))
 	if narrow {

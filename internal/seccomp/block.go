@@ -265,26 +265,28 @@ func common(a, b []fact) []fact {
 	return out
 }
 
-// compact drops tests that nothing reaches.
+// compact drops tests that nothing reaches, and those that lead to the same place either way.
 func (b *block) compact(reached []bool) {
 	moved := make([]target, len(b.tests))
+	follow := func(to target) target {
+		if to < 0 {
+			return to
+		}
+		return moved[to]
+	}
 	n := 0
-	for i := range b.tests {
+	for i, t := range b.tests {
 		if !reached[i] {
 			continue
 		}
-		t := b.tests[i]
-		if t.t >= 0 {
-			t.t = moved[t.t]
-		}
-		if t.f >= 0 {
-			t.f = moved[t.f]
+		t.t, t.f = follow(t.t), follow(t.f)
+		if t.t == t.f {
+			moved[i] = t.t
+			continue
 		}
 		b.tests[n], moved[i] = t, target(n)
 		n++
 	}
 	b.tests = b.tests[:n]
-	if b.entry >= 0 {
-		b.entry = moved[b.entry]
-	}
+	b.entry = follow(b.entry)
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"math/rand/v2"
+	"os"
+	"slices"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -42,8 +44,8 @@ func verdict(a specs.LinuxSeccompAction, errno *uint) libseccomp.ScmpAction {
 	return v
 }
 
-// theirs compiles the profile the way runc does. ok is false when libseccomp refuses a rule.
-func theirs(t *testing.T, p *specs.LinuxSeccomp, native specs.Arch, optimize bool) (program []seccomp.Instruction, ok bool) {
+// theirs compiles the profile for one architecture, adding rules the way runc does. ok is false when libseccomp refuses a rule.
+func theirs(t *testing.T, p *specs.LinuxSeccomp, a specs.Arch, optimize bool) (program []seccomp.Instruction, ok bool) {
 	t.Helper()
 	def := verdict(p.DefaultAction, p.DefaultErrnoRet)
 	f, err := libseccomp.NewFilter(def)
@@ -57,10 +59,8 @@ func theirs(t *testing.T, p *specs.LinuxSeccomp, native specs.Arch, optimize boo
 			t.Fatal(err)
 		}
 	}
-	for _, a := range append([]specs.Arch{native}, p.Architectures...) {
-		must(f.AddArch(architectures[a]))
-	}
-	if host, _ := libseccomp.GetNativeArch(); host != architectures[native] {
+	must(f.AddArch(architectures[a]))
+	if host, _ := libseccomp.GetNativeArch(); host != architectures[a] {
 		must(f.RemoveArch(host))
 	}
 	must(f.SetBadArchAction(libseccomp.ActKillProcess))
@@ -75,16 +75,16 @@ func theirs(t *testing.T, p *specs.LinuxSeccomp, native specs.Arch, optimize boo
 		var conds []libseccomp.ScmpCondition
 		var seen [6]int
 		split := false
-		for _, a := range e.Args {
-			values := []uint64{a.Value}
-			if a.Op == specs.OpMaskedEqual {
-				values = append(values, a.ValueTwo)
+		for _, arg := range e.Args {
+			values := []uint64{arg.Value}
+			if arg.Op == specs.OpMaskedEqual {
+				values = append(values, arg.ValueTwo)
 			}
-			c, err := libseccomp.MakeCondition(a.Index, operators[a.Op], values...)
+			c, err := libseccomp.MakeCondition(arg.Index, operators[arg.Op], values...)
 			must(err)
 			conds = append(conds, c)
-			seen[a.Index]++
-			split = split || seen[a.Index] > 1
+			seen[arg.Index]++
+			split = split || seen[arg.Index] > 1
 		}
 		for _, name := range e.Names {
 			nr, err := libseccomp.GetSyscallFromName(name)
@@ -108,12 +108,23 @@ func theirs(t *testing.T, p *specs.LinuxSeccomp, native specs.Arch, optimize boo
 			}
 		}
 	}
-	raw, err := f.ExportBPFMem()
+	out, err := os.CreateTemp(t.TempDir(), "filter")
 	must(err)
+	defer out.Close()
+	must(f.ExportBPF(out)) // to memory only from 2.6 on
+	raw, err := os.ReadFile(out.Name())
+	must(err)
+	must(os.Remove(out.Name()))
 	for ; len(raw) >= 8; raw = raw[8:] {
 		program = append(program, seccomp.Instruction{Code: binary.NativeEndian.Uint16(raw), Jt: raw[2], Jf: raw[3], K: binary.NativeEndian.Uint32(raw[4:])})
 	}
 	return program, true
+}
+
+// loadsNumber tells the programs that libseccomp got wrong for want of loading the number: package documentation.
+func loadsNumber(program []seccomp.Instruction) bool {
+	first := slices.IndexFunc(program, func(in seccomp.Instruction) bool { return in.Code == 0x20 && in.K == 0 })
+	return first >= 0 || len(program) <= 4
 }
 
 // plain are calls that no old ABI multiplexes.
@@ -134,6 +145,19 @@ func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }
 
 var actionNames = []specs.LinuxSeccompAction{specs.ActAllow, specs.ActErrno, specs.ActKillProcess, specs.ActKillThread, specs.ActTrap, specs.ActLog, specs.ActTrace}
 
+// use says how an argument of a call is compared already.
+type use int
+
+const (
+	nothing use = iota
+	equal
+	ordered
+)
+
+func orders(op specs.LinuxSeccompOperator) bool {
+	return op != specs.OpEqualTo && op != specs.OpMaskedEqual
+}
+
 // profile makes a random profile in which all conditional rules of one call have one action.
 func profile(r *rand.Rand, more []specs.Arch) *specs.LinuxSeccomp {
 	ops := []specs.LinuxSeccompOperator{specs.OpNotEqual, specs.OpLessThan, specs.OpEqualTo, specs.OpGreaterEqual, specs.OpGreaterThan, specs.OpMaskedEqual}
@@ -142,14 +166,26 @@ func profile(r *rand.Rand, more []specs.Arch) *specs.LinuxSeccomp {
 	}
 	p := &specs.LinuxSeccomp{DefaultAction: pick(r, actionNames), Architectures: more}
 	of := map[string]specs.LinuxSeccompAction{}
+	on := map[string]*[3]use{}
 	for range r.IntN(10) {
 		name := pick(r, plain)
 		if of[name] == "" {
 			of[name] = pick(r, actionNames)
 		}
 		e := specs.LinuxSyscall{Names: []string{name}, Action: of[name]}
+		if on[name] == nil {
+			on[name] = new([3]use)
+		}
 		for range r.IntN(4) {
-			e.Args = append(e.Args, specs.LinuxSeccompArg{Index: uint(r.IntN(3)), Op: pick(r, ops), Value: value(r), ValueTwo: value(r)})
+			a := specs.LinuxSeccompArg{Index: uint(r.IntN(3)), Op: pick(r, ops), Value: value(r), ValueTwo: value(r)}
+			if seen := &on[name][a.Index]; !orders(a.Op) && *seen != ordered || *seen == nothing {
+				// Two conditions on an argument, one of them an order or NE, are wrong in libseccomp: package documentation.
+				*seen = equal
+				if orders(a.Op) {
+					*seen = ordered
+				}
+				e.Args = append(e.Args, a)
+			}
 		}
 		if len(e.Args) == 0 { // unconditional rules may disagree: the first holds
 			e.Action = pick(r, actionNames)
@@ -231,8 +267,15 @@ func TestAgreesWithLibseccomp(t *testing.T) {
 	for range 5000 {
 		s := pick(r, sets)
 		p := profile(r, s.more)
-		their, ok := theirs(t, p, s.native, r.IntN(2) == 0 && len(p.Syscalls) > 0)
-		if !ok {
+		as := append([]specs.Arch{s.native}, s.more...)
+		their := map[specs.Arch][]seccomp.Instruction{}
+		optimize := r.IntN(2) == 0 && len(p.Syscalls) > 0
+		for _, a := range as {
+			if program, ok := theirs(t, p, a, optimize); ok && loadsNumber(program) {
+				their[a] = program
+			}
+		}
+		if len(their) < len(as) {
 			refused++
 			continue
 		}
@@ -241,18 +284,23 @@ func TestAgreesWithLibseccomp(t *testing.T) {
 			t.Fatal(err)
 		}
 		profiles++
-		as := append([]specs.Arch{s.native}, s.more...)
 		for range 60 {
 			d := call(r, p, as)
 			if newer(p, as, d) {
 				continue
 			}
 			calls++
+			other := their[s.native]
+			for _, a := range as {
+				if x32 := seccomp.AuditArch(a) == seccomp.AuditArch(specs.ArchX32) && d.Nr >= 0x40000000 && their[specs.ArchX32] != nil; seccomp.AuditArch(a) == d.Arch && (a == specs.ArchX32) == x32 {
+					other = their[a]
+				}
+			}
 			a, _ := seccomp.Evaluate(our.Program, d)
-			b, _ := seccomp.Evaluate(their, d)
+			b, _ := seccomp.Evaluate(other, d)
 			if a != b {
 				text, _ := json.Marshal(p)
-				t.Fatalf("native %s, call %+v: Brig %s, libseccomp %s\n%s\n%s\n%s", s.native, d, a, b, text, our, seccomp.Disassemble(their))
+				t.Fatalf("native %s, call %+v: Brig %s, libseccomp %s\n%s\n%s\n%s", s.native, d, a, b, text, our, seccomp.Disassemble(other))
 			}
 		}
 	}

@@ -81,11 +81,18 @@ func positioned(text []byte, err error, offset int64) error {
 	var kind *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &syntax):
-		offset = syntax.Offset
+		offset = syntax.Offset - 1 // the decoder counts the byte it stumbled over
 	case errors.As(err, &kind):
 		offset = kind.Offset
+	default:
+		// An unknown key is told by name alone, and by the place where its object ends.
+		if _, key, ok := strings.Cut(err.Error(), "unknown field "); ok {
+			if at := bytes.Index(text, []byte(key)); at >= 0 {
+				offset = int64(at)
+			}
+		}
 	}
-	offset = min(offset, int64(len(text)))
+	offset = min(max(offset, 0), int64(len(text)))
 	line := 1 + bytes.Count(text[:offset], []byte{'\n'})
 	column := offset - int64(bytes.LastIndexByte(text[:offset], '\n'))
 	return fmt.Errorf("seccomp: the profile, line %d column %d: %w", line, column, err)

@@ -1,0 +1,51 @@
+package mac
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ReadHost looks at the running kernel: two small reads and two stats, no daemon is asked.
+func ReadHost() Host {
+	var h Host
+	if text, err := os.ReadFile("/sys/module/apparmor/parameters/enabled"); err == nil {
+		h.AppArmor = strings.TrimSpace(string(text)) == "Y"
+	}
+	h.OwnAttr = h.AppArmor && exists("/proc/self/attr/apparmor/exec")
+	var st unix.Statfs_t
+	if unix.Statfs("/sys/fs/selinux", &st) == nil && st.Type == unix.SELINUX_MAGIC {
+		h.SELinux = true
+		text, err := os.ReadFile("/sys/fs/selinux/enforce")
+		h.Enforcing = err == nil && strings.TrimSpace(string(text)) == "1"
+	}
+	return h
+}
+
+func exists(path string) bool {
+	return unix.Access(path, unix.F_OK) == nil
+}
+
+// Current reads back what confines a process. A host without either module gives the zero Confinement and no error.
+// The caller must know that pid is still the process it means (by a pidfd), before and after.
+func Current(host Host, pid int) (Confinement, error) {
+	module, attr := AppArmor, host.appArmorAttr("current")
+	switch {
+	case host.AppArmor:
+	case host.SELinux:
+		module, attr = SELinux, "attr/current"
+	default:
+		return Confinement{}, nil
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, attr))
+	if errors.Is(err, unix.EINVAL) {
+		return Confinement{}, nil // the module is built in but does not serve this file
+	}
+	if err != nil {
+		return Confinement{}, fmt.Errorf("read what confines process %d: %w", pid, err)
+	}
+	return ParseCurrent(module, string(text)), nil
+}

@@ -40,6 +40,11 @@ func TestTables(t *testing.T) {
 	if !slices.IsSorted(callNames[:]) {
 		t.Fatal("callNames is not sorted")
 	}
+	for i, name := range callNames {
+		if callIndex(name) != i {
+			t.Errorf("%s is not found at its place: run go generate", name)
+		}
+	}
 	if callNames[socketcallIndex] != "socketcall" || callNames[ipcIndex] != "ipc" {
 		t.Error("the multiplexers' places are wrong: run go generate")
 	}

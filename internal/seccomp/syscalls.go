@@ -36,10 +36,20 @@ func (a *arch) callName(nr uint32) string {
 	return ""
 }
 
-// callIndex gives the place of name in callNames, -1 when no architecture has it.
+// slots is the size of callSlots, a power of two about four times the number of names.
+const slots = 2048
+
+// callIndex gives the place of name in callNames, -1 when no architecture has it. A profile names hundreds of calls, and
+// looking them up is most of compiling it: hence a hash table, made by go generate so that it costs nothing at start.
 func callIndex(name string) int {
-	if i, ok := slices.BinarySearch(callNames[:], name); ok {
-		return i
+	h := uint32(2166136261) // FNV-1a
+	for i := range len(name) {
+		h = (h ^ uint32(name[i])) * 16777619
+	}
+	for at := h % slots; callSlots[at] != 0; at = (at + 1) % slots {
+		if i := int(callSlots[at]) - 1; callNames[i] == name {
+			return i
+		}
 	}
 	return -1
 }

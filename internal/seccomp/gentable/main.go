@@ -135,6 +135,25 @@ func armPrivate(t map[string]int32) {
 	}
 }
 
+// slots is the size of the hash table, as in syscalls.go.
+const slots = 2048
+
+// hashTable places every name in an open table, by the hash syscalls.go computes.
+func hashTable(names []string) (table [slots]int) {
+	for i, n := range names {
+		h := uint32(2166136261)
+		for _, c := range []byte(n) {
+			h = (h ^ uint32(c)) * 16777619
+		}
+		at := h % slots
+		for table[at] != 0 {
+			at = (at + 1) % slots
+		}
+		table[at] = i + 1
+	}
+	return table
+}
+
 // render writes the Go source: one sorted array of names, one array of numbers an architecture, in step.
 func render(version string, names []string, tables []map[string]int32) []byte {
 	var b bytes.Buffer
@@ -144,6 +163,14 @@ func render(version string, names []string, tables []map[string]int32) []byte {
 		fmt.Fprintf(&b, "%q,\n", n)
 	}
 	fmt.Fprintf(&b, "}\n\nconst (\nsocketcallIndex = %d\nipcIndex = %d\n)\n", slices.Index(names, "socketcall"), slices.Index(names, "ipc"))
+	b.WriteString("\n// callSlots finds a name: the place in callNames plus one, at hashName of it or in the slots after.\nvar callSlots = [slots]uint16{\n")
+	for i, v := range hashTable(names) {
+		fmt.Fprintf(&b, "%d, ", v)
+		if i%16 == 15 {
+			b.WriteByte('\n')
+		}
+	}
+	b.WriteString("}\n")
 	b.WriteString("\n// callNumbers holds, for each architecture, the number of each name of callNames, -1 where it has none.\n")
 	b.WriteString("var callNumbers = [numColumns][len(callNames)]int32{\n")
 	for i, c := range columns {

@@ -1,0 +1,531 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Options say where a group goes and what to do when a limit cannot be set.
+type Options struct {
+	// ID names the sandbox; it must be one path element.
+	ID string
+	// Path is the spec's linux.cgroupsPath. Absolute: below each hierarchy's root. Relative: below the
+	// caller's own group. Empty: /brig/ID for root, and below the delegated group for others.
+	Path string
+	// AllowMissing makes limits that this machine cannot enforce be left out; Cgroup.Missing lists them.
+	AllowMissing bool
+	// Tree is the machine's; nil asks Find.
+	Tree *Tree
+}
+
+// Cgroup is a sandbox's control group: one folder in version 2, or one for each hierarchy used in version 1.
+// It is safe to copy into a state file by Paths and to find again by Open.
+type Cgroup struct {
+	unified string            // folder in version 2, or empty
+	legacy  map[string]string // version 1 controller to folder
+	missing []error
+}
+
+// Create makes the group and sets its limits before anything runs in it. What was made is removed again on an error.
+func Create(r *specs.LinuxResources, o Options) (*Cgroup, error) {
+	tree := o.Tree
+	if tree == nil {
+		var err error
+		if tree, err = Find(); err != nil {
+			return nil, err
+		}
+	}
+	list, err := compile(tree, r)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cgroup{legacy: map[string]string{}}
+	list, err = c.available(tree, list, o.AllowMissing)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.place(tree, list, o); err != nil {
+		return nil, err
+	}
+	if err := c.make(tree, list, o); err != nil {
+		return nil, errors.Join(err, c.remove())
+	}
+	return c, nil
+}
+
+// compile gives the writes for the machine's version.
+func compile(tree *Tree, r *specs.LinuxResources) ([]setting, error) {
+	if tree.V2() {
+		return settingsV2(r)
+	}
+	list, err := settingsV1(r)
+	if err != nil || r == nil {
+		return list, err
+	}
+	s := settings{list: list}
+	s.devices(r.Devices)
+	return s.list, s.err
+}
+
+// available drops or refuses what the machine has no controller for.
+func (c *Cgroup) available(tree *Tree, list []setting, allow bool) ([]setting, error) {
+	kept := list[:0]
+	for _, s := range list {
+		if tree.Available(s.controller) {
+			kept = append(kept, s)
+			continue
+		}
+		err := &MissingError{Limit: s.limit, Controller: s.controller, Remedy: remedy(s.controller)}
+		if !allow {
+			return nil, err
+		}
+		c.missing = append(c.missing, err)
+	}
+	return kept, nil
+}
+
+func remedy(controller string) string {
+	return "build or boot the kernel with it, leave the limit out, or accept less with --allow-missing=cgroup." + controller
+}
+
+// baseControllers get a group whether limited or not: they count what a supervisor wants to know.
+var baseControllers = []string{"memory", "pids"}
+
+// place decides the folders.
+func (c *Cgroup) place(tree *Tree, list []setting, o Options) error {
+	inner, err := innerPath(tree, o)
+	if err != nil {
+		return err
+	}
+	if tree.Unified != "" {
+		if c.unified, err = join(tree.Unified, "", inner); err != nil {
+			return err
+		}
+	}
+	if tree.V2() {
+		return nil
+	}
+	want := slices.Clone(baseControllers)
+	if tree.Unified == "" {
+		want = append(want, "freezer", "cpuacct")
+	}
+	for _, s := range list {
+		want = append(want, s.controller)
+	}
+	for _, controller := range want {
+		mount, ok := tree.Legacy[controller]
+		if !ok || c.legacy[controller] != "" {
+			continue
+		}
+		if c.legacy[controller], err = join(mount, controller, inner); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// innerPath is the path below the mount points; relative when it is to be below the caller's own group.
+func innerPath(tree *Tree, o Options) (string, error) {
+	if o.Path != "" {
+		if filepath.IsAbs(o.Path) {
+			return filepath.Clean(o.Path), nil
+		}
+		// A relative path may not climb: it is cleaned as if it were absolute (runc's CleanPath).
+		return strings.TrimPrefix(filepath.Clean("/"+o.Path), "/"), nil
+	}
+	if o.ID == "" || o.ID == "." || o.ID == ".." || strings.ContainsAny(o.ID, "/\x00\n") {
+		return "", fmt.Errorf("make a cgroup for sandbox %q: the id must be one path element", o.ID)
+	}
+	if os.Geteuid() == 0 {
+		return "/brig/" + o.ID, nil
+	}
+	base, err := tree.delegated()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(base, "brig-"+o.ID), nil
+}
+
+func join(mount, controller, inner string) (string, error) {
+	if filepath.IsAbs(inner) {
+		if inner == "/" {
+			return "", errors.New("make a cgroup at /: that is the machine's own group; name one below it")
+		}
+		return filepath.Join(mount, inner), nil
+	}
+	groups, err := own()
+	if err != nil {
+		return "", err
+	}
+	if inner == "" {
+		return "", errors.New("make a cgroup: the path names the caller's own group; name one below it")
+	}
+	return filepath.Join(mount, groups[controller], inner), nil
+}
+
+// make makes the folders and writes the limits.
+func (c *Cgroup) make(tree *Tree, list []setting, o Options) error {
+	if c.unified != "" {
+		if err := makeUnified(tree, c.unified, list); err != nil {
+			return err
+		}
+	}
+	for _, controller := range sortedKeys(c.legacy) {
+		if err := makeDir(c.legacy[controller]); err != nil {
+			return err
+		}
+	}
+	if dir, ok := c.legacy["cpuset"]; ok {
+		if err := inheritCpuset(tree.Legacy["cpuset"], dir); err != nil {
+			return err
+		}
+	}
+	if err := c.apply(list, o.AllowMissing); err != nil {
+		return err
+	}
+	if tree.V2() && slices.Contains(tree.Controllers, "memory") && !names(list, "memory.oom.group") {
+		err := writeFile(c.unified, "memory.oom.group", "1") // Linux 4.19
+		if err != nil && !missingDir(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+func names(list []setting, file string) bool {
+	return slices.ContainsFunc(list, func(s setting) bool { return s.files[0] == file })
+}
+
+// makeDir makes a folder and its parents. An existing one is taken: engines make the group beforehand.
+func makeDir(dir string) error {
+	err := unix.Mkdir(dir, 0o755)
+	if err == unix.ENOENT {
+		if err = makeDir(filepath.Dir(dir)); err != nil {
+			return err
+		}
+		err = unix.Mkdir(dir, 0o755)
+	}
+	if err != nil && err != unix.EEXIST {
+		return fmt.Errorf("make cgroup %s: %w%s", dir, err, hint(err))
+	}
+	return nil
+}
+
+func hint(err error) string {
+	switch {
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, unix.EROFS):
+		return ": run as root, or in a delegated subtree"
+	case errors.Is(err, unix.ENOSPC):
+		return ": the cpuset parent has no cpus, or too many cgroups exist"
+	case errors.Is(err, unix.EAGAIN):
+		return ": cgroup.max.descendants or max.depth of a parent is reached"
+	}
+	return ""
+}
+
+// makeUnified makes the version 2 folder, and on a pure version 2 machine hands the needed controllers down to it.
+func makeUnified(tree *Tree, dir string, list []setting) error {
+	if !tree.V2() {
+		return makeDir(dir)
+	}
+	want := []string{}
+	for _, c := range []string{"cpu", "memory", "pids", "io", "cpuset", "hugetlb", "rdma", "misc"} {
+		base := c == "cpu" || c == "memory" || c == "pids" || c == "io"
+		if slices.Contains(tree.Controllers, c) && (base || slices.ContainsFunc(list, func(s setting) bool { return s.controller == c })) {
+			want = append(want, c)
+		}
+	}
+	if err := makeDir(dir); err != nil {
+		return err
+	}
+	have, err := readFields(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	if containsAll(have, want) {
+		return nil
+	}
+	rel := strings.TrimPrefix(filepath.Dir(dir), tree.Unified)
+	at := tree.Unified
+	for _, element := range append([]string{""}, strings.Split(strings.Trim(rel, "/"), "/")...) {
+		at = filepath.Join(at, element)
+		if err := handDown(at, want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func containsAll(have, want []string) bool {
+	for _, w := range want {
+		if !slices.Contains(have, w) {
+			return false
+		}
+	}
+	return true
+}
+
+// handDown turns controllers on for a group's children.
+func handDown(dir string, want []string) error {
+	have, err := readFields(filepath.Join(dir, "cgroup.subtree_control"))
+	if err != nil {
+		return err
+	}
+	for _, c := range want {
+		if slices.Contains(have, c) {
+			continue
+		}
+		err := writeFile(dir, "cgroup.subtree_control", "+"+c)
+		if errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("turn on controller %s below %s: it has processes of its own, which cgroup version 2 forbids: put them into a child group", c, dir)
+		}
+		if err != nil && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("turn on controller %s: %w", c, err)
+		}
+	}
+	return nil
+}
+
+// inheritCpuset copies cpus and mems down from the mount to dir, for each folder where they are empty.
+func inheritCpuset(mount, dir string) error {
+	if dir == mount {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if err := inheritCpuset(mount, parent); err != nil {
+		return err
+	}
+	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+		value, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(string(value)) != "" {
+			continue
+		}
+		if value, err = os.ReadFile(filepath.Join(parent, file)); err != nil {
+			return err
+		}
+		if err := writeFile(dir, file, strings.TrimSpace(string(value))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dir is the folder that has a controller's files.
+func (c *Cgroup) dir(controller string) string {
+	if len(c.legacy) > 0 {
+		return c.legacy[controller]
+	}
+	return c.unified
+}
+
+// apply writes settings. Successive writes to one file use one descriptor, which makes a list of device rules cheap.
+func (c *Cgroup) apply(list []setting, allow bool) error {
+	for i := 0; i < len(list); {
+		s := list[i]
+		n := 1
+		for i+n < len(list) && list[i+n].controller == s.controller && slices.Equal(list[i+n].files, s.files) {
+			n++
+		}
+		if err := c.write(list[i : i+n]); err != nil {
+			var missing *MissingError
+			if !allow || !errors.As(err, &missing) {
+				return err
+			}
+			c.missing = append(c.missing, err)
+		}
+		i += n
+	}
+	return nil
+}
+
+// write writes one or more values into the first of the names that exists.
+// Preconditions: all settings are for the same file.
+func (c *Cgroup) write(same []setting) error {
+	s := same[0]
+	dir := c.dir(s.controller)
+	for _, file := range s.files {
+		fd, err := unix.Open(filepath.Join(dir, file), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err == unix.ENOENT {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("set limit %s: open %s: %w%s", s.limit, filepath.Join(dir, file), err, hint(err))
+		}
+		defer unix.Close(fd)
+		for _, each := range same {
+			if _, err := unix.Write(fd, []byte(each.value)); err != nil {
+				return c.explain(each, dir, file, err)
+			}
+		}
+		return nil
+	}
+	if strings.HasSuffix(s.limit, "memory.swap") && !hostHasSwap() {
+		return nil // nothing to limit: the kernel does not count swap and there is none
+	}
+	return &MissingError{Limit: s.limit, Controller: s.controller, File: strings.Join(s.files, " or "), Remedy: fileRemedy(s)}
+}
+
+func fileRemedy(s setting) string {
+	switch {
+	case strings.HasSuffix(s.limit, "memory.swap"):
+		return "boot with swapaccount=1 or turn swap off, or accept less with --allow-missing=cgroup.memory"
+	case strings.Contains(s.limit, "blockIO.weight"), strings.Contains(s.limit, "blockIO.leafWeight"):
+		return "the disk's scheduler must be bfq (or the kernel have io.cost), leave the weight out, or accept less with --allow-missing=cgroup." + s.controller
+	}
+	return remedy(s.controller)
+}
+
+// explain says why the kernel refused a value, where the errno alone misleads.
+func (c *Cgroup) explain(s setting, dir, file string, err error) error {
+	why := ""
+	switch {
+	case err == unix.EBUSY && s.controller == "memory":
+		usage, _ := os.ReadFile(filepath.Join(dir, strings.NewReplacer("limit_in_bytes", "usage_in_bytes").Replace(file)))
+		why = ": more is in use already (" + strings.TrimSpace(string(usage)) + " bytes)"
+	case err == unix.EINVAL:
+		why = ": the kernel does not take this value, or a parent group's limit is lower"
+	case err == unix.ENODEV, err == unix.ENXIO:
+		why = ": no such device"
+	default:
+		why = hint(err)
+	}
+	return fmt.Errorf("set limit %s: write %q to %s: %w%s", s.limit, s.value, filepath.Join(dir, file), err, why)
+}
+
+// hostHasSwap says whether any swap is on. An unreadable /proc/swaps counts as yes.
+func hostHasSwap() bool {
+	text, err := os.ReadFile("/proc/swaps")
+	return err != nil || strings.Count(string(text), "\n") > 1
+}
+
+func writeFile(dir, file, value string) error {
+	path := filepath.Join(dir, file)
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(value)); err != nil {
+		return &os.PathError{Op: "write " + value + " to", Path: path, Err: err}
+	}
+	return nil
+}
+
+// Missing are the limits that were left out because of Options.AllowMissing, as *MissingError values.
+func (c *Cgroup) Missing() []error { return c.missing }
+
+// Paths are the group's folders for a state file: the key is a version 1 controller, or "" for version 2.
+func (c *Cgroup) Paths() map[string]string {
+	paths := make(map[string]string, len(c.legacy)+1)
+	for k, v := range c.legacy {
+		paths[k] = v
+	}
+	if c.unified != "" {
+		paths[""] = c.unified
+	}
+	return paths
+}
+
+// Open finds a group again by what Paths gave. It makes no system call; a group that is gone shows when it is used.
+func Open(paths map[string]string) *Cgroup {
+	c := &Cgroup{legacy: make(map[string]string, len(paths))}
+	for k, v := range paths {
+		if k == "" {
+			c.unified = v
+		} else {
+			c.legacy[k] = v
+		}
+	}
+	return c
+}
+
+// Attach opens what places a fresh process into the group. into (nil where version 2 is not mounted) is for
+// clone3's CLONE_INTO_CGROUP. Into each of tasks the child itself must write "0", before it drops privileges or
+// starts a thread. All files are close-on-exec and the caller's to close.
+func (c *Cgroup) Attach() (into *os.File, tasks []*os.File, err error) {
+	defer func() {
+		if err != nil {
+			closeAll(append(tasks, into))
+			into, tasks = nil, nil
+		}
+	}()
+	if c.unified != "" {
+		if into, err = openFile(c.unified, unix.O_PATH|unix.O_DIRECTORY); err != nil {
+			return
+		}
+	}
+	seen := map[string]bool{}
+	for _, controller := range sortedKeys(c.legacy) {
+		dir, f := c.legacy[controller], (*os.File)(nil)
+		if seen[dir] {
+			continue
+		}
+		seen[dir] = true
+		if f, err = openFile(filepath.Join(dir, "tasks"), unix.O_WRONLY); err != nil {
+			return
+		}
+		tasks = append(tasks, f)
+	}
+	return
+}
+
+func openFile(path string, flags int) (*os.File, error) {
+	fd, err := unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("attach to cgroup: open %s: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// Update changes limits of a group in use. Controllers that the group was not made with are refused.
+func (c *Cgroup) Update(r *specs.LinuxResources) error {
+	var list []setting
+	var err error
+	if len(c.legacy) == 0 {
+		list, err = settingsV2(r)
+	} else if list, err = settingsV1(r); err == nil {
+		list = c.orderMemory(list)
+	}
+	if err != nil {
+		return err
+	}
+	for _, s := range list {
+		if c.dir(s.controller) == "" {
+			return &MissingError{Limit: s.limit, Controller: s.controller, Remedy: "the sandbox was made without a limit of this kind; make it anew with one"}
+		}
+	}
+	return c.apply(list, false)
+}
+
+// orderMemory puts the limit of memory and swap together before that of memory when both grow: version 1 never lets the first
+// be below the second.
+func (c *Cgroup) orderMemory(list []setting) []setting {
+	mem := slices.IndexFunc(list, func(s setting) bool { return s.files[0] == "memory.limit_in_bytes" })
+	swap := slices.IndexFunc(list, func(s setting) bool { return s.files[0] == "memory.memsw.limit_in_bytes" })
+	if mem < 0 || swap < 0 {
+		return list
+	}
+	now := readNumber(c.dir("memory"), "memory.memsw.limit_in_bytes")
+	if want := parseNumber(list[mem].value); list[mem].value == "-1" || want > now {
+		list[mem], list[swap] = list[swap], list[mem]
+	}
+	return list
+}

@@ -1,0 +1,35 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrNotDelegated says that an unprivileged caller owns no cgroup subtree in which it could make one. The caller may refuse,
+// or go on without limits and say so.
+var ErrNotDelegated = errors.New("no cgroup: no subtree is delegated to this user; start it with systemd-run --user --scope -p Delegate=yes, or as root")
+
+// MissingError says that a limit was asked for and this machine has nothing to enforce it with.
+type MissingError struct {
+	Limit      string // the field of the OCI spec: "linux.resources.memory.swap"
+	Controller string // "memory"
+	File       string // the control file that is absent; empty when the whole controller is
+	Remedy     string
+}
+
+func (e *MissingError) Error() string {
+	what := "the cgroup controller " + e.Controller + " is not available"
+	if e.File != "" {
+		what = "the cgroup controller " + e.Controller + " has no " + e.File
+	}
+	return fmt.Sprintf("limit %s: %s: %s", e.Limit, what, e.Remedy)
+}
+
+// ValueError says that a limit's value makes no sense.
+type ValueError struct {
+	Limit string
+	Value string
+	Why   string
+}
+
+func (e *ValueError) Error() string { return fmt.Sprintf("limit %s = %s: %s", e.Limit, e.Value, e.Why) }

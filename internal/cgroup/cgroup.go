@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"brig/internal/host"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -21,8 +23,8 @@ type Options struct {
 	Path string
 	// AllowMissing makes limits that this machine cannot enforce be left out; Cgroup.Missing lists them.
 	AllowMissing bool
-	// Tree is the machine's; nil asks Find.
-	Tree *Tree
+	// Tree is the machine's; nil asks package host.
+	Tree *host.CgroupTree
 }
 
 // Cgroup is a sandbox's control group: one folder in version 2, or one for each hierarchy used in version 1.
@@ -38,7 +40,7 @@ func Create(r *specs.LinuxResources, o Options) (*Cgroup, error) {
 	tree := o.Tree
 	if tree == nil {
 		var err error
-		if tree, err = Find(); err != nil {
+		if tree, err = host.Cgroups(); err != nil {
 			return nil, err
 		}
 	}
@@ -61,7 +63,7 @@ func Create(r *specs.LinuxResources, o Options) (*Cgroup, error) {
 }
 
 // compile gives the writes for the machine's version.
-func compile(tree *Tree, r *specs.LinuxResources) ([]setting, error) {
+func compile(tree *host.CgroupTree, r *specs.LinuxResources) ([]setting, error) {
 	if tree.V2() {
 		return settingsV2(r)
 	}
@@ -75,7 +77,7 @@ func compile(tree *Tree, r *specs.LinuxResources) ([]setting, error) {
 }
 
 // available drops or refuses what the machine has no controller for.
-func (c *Cgroup) available(tree *Tree, list []setting, allow bool) ([]setting, error) {
+func (c *Cgroup) available(tree *host.CgroupTree, list []setting, allow bool) ([]setting, error) {
 	kept := list[:0]
 	for _, s := range list {
 		if tree.Available(s.controller) {
@@ -99,7 +101,7 @@ func remedy(controller string) string {
 var baseControllers = []string{"memory", "pids"}
 
 // place decides the folders.
-func (c *Cgroup) place(tree *Tree, list []setting, o Options) error {
+func (c *Cgroup) place(tree *host.CgroupTree, list []setting, o Options) error {
 	inner, err := innerPath(tree, o)
 	if err != nil {
 		return err
@@ -132,7 +134,7 @@ func (c *Cgroup) place(tree *Tree, list []setting, o Options) error {
 }
 
 // innerPath is the path below the mount points; relative when it is to be below the caller's own group.
-func innerPath(tree *Tree, o Options) (string, error) {
+func innerPath(tree *host.CgroupTree, o Options) (string, error) {
 	if o.Path != "" {
 		if filepath.IsAbs(o.Path) {
 			return filepath.Clean(o.Path), nil
@@ -146,7 +148,7 @@ func innerPath(tree *Tree, o Options) (string, error) {
 	if os.Geteuid() == 0 {
 		return "/brig/" + o.ID, nil
 	}
-	base, err := tree.delegated()
+	base, err := tree.Delegated()
 	if err != nil {
 		return "", err
 	}
@@ -160,7 +162,7 @@ func join(mount, controller, inner string) (string, error) {
 		}
 		return filepath.Join(mount, inner), nil
 	}
-	groups, err := own()
+	groups, err := host.OwnCgroups()
 	if err != nil {
 		return "", err
 	}
@@ -171,7 +173,7 @@ func join(mount, controller, inner string) (string, error) {
 }
 
 // make makes the folders and writes the limits.
-func (c *Cgroup) make(tree *Tree, list []setting, o Options) error {
+func (c *Cgroup) make(tree *host.CgroupTree, list []setting, o Options) error {
 	if c.unified != "" {
 		if err := makeUnified(tree, c.unified, list); err != nil {
 			return err
@@ -231,7 +233,7 @@ func hint(err error) string {
 }
 
 // makeUnified makes the version 2 folder, and on a pure version 2 machine hands the needed controllers down to it.
-func makeUnified(tree *Tree, dir string, list []setting) error {
+func makeUnified(tree *host.CgroupTree, dir string, list []setting) error {
 	if !tree.V2() {
 		return makeDir(dir)
 	}

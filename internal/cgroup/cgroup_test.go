@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"testing"
 
+	"brig/internal/host"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -129,7 +131,7 @@ func TestAttachFreezeKillDelete(t *testing.T) {
 
 func BenchmarkCreateAttachDelete(b *testing.B) {
 	needRoot(b)
-	tree, err := Find()
+	tree, err := host.Cgroups()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -151,7 +153,7 @@ func BenchmarkCreateAttachDelete(b *testing.B) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if tree, err := Find(); err == nil { // the shared parent, when no other run uses it
+	if tree, err := host.Cgroups(); err == nil { // the shared parent, when no other run uses it
 		for _, mount := range tree.Legacy {
 			os.Remove(mount + "/brig-test")
 		}

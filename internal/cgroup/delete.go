@@ -166,3 +166,13 @@ func (c *Cgroup) waitEmpty(ctx context.Context) error {
 		}
 	}
 }
+
+// missingDir says that an error is about a path that is not there (any more).
+func missingDir(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV)
+}
+
+func readFields(path string) ([]string, error) {
+	text, err := os.ReadFile(path)
+	return strings.Fields(string(text)), err
+}

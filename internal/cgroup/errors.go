@@ -1,13 +1,14 @@
 package cgroup
 
 import (
-	"errors"
 	"fmt"
+
+	"brig/internal/host"
 )
 
-// ErrNotDelegated says that an unprivileged caller owns no cgroup subtree in which it could make one. The caller may refuse,
-// or go on without limits and say so.
-var ErrNotDelegated = errors.New("no cgroup: no subtree is delegated to this user; start it with systemd-run --user --scope -p Delegate=yes, or as root")
+// ErrNotDelegated is host.ErrNotDelegated: an unprivileged caller owns no cgroup subtree in which it could make one.
+// The caller may refuse, or go on without limits and say so.
+var ErrNotDelegated = host.ErrNotDelegated
 
 // MissingError says that a limit was asked for and this machine has nothing to enforce it with.
 type MissingError struct {

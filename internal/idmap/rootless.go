@@ -40,13 +40,23 @@ type User struct {
 // /etc/subuid and /etc/subgid, where those and the setuid helpers exist. Else one id, and why.
 func Rootless(u User) Maps { return rootlessAt("/etc", u, helperPath) }
 
+// Helpers says which of the setuid helpers is missing and how to get it; nil when both are there.
+func Helpers() error { return helpersBy(helperPath) }
+
+func helpersBy(find func(string) (string, error)) error {
+	for _, name := range []string{"newuidmap", "newgidmap"} {
+		if _, err := find(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func rootlessAt(etc string, u User, find func(string) (string, error)) Maps {
 	one := OneID(u.EUID, u.EGID)
-	for _, helper := range []string{"newuidmap", "newgidmap"} {
-		if _, err := find(helper); err != nil {
-			one.Reduced = err.Error()
-			return one
-		}
+	if err := helpersBy(find); err != nil {
+		one.Reduced = err.Error()
+		return one
 	}
 	uids, err := subIDs(filepath.Join(etc, "subuid"), u)
 	if err != nil {

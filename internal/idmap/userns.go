@@ -42,7 +42,7 @@ func UserNamespace(uid, gid []specs.LinuxIDMapping) (*os.File, error) {
 		Cloneflags:                 unix.CLONE_NEWUSER,
 		UidMappings:                sysMappings(uid),
 		GidMappings:                sysMappings(gid),
-		GidMappingsEnableSetgroups: true,
+		GidMappingsEnableSetgroups: os.Geteuid() == 0, // others may not, CVE-2014-8989
 		Ptrace:                     true,
 		Pdeathsig:                  unix.SIGKILL,
 	}})

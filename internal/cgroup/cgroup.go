@@ -56,7 +56,7 @@ func Create(r *specs.LinuxResources, o Options) (*Cgroup, error) {
 	if err := c.place(tree, list, o); err != nil {
 		return nil, err
 	}
-	if err := c.make(tree, list, o); err != nil {
+	if err := c.make(tree, list, r, o); err != nil {
 		return nil, errors.Join(err, c.remove())
 	}
 	return c, nil
@@ -173,7 +173,7 @@ func join(mount, controller, inner string) (string, error) {
 }
 
 // make makes the folders and writes the limits.
-func (c *Cgroup) make(tree *host.CgroupTree, list []setting, o Options) error {
+func (c *Cgroup) make(tree *host.CgroupTree, list []setting, r *specs.LinuxResources, o Options) error {
 	if c.unified != "" {
 		if err := makeUnified(tree, c.unified, list); err != nil {
 			return err
@@ -192,13 +192,29 @@ func (c *Cgroup) make(tree *host.CgroupTree, list []setting, o Options) error {
 	if err := c.apply(list, o.AllowMissing); err != nil {
 		return err
 	}
-	if tree.V2() && slices.Contains(tree.Controllers, "memory") && !names(list, "memory.oom.group") {
+	if !tree.V2() {
+		return nil
+	}
+	if slices.Contains(tree.Controllers, "memory") && !names(list, "memory.oom.group") {
 		err := writeFile(c.unified, "memory.oom.group", "1") // Linux 4.19
 		if err != nil && !missingDir(err) {
 			return err
 		}
 	}
-	return nil
+	if r == nil || os.Geteuid() != 0 {
+		return nil // an unprivileged user's sandbox can neither make device nodes nor mount any that work
+	}
+	return c.allowed(filterDevices(c.unified, r.Devices), o.AllowMissing)
+}
+
+// allowed keeps a *MissingError for Missing when less may be had, and gives any other error back.
+func (c *Cgroup) allowed(err error, allow bool) error {
+	var missing *MissingError
+	if allow && errors.As(err, &missing) {
+		c.missing = append(c.missing, err)
+		return nil
+	}
+	return err
 }
 
 func names(list []setting, file string) bool {
@@ -338,12 +354,8 @@ func (c *Cgroup) apply(list []setting, allow bool) error {
 		for i+n < len(list) && list[i+n].controller == s.controller && slices.Equal(list[i+n].files, s.files) {
 			n++
 		}
-		if err := c.write(list[i : i+n]); err != nil {
-			var missing *MissingError
-			if !allow || !errors.As(err, &missing) {
-				return err
-			}
-			c.missing = append(c.missing, err)
+		if err := c.allowed(c.write(list[i:i+n]), allow); err != nil {
+			return err
 		}
 		i += n
 	}
@@ -371,7 +383,7 @@ func (c *Cgroup) write(same []setting) error {
 		}
 		return nil
 	}
-	if strings.HasSuffix(s.limit, "memory.swap") && !hostHasSwap() {
+	if strings.HasSuffix(s.limit, "memory.swap") && !host.SwapOn() {
 		return nil // nothing to limit: the kernel does not count swap and there is none
 	}
 	return &MissingError{Limit: s.limit, Controller: s.controller, File: strings.Join(s.files, " or "), Remedy: fileRemedy(s)}
@@ -402,12 +414,6 @@ func (c *Cgroup) explain(s setting, dir, file string, err error) error {
 		why = hint(err)
 	}
 	return fmt.Errorf("set limit %s: write %q to %s: %w%s", s.limit, s.value, filepath.Join(dir, file), err, why)
-}
-
-// hostHasSwap says whether any swap is on. An unreadable /proc/swaps counts as yes.
-func hostHasSwap() bool {
-	text, err := os.ReadFile("/proc/swaps")
-	return err != nil || strings.Count(string(text), "\n") > 1
 }
 
 func writeFile(dir, file, value string) error {
@@ -514,7 +520,10 @@ func (c *Cgroup) Update(r *specs.LinuxResources) error {
 			return &MissingError{Limit: s.limit, Controller: s.controller, Remedy: "the sandbox was made without a limit of this kind; make it anew with one"}
 		}
 	}
-	return c.apply(list, false)
+	if err := c.apply(list, false); err != nil || r == nil || len(r.Devices) == 0 {
+		return err
+	}
+	return c.updateDevices(r.Devices)
 }
 
 // orderMemory puts the limit of memory and swap together before that of memory when both grow: version 1 never lets the first

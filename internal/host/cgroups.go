@@ -21,7 +21,7 @@ type CgroupTree struct {
 	Unified string
 	// Legacy maps a controller of version 1 to the mount point of its hierarchy. Empty on a pure version 2 machine.
 	Legacy map[string]string
-	// Controllers of version 2 that its root group offers.
+	// Controllers of version 2 that its root group offers. Empty on a hybrid machine.
 	Controllers []string
 }
 
@@ -71,10 +71,7 @@ func cgroupsAt(root string) (*CgroupTree, error) {
 	}
 	unified := filepath.Join(root, "unified")
 	if m, err := fsMagic(unified); err == nil && m == unix.CGROUP2_SUPER_MAGIC {
-		t.Unified = unified
-		if t.Controllers, err = fields(filepath.Join(unified, "cgroup.controllers")); err != nil {
-			return nil, err
-		}
+		t.Unified = unified // its controllers, if any, are beside the point: version 1 has those that Brig uses
 	}
 	if t.Unified == "" && len(t.Legacy) == 0 {
 		return nil, fmt.Errorf("find the cgroup mounts: nothing is mounted below %s: mount a cgroup2 file system there", root)

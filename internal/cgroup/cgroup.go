@@ -20,7 +20,11 @@ type Options struct {
 	ID string
 	// Path is the spec's linux.cgroupsPath. Absolute: below each hierarchy's root. Relative: below the
 	// caller's own group. Empty: /brig/ID for root, and below the delegated group for others.
+	//
+	// With Systemd it is "slice:prefix:name"; empty means ":brig:ID".
 	Path string
+	// Systemd has systemd make the group, as a transient scope.
+	Systemd bool
 	// AllowMissing makes limits that this machine cannot enforce be left out; Cgroup.Missing lists them.
 	AllowMissing bool
 	// Tree is the machine's; nil asks package host.
@@ -33,6 +37,9 @@ type Cgroup struct {
 	unified string            // folder in version 2, or empty
 	legacy  map[string]string // version 1 controller to folder
 	missing []error
+
+	unit        *unit // when systemd made it
+	placeholder int   // pid of a stopped child that keeps a systemd scope alive until Settled
 }
 
 // Create makes the group and sets its limits before anything runs in it. What was made is removed again on an error.
@@ -43,6 +50,9 @@ func Create(r *specs.LinuxResources, o Options) (*Cgroup, error) {
 		if tree, err = host.Cgroups(); err != nil {
 			return nil, err
 		}
+	}
+	if o.Systemd {
+		return createScope(tree, r, o)
 	}
 	list, err := compile(tree, r)
 	if err != nil {
@@ -432,25 +442,37 @@ func writeFile(dir, file, value string) error {
 // Missing are the limits that were left out because of Options.AllowMissing, as *MissingError values.
 func (c *Cgroup) Missing() []error { return c.missing }
 
-// Paths are the group's folders for a state file: the key is a version 1 controller, or "" for version 2.
+// Paths are the group's folders for a state file: the key is a version 1 controller, or "" for version 2. A group made
+// through systemd has one more entry, for Open to read.
 func (c *Cgroup) Paths() map[string]string {
-	paths := make(map[string]string, len(c.legacy)+1)
-	for k, v := range c.legacy {
-		paths[k] = v
-	}
-	if c.unified != "" {
-		paths[""] = c.unified
+	paths := c.groups()
+	if c.unit != nil {
+		paths[unitKey] = c.unit.String()
 	}
 	return paths
+}
+
+func (c *Cgroup) groups() map[string]string {
+	groups := make(map[string]string, len(c.legacy)+2)
+	for k, v := range c.legacy {
+		groups[k] = v
+	}
+	if c.unified != "" {
+		groups[""] = c.unified
+	}
+	return groups
 }
 
 // Open finds a group again by what Paths gave. It makes no system call; a group that is gone shows when it is used.
 func Open(paths map[string]string) *Cgroup {
 	c := &Cgroup{legacy: make(map[string]string, len(paths))}
 	for k, v := range paths {
-		if k == "" {
+		switch k {
+		case "":
 			c.unified = v
-		} else {
+		case unitKey:
+			c.unit = unitFromState(v)
+		default:
 			c.legacy[k] = v
 		}
 	}
@@ -520,7 +542,12 @@ func (c *Cgroup) Update(r *specs.LinuxResources) error {
 			return &MissingError{Limit: s.limit, Controller: s.controller, Remedy: "the sandbox was made without a limit of this kind; make it anew with one"}
 		}
 	}
-	if err := c.apply(list, false); err != nil || r == nil || len(r.Devices) == 0 {
+	if c.unit != nil {
+		if err := c.updateScope(r); err != nil {
+			return err
+		}
+	}
+	if err := c.apply(list, false); err != nil || r == nil || len(r.Devices) == 0 || c.unit != nil {
 		return err
 	}
 	return c.updateDevices(r.Devices)

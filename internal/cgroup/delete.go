@@ -16,6 +16,14 @@ import (
 // by pidfd and by cgroup.events, until ctx ends. A group that is gone is no error. Nothing but empty cgroups can be removed:
 // rmdir is the only call made, on names that are folders and no links.
 func (c *Cgroup) Delete(ctx context.Context) error {
+	if err := c.Settled(); err != nil {
+		return err
+	}
+	if c.unit != nil {
+		if err := c.stopScope(); err != nil {
+			return err
+		}
+	}
 	for {
 		err := c.remove()
 		if !errors.Is(err, unix.EBUSY) {

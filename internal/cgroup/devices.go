@@ -30,7 +30,7 @@ func (s *settings) devices(rules []specs.LinuxDeviceCgroup) {
 		} else if r.Allow != everything {
 			exceptions = append(exceptions, r)
 		} else if whole, ok := partOf(r, exceptions); ok {
-			s.fail(limit, line, "takes back a part of the rule "+whole+", which cgroup version 1 silently does not do: name the devices one by one")
+			s.fail(limit, line, "takes back a part of the rule "+whole+", which cgroups cannot do: name the devices one by one")
 			return
 		}
 		file := "devices.deny"

@@ -19,6 +19,10 @@ const (
 	// linux.uidMappings and gidMappings from it.
 	IDs = "run.brig.ids"
 
+	// Files is a JSON object of paths and contents: small files that are written into a root in RAM before it becomes
+	// read-only.
+	Files = "run.brig.files"
+
 	// Landlock set to "on" confines the program by a Landlock ruleset derived from the mounts; "strict" also grants no
 	// write anywhere. Absent: no ruleset.
 	Landlock = "run.brig.landlock"

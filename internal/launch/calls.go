@@ -246,6 +246,9 @@ func (p *Program) Dup3(from Reg, to int) *Instruction {
 	return p.call("dup3", unix.SYS_DUP3, reg(from), signed(to), num(0))
 }
 
+// Close closes fd: a file open for writing would keep its mount from becoming read-only.
+func (p *Program) Close(fd Reg) *Instruction { return p.call("close", unix.SYS_CLOSE, reg(fd)) }
+
 // CloseOnExecFrom marks every file descriptor from first on close-on-exec.
 func (p *Program) CloseOnExecFrom(first int) *Instruction {
 	return p.call("close_range", unix.SYS_CLOSE_RANGE, signed(first), num(0xffffffff).reads("~0"), symbol(unix.CLOSE_RANGE_CLOEXEC, closeRangeFlags))

@@ -1,0 +1,113 @@
+package native
+
+import (
+	"os"
+	"strings"
+
+	"brig/internal/annotation"
+	"brig/internal/caps"
+	"brig/internal/host"
+	"brig/internal/mac"
+	"brig/internal/plan"
+
+	"golang.org/x/sys/unix"
+)
+
+// Facts looks up what a plan needs to know of this host, for `brig explain` and every start. root is the root folder of
+// the spec, or nil for a root in RAM; it must stay open while the facts are in use.
+func Facts(root *os.File) (*plan.Facts, error) {
+	last, err := caps.Last()
+	if err != nil {
+		return nil, err
+	}
+	abi, _ := host.LandlockABI()
+	return &plan.Facts{
+		Privileged:  os.Geteuid() == 0,
+		LandlockABI: abi,
+		LastCap:     last,
+		Host:        hostKind,
+		Link:        hostLink,
+		InRoot:      func(name string) plan.Kind { return kindInRoot(root, name) },
+	}, nil
+}
+
+func (l *launching) facts(tasks int) (*plan.Facts, error) {
+	root, err := OpenRoot(l.spec.Annotations, rootPath(l))
+	if err != nil {
+		return nil, err
+	}
+	if root != nil {
+		l.opened = append(l.opened, root)
+	}
+	f, err := Facts(root)
+	if err != nil {
+		return nil, err
+	}
+	f.CgroupTasks, f.Supervised, f.PassFDs = tasks, l.options.Supervised, len(l.options.PassFDs)
+	if pr := l.spec.Process; pr != nil && (pr.ApparmorProfile != "" || pr.SelinuxLabel != "") {
+		f.MAC = mac.ReadHost()
+	}
+	return f, nil
+}
+
+func rootPath(l *launching) string {
+	if l.spec.Root == nil {
+		return ""
+	}
+	return l.spec.Root.Path
+}
+
+// OpenRoot opens the root folder of a spec, or gives nil for a root in RAM.
+func OpenRoot(annotations map[string]string, path string) (*os.File, error) {
+	if annotations[annotation.Root] == "ram" || path == "" {
+		return nil, nil
+	}
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open the root file system", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+func hostKind(path string) plan.Kind {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return plan.Missing
+	}
+	return kind(&st)
+}
+
+func kind(st *unix.Stat_t) plan.Kind {
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return plan.Dir
+	}
+	return plan.File
+}
+
+func hostLink(path string) (string, bool) {
+	to, err := os.Readlink(path)
+	return to, err == nil
+}
+
+// kindInRoot looks at a path without ever leaving the root folder. What it finds may change before the program runs; the
+// program then fails instead of following.
+func kindInRoot(root *os.File, name string) plan.Kind {
+	if root == nil {
+		return plan.Missing
+	}
+	name = strings.TrimPrefix(name, "/")
+	if name == "" {
+		name = "."
+	}
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := unix.Openat2(int(root.Fd()), name, &how) //nolint:gosec // a file descriptor
+	if err != nil {
+		return plan.Missing
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return plan.Missing
+	}
+	return kind(&st)
+}

@@ -1,0 +1,323 @@
+// Package native runs sandboxes on the host's own kernel: it gathers the facts that package plan needs, opens the inputs
+// of the launch program, starts it, and does the parent's part at every stop.
+//
+// Its place on the road: package sandbox has made the cgroup, the id range and the state folder, and calls Start; what
+// comes back is a running process.
+package native
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+
+	"brig/internal/cgroup"
+	"brig/internal/idmap"
+	"brig/internal/launch"
+	"brig/internal/plan"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Options are what a start needs beside the spec. Files stay the caller's.
+type Options struct {
+	// Cgroup is the sandbox's group; nil for none.
+	Cgroup *cgroup.Cgroup
+	// Maps are the id maps of a new user namespace.
+	Maps idmap.Maps
+	// Stdio are the three standard streams. Ignored with a terminal.
+	Stdio [3]*os.File
+	// PassFDs become file descriptors 3 and up.
+	PassFDs []*os.File
+	// Supervised: the sandbox dies with the calling thread. The caller has locked its goroutine to it
+	// (runtime.LockOSThread) for as long as the sandbox is to live.
+	Supervised bool
+	// Ready is called when everything is in place, just before the start is given. An error ends the launch.
+	Ready func(*Process) error
+}
+
+// Process is a running first process of a sandbox, or one that was executed in it. It is a child of the caller.
+type Process struct {
+	PID      int
+	Plan     *plan.Plan
+	Terminal *os.File // the master of its terminal, or nil; the caller's to close
+
+	child *launch.Child
+}
+
+// Start launches the sandbox that spec describes. Everything that was made is gone again on an error.
+func Start(spec *specs.Spec, o Options) (*Process, error) {
+	l := &launching{spec: spec, options: &o}
+	defer l.close()
+	if err := l.inputs(func(f *plan.Facts) (*plan.Plan, error) { return plan.Compile(spec, f) }); err != nil {
+		return nil, err
+	}
+	return l.run()
+}
+
+// Exec runs spec.Process in the sandbox whose first process is pid; pidfd refers to it. The rest of spec is the
+// sandbox's own.
+func Exec(spec *specs.Spec, pidfd *os.File, o Options) (*Process, error) {
+	l := &launching{spec: spec, options: &o}
+	defer l.close()
+	if err := l.inputs(func(f *plan.Facts) (*plan.Plan, error) { return plan.CompileExec(spec, f) }); err != nil {
+		return nil, err
+	}
+	l.bind(l.plan.Process, pidfd)
+	return l.run()
+}
+
+// launching is one start in progress.
+type launching struct {
+	spec    *specs.Spec
+	options *Options
+	plan    *plan.Plan
+	into    *os.File
+	files   map[launch.Reg]*os.File
+	opened  []*os.File // ours to close
+	root    *os.File   // of Facts.InRoot
+}
+
+func (l *launching) bind(r launch.Reg, f *os.File) {
+	if l.files == nil {
+		l.files = map[launch.Reg]*os.File{}
+	}
+	l.files[r] = f
+}
+
+// own binds a file that is closed when the launch is over.
+func (l *launching) own(r launch.Reg, f *os.File) {
+	l.opened = append(l.opened, f)
+	l.bind(r, f)
+}
+
+func (l *launching) close() {
+	for _, f := range l.opened {
+		_ = f.Close()
+	}
+}
+
+// inputs makes the plan and opens all that it names.
+func (l *launching) inputs(compile func(*plan.Facts) (*plan.Plan, error)) error {
+	var tasks []*os.File
+	if c := l.options.Cgroup; c != nil {
+		into, files, err := c.Attach()
+		if err != nil {
+			return err
+		}
+		tasks = files
+		l.opened = append(l.opened, files...)
+		if into != nil {
+			l.into = into
+			l.opened = append(l.opened, into)
+		}
+	}
+	facts, err := l.facts(len(tasks))
+	if err != nil {
+		return err
+	}
+	if l.plan, err = compile(facts); err != nil {
+		return err
+	}
+	for i, r := range l.plan.Tasks {
+		l.bind(r, tasks[i])
+	}
+	for i := range l.plan.Binds {
+		if err := l.openBind(&l.plan.Binds[i]); err != nil {
+			return err
+		}
+	}
+	for _, n := range l.plan.Join {
+		f, err := os.Open(n.Path)
+		if err != nil {
+			return fmt.Errorf("join the %s namespace: %w", n.Type, err)
+		}
+		l.own(n.Reg, f)
+	}
+	return l.streams()
+}
+
+// streams binds copies of the standard streams and the passed files with numbers above those they will get: dup3 onto
+// the same number fails, and one onto another's would close it.
+func (l *launching) streams() error {
+	first := 3 + len(l.plan.PassFDs)
+	for i, r := range l.plan.Stdio {
+		if l.options.Stdio[i] == nil {
+			return fmt.Errorf("standard stream %d of the sandbox is not given", i)
+		}
+		if err := l.above(r, l.options.Stdio[i], first); err != nil {
+			return err
+		}
+	}
+	for i, r := range l.plan.PassFDs {
+		if err := l.above(r, l.options.PassFDs[i], first); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *launching) above(r launch.Reg, f *os.File, first int) error {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, first)
+	if err != nil {
+		return fmt.Errorf("copy the file descriptor %d (%s): %w", f.Fd(), f.Name(), err)
+	}
+	l.own(r, os.NewFile(uintptr(fd), f.Name()))
+	return nil
+}
+
+// run starts the child and goes with it from stop to stop.
+func (l *launching) run() (*Process, error) {
+	child, err := l.plan.Program.Start(launch.Clone{Flags: l.plan.CloneFlags, Cgroup: l.into, HighFD: l.plan.HighFD}, l.files)
+	if err != nil {
+		return nil, err
+	}
+	runtime.KeepAlive(l.opened)
+	p := &Process{Plan: l.plan, child: child}
+	if err := l.accompany(p); err != nil {
+		child.Kill()
+		return nil, errors.Join(err, child.Release())
+	}
+	p.PID = child.PID
+	return p, nil
+}
+
+func (l *launching) accompany(p *Process) error {
+	c := p.child
+	if p.Plan.Process == 0 {
+		if err := c.WaitFor(launch.PointNamespaces); err != nil {
+			return err
+		}
+		if err := l.mapIDs(c.PID); err != nil {
+			return err
+		}
+		if err := c.Continue(); err != nil {
+			return err
+		}
+	}
+	if p.Plan.Terminal {
+		if err := c.WaitFor(launch.PointTerminal); err != nil {
+			return err
+		}
+		p.Terminal = c.Terminal()
+		if err := c.Continue(); err != nil {
+			return err
+		}
+	}
+	if err := c.WaitFor(launch.PointReady); err != nil {
+		return err
+	}
+	p.PID = c.PID
+	if l.options.Ready != nil {
+		if err := l.options.Ready(p); err != nil {
+			return err
+		}
+	}
+	if err := c.Continue(); err != nil {
+		return err
+	}
+	return c.WaitExec()
+}
+
+// mapIDs writes the id maps of a new user namespace, and gives the mounts that wait for it the same map.
+func (l *launching) mapIDs(pid int) error {
+	if !l.plan.UserNS {
+		return nil
+	}
+	if err := idmap.WriteMaps(pid, l.options.Maps); err != nil {
+		return err
+	}
+	var own *os.File
+	for i := range l.plan.Binds {
+		b := &l.plan.Binds[i]
+		if !b.OwnIDs {
+			continue
+		}
+		if own == nil {
+			f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/ns/user")
+			if err != nil {
+				return fmt.Errorf("open the sandbox's user namespace: %w", err)
+			}
+			defer func() { _ = f.Close() }()
+			own = f
+		}
+		if err := idmapMount(l.files[b.Reg], b, own); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openBind detaches a copy of a mount of the host's.
+func (l *launching) openBind(b *plan.Bind) error {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	if b.Recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	if b.NoFollow {
+		flags |= unix.AT_SYMLINK_NOFOLLOW
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, b.Source, flags)
+	if err != nil {
+		return fmt.Errorf("bind %s: %w", b.Source, err)
+	}
+	f := os.NewFile(uintptr(fd), b.Source)
+	l.own(b.Reg, f)
+	if len(b.UID) == 0 {
+		return nil
+	}
+	ns, err := idmap.UserNamespace(b.UID, b.GID)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ns.Close() }()
+	return idmapMount(f, b, ns)
+}
+
+func idmapMount(mount *os.File, b *plan.Bind, ns *os.File) error {
+	flags := uint(unix.AT_EMPTY_PATH)
+	if b.IDMapRecursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}
+	err := unix.MountSetattr(int(mount.Fd()), "", flags, &attr) //nolint:gosec // a file descriptor
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("map the owners of %s to the sandbox's ids: its file system has no idmapped mounts (mount_setattr(2) lists those that have); copy it to another one: %w", b.Source, err)
+	}
+	if err != nil {
+		return fmt.Errorf("map the owners of %s to the sandbox's ids: %w", b.Source, err)
+	}
+	return nil
+}
+
+// PIDFD refers to the process for as long as p is not released. It stays p's.
+func (p *Process) PIDFD() *os.File { return p.child.PIDFD }
+
+// Wait waits for the end of the process and gives its wait status.
+func (p *Process) Wait() (unix.WaitStatus, error) {
+	var status unix.WaitStatus
+	for {
+		_, err := unix.Wait4(p.PID, &status, 0, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("wait for process %d: %w", p.PID, err)
+		}
+		return status, nil
+	}
+}
+
+// Signal sends a signal. A process that is gone is no error.
+func (p *Process) Signal(s unix.Signal) error {
+	err := unix.PidfdSendSignal(int(p.child.PIDFD.Fd()), s, nil, 0) //nolint:gosec // a file descriptor
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+// Release closes the descriptors that p holds. The process itself is not touched.
+func (p *Process) Release() error { return p.child.Release() }

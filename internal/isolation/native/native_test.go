@@ -1,0 +1,113 @@
+package native
+
+import (
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"brig/internal/annotation"
+	"brig/internal/idmap"
+	"brig/internal/seccomp"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// hostView is a small spec with every layer on: the host's programs, read-only, and nothing else.
+func hostView(t *testing.T, args ...string) *specs.Spec {
+	t.Helper()
+	filter, err := seccomp.Profile(seccomp.Default, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &specs.Spec{
+		Version:  specs.Version,
+		Hostname: "brig",
+		Root:     &specs.Root{Readonly: true},
+		Process: &specs.Process{
+			Args: args, Cwd: "/tmp", Env: []string{"PATH=/usr/bin:/bin"}, NoNewPrivileges: true, Capabilities: &specs.LinuxCapabilities{},
+		},
+		Mounts: []specs.Mount{
+			{Type: "bind", Source: "/usr", Destination: "/usr", Options: []string{"rbind", "ro", "nosuid", "nodev"}},
+			{Type: "bind", Source: "/bin", Destination: "/bin", Options: []string{"bind", "copy-symlink"}},
+			{Type: "bind", Source: "/lib", Destination: "/lib", Options: []string{"bind", "copy-symlink"}},
+			{Type: "bind", Source: "/lib64", Destination: "/lib64", Options: []string{"bind", "copy-symlink"}},
+			{Type: "proc", Source: "proc", Destination: "/proc", Options: []string{"nosuid", "noexec", "nodev"}},
+			{Type: "tmpfs", Source: "tmpfs", Destination: "/dev", Options: []string{"nosuid", "mode=755", "size=64k"}},
+			{Type: "devpts", Source: "devpts", Destination: "/dev/pts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
+			{Type: "tmpfs", Source: "shm", Destination: "/dev/shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=64m"}},
+			{Type: "mqueue", Source: "mqueue", Destination: "/dev/mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+			{Type: "sysfs", Source: "sysfs", Destination: "/sys", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+			{Type: "tmpfs", Source: "tmpfs", Destination: "/tmp", Options: []string{"nosuid", "nodev", "mode=1777", "size=64m"}},
+		},
+		Linux: &specs.Linux{
+			MaskedPaths:   []string{"/proc/kcore", "/proc/acpi", "/proc/scsi", "/sys/firmware", "/proc/keys"},
+			ReadonlyPaths: []string{"/proc/sys", "/proc/irq"},
+			Seccomp:       filter,
+		},
+		Annotations: map[string]string{
+			annotation.Root: "ram", annotation.Landlock: "on", annotation.LockCaps: "true", annotation.MaxUserNamespaces: "0",
+			annotation.Files: `{"/etc/passwd":"root:x:0:0::/:/bin/sh\n"}`,
+		},
+	}
+	for _, n := range []specs.LinuxNamespaceType{specs.UserNamespace, specs.PIDNamespace, specs.MountNamespace, specs.NetworkNamespace,
+		specs.IPCNamespace, specs.UTSNamespace, specs.CgroupNamespace} {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: n})
+	}
+	return s
+}
+
+// run starts the spec and gives what it printed and its exit status.
+func run(t *testing.T, s *specs.Spec) (string, int) {
+	t.Helper()
+	maps := idmap.Range{First: 1 << 20, Size: idmap.Size}.Mappings()
+	s.Linux.UIDMappings, s.Linux.GIDMappings = maps, maps
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	p, err := Start(s, Options{Maps: idmap.Maps{UID: maps, GID: maps}, Stdio: [3]*os.File{null, w, w}, Supervised: true})
+	_ = w.Close()
+	_ = null.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Error(err)
+	}
+	status, err := p.Wait()
+	if err != nil {
+		t.Error(err)
+	}
+	if err := p.Release(); err != nil {
+		t.Error(err)
+	}
+	return string(out), status.ExitStatus()
+}
+
+func TestHostView(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	out, status := run(t, hostView(t, "sh", "-c", `
+		id; hostname; cat /proc/self/uid_map; ls /; ls -l /dev; grep -E 'Cap|NoNew|Seccomp' /proc/self/status
+		echo x > /tmp/ok && echo wrote; echo x > /usr/bad; ls /home; cat /etc/passwd; mount | head -40; cat /proc/sys/user/max_user_namespaces
+		ls -la /proc/self/fd; exit 3`))
+	t.Log(out)
+	if status != 3 {
+		t.Errorf("exit status %d, want 3", status)
+	}
+	for _, want := range []string{"uid=0(root)", "\nbrig\n", "1048576", "wrote", "Read-only file system", "CapEff:\t0000000000000000", "Seccomp:\t2", "NoNewPrivs:\t1"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the output lacks %q", want)
+		}
+	}
+}

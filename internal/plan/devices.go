@@ -1,0 +1,170 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"brig/internal/launch"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// defaultDevices are those that every sandbox has (runtime-spec config-linux.md, "Default Devices").
+var defaultDevices = []struct {
+	name         string
+	major, minor int64
+}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}}
+
+// device is a node to be made.
+type device struct {
+	path string // inside
+	reg  launch.Reg
+	spec *specs.LinuxDevice
+}
+
+// wantedDevices are the default devices and the spec's own; the spec's win.
+func (b *builder) wantedDevices() []device {
+	var list []device
+	for _, d := range defaultDevices {
+		at := "/dev/" + d.name
+		if !slices.ContainsFunc(b.linux.Devices, func(o specs.LinuxDevice) bool { return o.Path == at }) {
+			list = append(list, device{path: at, spec: &specs.LinuxDevice{Path: at, Type: "c", Major: d.major, Minor: d.minor}})
+		}
+	}
+	for i := range b.linux.Devices {
+		list = append(list, device{path: b.linux.Devices[i].Path, spec: &b.linux.Devices[i]})
+	}
+	return list
+}
+
+// freshDev tells whether the spec mounts a tmpfs on /dev. A /dev bound from the host has its own nodes.
+func (b *builder) freshDev() bool {
+	for i := range b.spec.Mounts {
+		if path.Clean(b.spec.Mounts[i].Destination) == "/dev" {
+			return b.spec.Mounts[i].Type == "tmpfs"
+		}
+	}
+	return false
+}
+
+// prepareDevices takes the host's nodes as bind mounts: mknod is not allowed in a user namespace, and a bind cannot be
+// another device than the host's.
+func (b *builder) prepareDevices() error {
+	b.p.Step(launch.Devices, "take /dev/null, the one that masks are made of")
+	b.null = b.bind("null", Bind{Source: "/dev/null"})
+	if !b.freshDev() {
+		return nil
+	}
+	for _, d := range b.wantedDevices() {
+		if err := checkInside(d.path, "linux.devices"); err != nil {
+			return err
+		}
+		if d.path == "/dev/null" {
+			continue
+		}
+		if !b.hasUserNS() {
+			continue
+		}
+		b.p.Step(launch.Devices, "take "+d.path)
+		source := d.path
+		if d.spec.FileMode == nil && d.spec.UID == nil && b.facts.Host(source) == Missing {
+			return &UnsupportedError{"linux.devices", fmt.Sprintf("%s does not exist on the host, and in a user namespace no device can be made", d.path)}
+		}
+		b.bindDevice(d.path, source)
+	}
+	return nil
+}
+
+func (b *builder) bindDevice(inside, source string) {
+	reg := b.bind(source, Bind{Source: source})
+	b.nodes = append(b.nodes, device{path: inside, reg: reg})
+}
+
+// devices fills /dev.
+func (b *builder) devices() error {
+	if b.dev == nil {
+		return nil
+	}
+	b.p.Step(launch.Devices, "fill /dev")
+	for _, l := range [][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}} {
+		b.p.Symlinkat(l[0], b.dev.reg, l[1])
+	}
+	if b.pts != 0 {
+		b.p.Symlinkat("pts/ptmx", b.dev.reg, "ptmx")
+	}
+	for _, d := range b.wantedDevices() {
+		b.p.Step(launch.Devices, "device "+d.path)
+		if err := b.node(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *builder) node(d device) error {
+	reg := b.deviceMount(d.path)
+	if d.path == "/dev/null" {
+		reg = b.null
+	}
+	if reg == 0 {
+		return b.mknod(d)
+	}
+	at, err := b.target(d.path, File)
+	if err != nil {
+		return err
+	}
+	b.p.MoveMount(reg, at)
+	return nil
+}
+
+func (b *builder) deviceMount(inside string) launch.Reg {
+	for _, d := range b.nodes {
+		if d.path == inside {
+			return d.reg
+		}
+	}
+	return 0
+}
+
+// mknod makes a node as the spec describes it, where the sandbox has no user namespace.
+func (b *builder) mknod(d device) error {
+	mode, kind := uint32(0o666), uint32(0)
+	switch d.spec.Type {
+	case "c", "u":
+		kind = unix.S_IFCHR
+	case "b":
+		kind = unix.S_IFBLK
+	case "p":
+		kind = unix.S_IFIFO
+	default:
+		return &UnsupportedError{"linux.devices", fmt.Sprintf("%s has the unknown type %q", d.path, d.spec.Type)}
+	}
+	if d.spec.FileMode != nil {
+		mode = uint32(d.spec.FileMode.Perm())
+	}
+	m, rel := b.deepest(path.Dir(d.path))
+	if !m.fresh {
+		return &UnsupportedError{"linux.devices", fmt.Sprintf("%s lies outside of the sandbox's own /dev", d.path)}
+	}
+	name := strings.TrimPrefix(path.Join(rel, path.Base(d.path)), "/")
+	if rel != "" && !m.made[rel] {
+		b.p.Mkdirat(m.reg, rel, 0o755)
+		m.made[rel] = true
+	}
+	b.p.Mknodat(m.reg, name, kind|mode, unix.Mkdev(uint32(d.spec.Major), uint32(d.spec.Minor))) //nolint:gosec // device numbers
+	fd := b.p.Openat2(d.path, m.reg, name, unix.O_PATH|unix.O_NOFOLLOW, 0, launch.NoLinks)
+	if d.spec.UID != nil || d.spec.GID != nil {
+		var uid, gid uint32
+		if d.spec.UID != nil {
+			uid = *d.spec.UID
+		}
+		if d.spec.GID != nil {
+			gid = *d.spec.GID
+		}
+		b.p.Fchown(fd, uid, gid)
+	}
+	return nil
+}

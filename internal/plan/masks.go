@@ -1,0 +1,107 @@
+package plan
+
+import (
+	"path"
+	"strings"
+
+	"brig/internal/annotation"
+	"brig/internal/launch"
+
+	"golang.org/x/sys/unix"
+)
+
+// masks covers what must not be seen and seals what must not be written. Masks are mounts held by descriptors: the
+// sandbox's own /dev/null is never looked up (CVE-2025-31133).
+func (b *builder) masks() error {
+	var empty launch.Reg // the first empty folder; others are copies of it
+	for _, name := range b.linux.MaskedPaths {
+		kind, err := b.maskKind(name, "linux.maskedPaths")
+		if err != nil {
+			return err
+		}
+		if kind == Missing {
+			continue
+		}
+		b.p.Step(launch.ProcSys, "mask "+name)
+		at := b.openMask(name)
+		switch {
+		case kind == File:
+			b.p.MoveMount(b.p.OpenTree("mask", b.null, "", unix.AT_EMPTY_PATH), at)
+		case empty == 0:
+			empty = b.tmpfs("empty folder", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "mode=0", "size=4k", "nr_inodes=1")
+			b.p.MoveMount(empty, at)
+		default:
+			b.p.MoveMount(b.p.OpenTree("mask", empty, "", unix.AT_EMPTY_PATH), at)
+		}
+	}
+	return b.readonlyPaths()
+}
+
+func (b *builder) readonlyPaths() error {
+	for _, name := range b.linux.ReadonlyPaths {
+		kind, err := b.maskKind(name, "linux.readonlyPaths")
+		if err != nil {
+			return err
+		}
+		if kind == Missing {
+			continue
+		}
+		b.p.Step(launch.ProcSys, "seal "+name)
+		at := b.openMask(name)
+		copied := b.p.OpenTree("sealed "+name, at, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
+		b.p.MountSetattr(copied, "", unix.AT_RECURSIVE, unix.MOUNT_ATTR_RDONLY, 0, 0)
+		b.p.MoveMount(copied, at)
+	}
+	return nil
+}
+
+// openMask opens a path to be covered. A link on the way fails the launch; a path that this procfs lacks is skipped.
+func (b *builder) openMask(name string) launch.Reg {
+	at := b.p.Openat2(name, b.root, strings.TrimPrefix(path.Clean(name), "/"), unix.O_PATH, 0, launch.NoLinks)
+	b.p.Last().Tolerate(unix.ENOENT, unix.ENOTDIR)
+	return at
+}
+
+// maskKind looks at a path: in procfs and sysfs the host's are like the sandbox's, elsewhere the root folder decides.
+func (b *builder) maskKind(name, field string) (Kind, error) {
+	if err := checkInside(name, field); err != nil {
+		return Missing, err
+	}
+	name = path.Clean(name)
+	if strings.HasPrefix(name, "/proc/") || strings.HasPrefix(name, "/sys/") {
+		return b.facts.Host(name), nil
+	}
+	m, rel := b.deepest(b.throughLinks(name))
+	if m.fresh {
+		return Missing, nil
+	}
+	return b.lookup(m, rel), nil
+}
+
+// sysctls writes the spec's sysctls and the ban on further user namespaces, through the private procfs.
+func (b *builder) sysctls() error {
+	for key, value := range b.linux.Sysctl {
+		file, err := b.sysctlFile(key)
+		if err != nil {
+			return err
+		}
+		b.writeProc(launch.ProcSys, "set sysctl "+key, file, value)
+	}
+	if b.annotated(annotation.MaxUserNamespaces, "0") && b.hasUserNS() {
+		b.writeProc(launch.Namespaces, "forbid further user namespaces", "sys/user/max_user_namespaces", "0")
+	}
+	if adj := b.spec.Process.OOMScoreAdj; adj != nil {
+		b.oomScoreAdj(*adj)
+	}
+	return nil
+}
+
+// writeProc writes one file of the private procfs in one call.
+func (b *builder) writeProc(layer launch.Layer, why, file, value string) {
+	b.p.Step(layer, why)
+	fd := b.p.Openat2(file, b.proc, file, unix.O_WRONLY, 0, beneath)
+	b.p.Write(fd, value)
+}
+
+// beneath allows procfs' own links, self and thread-self, and nothing that leads to another mount.
+const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_MAGICLINKS

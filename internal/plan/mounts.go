@@ -1,0 +1,253 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"brig/internal/landlock"
+	"brig/internal/launch"
+	"brig/internal/mounts"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// prepare makes the part of a mount that needs the old root: a detached copy of a bind's source, a new procfs or sysfs.
+func (b *builder) prepare(m *specs.Mount) error {
+	if err := checkInside(m.Destination, "mounts.destination"); err != nil {
+		return err
+	}
+	o, err := mounts.Parse(m.Options)
+	if err != nil {
+		return &UnsupportedError{"mounts " + m.Destination, err.Error()}
+	}
+	if o.TmpCopyUp {
+		return &UnsupportedError{"mounts " + m.Destination, "tmpcopyup is not supported yet"}
+	}
+	made := mounted{path: path.Clean(m.Destination), prepared: o}
+	switch {
+	case o.Bind || m.Type == "bind":
+		if made.reg, err = b.prepareBind(m, &o); err != nil {
+			return err
+		}
+		made.source = m.Source
+	case m.Type == "proc" || m.Type == "sysfs":
+		b.p.Step(launch.ProcSys, "a new "+m.Type+" for "+m.Destination)
+		fs := b.p.Fsopen(m.Type)
+		for _, d := range o.Data {
+			b.option(fs, d)
+		}
+		b.p.FsconfigCreate(fs)
+		made.reg = b.p.Fsmount(m.Type, fs, o.Set|o.RecursiveSet)
+	}
+	b.mounted = append(b.mounted, made)
+	return nil
+}
+
+func (b *builder) prepareBind(m *specs.Mount, o *mounts.Options) (launch.Reg, error) {
+	if o.CopySymlink {
+		if _, ok := b.facts.Link(m.Source); ok {
+			return 0, nil
+		}
+	}
+	b.p.Step(launch.Mounts, fmt.Sprintf("bind %s to %s", m.Source, m.Destination))
+	if !path.IsAbs(m.Source) {
+		return 0, &UnsupportedError{"mounts " + m.Destination, fmt.Sprintf("the source %q must be absolute", m.Source)}
+	}
+	if b.facts.Host(m.Source) == Missing {
+		if o.Optional {
+			return 0, nil
+		}
+		return 0, &UnsupportedError{"mounts " + m.Destination, fmt.Sprintf("the source %s does not exist, or may not be read", m.Source)}
+	}
+	bind := Bind{Source: m.Source, Recursive: o.Recursive, NoFollow: o.SrcNoFollow, UID: m.UIDMappings, GID: m.GIDMappings, IDMapRecursive: o.IDMapRecursive}
+	bind.OwnIDs = o.IDMap && len(m.UIDMappings) == 0
+	if (bind.OwnIDs || len(bind.UID) > 0) && !b.facts.Privileged {
+		return 0, &UnsupportedError{"mounts " + m.Destination, "idmapped mounts need root"}
+	}
+	return b.bind(m.Source, bind), nil
+}
+
+// mounts attaches the mounts in the spec's order. The list is built anew so that deepest sees only what is attached.
+func (b *builder) mounts() error {
+	prepared := b.mounted[1:]
+	b.mounted = append(make([]mounted, 0, len(b.mounted)+1), b.mounted[0])
+	for i := range b.spec.Mounts {
+		if err := b.mount(&b.spec.Mounts[i], prepared[i]); err != nil {
+			return err
+		}
+	}
+	for i := range b.mounted {
+		if m := &b.mounted[i]; m.path == "/dev" && m.fresh {
+			b.dev = m
+		}
+	}
+	return nil
+}
+
+func (b *builder) mount(m *specs.Mount, made mounted) error {
+	o := &made.prepared
+	if o.Bind || m.Type == "bind" {
+		return b.attachBind(m, made)
+	}
+	b.p.Step(launch.Mounts, fmt.Sprintf("mount %s on %s", m.Type, m.Destination))
+	attrs := o.Set | o.RecursiveSet
+	switch m.Type {
+	case "proc", "sysfs":
+	case "tmpfs":
+		made.fresh, made.made = true, map[string]bool{}
+		if o.ReadOnly() {
+			attrs &^= unix.MOUNT_ATTR_RDONLY
+			b.lateReadOnly = append(b.lateReadOnly, lateMount{path: made.path, attrs: unix.MOUNT_ATTR_RDONLY})
+		}
+		made.reg = b.tmpfs("tmpfs "+made.path, attrs, o.Data...)
+		if n := len(b.lateReadOnly); o.ReadOnly() {
+			b.lateReadOnly[n-1].reg = made.reg
+		}
+	case "devpts", "mqueue", "cgroup", "cgroup2":
+		made.reg = b.newMount(m, o, attrs)
+	default:
+		if b.hasUserNS() {
+			return &UnsupportedError{"mounts " + m.Destination, fmt.Sprintf("a %s file system cannot be mounted in a user namespace", m.Type)}
+		}
+		made.reg = b.newMount(m, o, attrs)
+	}
+	return b.attach(made, Dir)
+}
+
+func (b *builder) newMount(m *specs.Mount, o *mounts.Options, attrs uint64) launch.Reg {
+	kind := m.Type
+	if kind == "cgroup" {
+		kind = "cgroup2"
+	}
+	fs := b.p.Fsopen(kind)
+	if kind != "cgroup2" && kind != "mqueue" && m.Source != "" {
+		b.p.FsconfigString(fs, "source", m.Source)
+	}
+	for _, d := range o.Data {
+		if kind == "devpts" && strings.HasPrefix(d, "gid=") && !b.mapsGID(strings.TrimPrefix(d, "gid=")) {
+			continue // the group has no id here; the slave then belongs to the group of its opener
+		}
+		b.option(fs, d)
+	}
+	b.p.FsconfigCreate(fs)
+	reg := b.p.Fsmount(kind, fs, attrs)
+	if kind == "devpts" {
+		b.pts = reg
+	}
+	return reg
+}
+
+// mapsGID tells whether a group id has a host id in the sandbox's map.
+func (b *builder) mapsGID(text string) bool {
+	if !b.hasUserNS() {
+		return true
+	}
+	var gid uint32
+	if _, err := fmt.Sscanf(text, "%d", &gid); err != nil {
+		return true
+	}
+	for _, m := range b.linux.GIDMappings {
+		if gid >= m.ContainerID && gid-m.ContainerID < m.Size {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *builder) attachBind(m *specs.Mount, made mounted) error {
+	o := &made.prepared
+	if o.CopySymlink {
+		if to, ok := b.facts.Link(m.Source); ok {
+			return b.copyLink(made.path, to)
+		}
+	}
+	if made.reg == 0 {
+		return nil // optional and missing
+	}
+	b.p.Step(launch.Mounts, fmt.Sprintf("mount %s on %s", m.Source, m.Destination))
+	if o.Set|o.Clear != 0 {
+		// Of a recursive bind, "ro" and its like mean every mount in it: a writable one below would be a hole.
+		flags := 0
+		if o.Recursive {
+			flags = unix.AT_RECURSIVE
+		}
+		b.p.MountSetattr(made.reg, "", flags, o.Set, o.Clear, 0)
+	}
+	if o.RecursiveSet|o.RecursiveClear != 0 {
+		b.p.MountSetattr(made.reg, "", unix.AT_RECURSIVE, o.RecursiveSet, o.RecursiveClear, 0)
+	}
+	if o.Propagation != 0 && o.Propagation != unix.MS_PRIVATE {
+		flags := 0
+		if o.PropagationRecursive {
+			flags = unix.AT_RECURSIVE
+		}
+		b.p.MountSetattr(made.reg, "", flags, 0, 0, o.Propagation)
+	}
+	return b.attach(made, b.facts.Host(m.Source))
+}
+
+// copyLink recreates a symlink of the host's in the RAM root (crun's copy-symlink).
+func (b *builder) copyLink(name, to string) error {
+	if !b.ram {
+		return &UnsupportedError{"mounts " + name, "copy-symlink needs " + "a root in RAM"}
+	}
+	b.p.Step(launch.Root, fmt.Sprintf("link %s to %s", name, to))
+	b.p.Symlinkat(to, b.root, strings.TrimPrefix(name, "/"))
+	b.links[name] = to
+	b.mounted[0].made[strings.TrimPrefix(name, "/")] = true
+	return nil
+}
+
+func (b *builder) attach(made mounted, kind Kind) error {
+	at, err := b.target(made.path, kind)
+	if err != nil {
+		return err
+	}
+	b.p.MoveMount(made.reg, at)
+	made.path = b.throughLinks(made.path)
+	b.mounted = append(b.mounted, made)
+	b.grant(made, kind)
+	return nil
+}
+
+// grant notes what Landlock will allow in a mount: what its flags allow. A read-only mount needs no rule, for the root
+// grants reading.
+func (b *builder) grant(m mounted, kind Kind) {
+	if m.prepared.ReadOnly() {
+		return
+	}
+	rights := uint64(landlock.Write)
+	switch {
+	case m.path == "/dev":
+		rights = landlock.WriteFile | landlock.Truncate | landlock.IoctlDev
+	case m.path == "/dev/pts":
+		rights = landlock.WriteFile | landlock.IoctlDev
+	case m.path == "/proc":
+		rights = landlock.WriteFile | landlock.Truncate
+	}
+	if kind == File {
+		rights &= landlock.Files
+	}
+	b.rules = append(b.rules, rule{path: m.path, rights: rights, file: kind == File})
+}
+
+// knownRule is grant for a mount that the sandbox already has.
+func (b *builder) knownRule(m *specs.Mount) error {
+	o, err := mounts.Parse(m.Options)
+	if err != nil {
+		return &UnsupportedError{"mounts " + m.Destination, err.Error()}
+	}
+	kind := Dir
+	if o.Bind || m.Type == "bind" {
+		if _, link := b.facts.Link(m.Source); link && o.CopySymlink {
+			return nil
+		}
+		if kind = b.facts.Host(m.Source); kind == Missing {
+			return nil
+		}
+	}
+	b.grant(mounted{path: path.Clean(m.Destination), prepared: o}, kind)
+	return nil
+}

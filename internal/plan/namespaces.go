@@ -1,0 +1,134 @@
+package plan
+
+import (
+	"fmt"
+
+	"brig/internal/launch"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+var cloneFlags = []struct {
+	kind specs.LinuxNamespaceType
+	flag uint64
+}{
+	// The user namespace comes first: the others then belong to it.
+	{specs.UserNamespace, unix.CLONE_NEWUSER},
+	{specs.PIDNamespace, unix.CLONE_NEWPID},
+	{specs.NetworkNamespace, unix.CLONE_NEWNET},
+	{specs.IPCNamespace, unix.CLONE_NEWIPC},
+	{specs.UTSNamespace, unix.CLONE_NEWUTS},
+	{specs.MountNamespace, unix.CLONE_NEWNS},
+	{specs.CgroupNamespace, unix.CLONE_NEWCGROUP},
+	{specs.TimeNamespace, unix.CLONE_NEWTIME},
+}
+
+// Namespace gives the entry of a kind in a spec: whether there is one, and its path, empty for a new namespace.
+func Namespace(spec *specs.Spec, kind specs.LinuxNamespaceType) (path string, ok bool) {
+	for _, n := range spec.Linux.Namespaces {
+		if n.Type == kind {
+			return n.Path, true
+		}
+	}
+	return "", false
+}
+
+// namespaces decides which namespaces the child is born into, which it joins, and which it makes itself.
+func (b *builder) namespaces() error {
+	seen := map[specs.LinuxNamespaceType]bool{}
+	for _, n := range b.linux.Namespaces {
+		if seen[n.Type] {
+			return &UnsupportedError{"linux.namespaces", fmt.Sprintf("the %s namespace is there twice", n.Type)}
+		}
+		seen[n.Type] = true
+		if !known(n.Type) {
+			return &UnsupportedError{"linux.namespaces", fmt.Sprintf("unknown type %q", n.Type)}
+		}
+	}
+	if !seen[specs.MountNamespace] {
+		return &UnsupportedError{"linux.namespaces", "a mount namespace is needed: without one the sandbox would share the host's mounts"}
+	}
+	if path, _ := Namespace(b.spec, specs.MountNamespace); path != "" {
+		return &UnsupportedError{"linux.namespaces", "joining a mount namespace by path is not supported"}
+	}
+	if len(b.linux.TimeOffsets) > 0 {
+		return &UnsupportedError{"linux.timeOffsets", "clock offsets are not supported yet"}
+	}
+	return b.enterNamespaces()
+}
+
+func known(kind specs.LinuxNamespaceType) bool {
+	for _, c := range cloneFlags {
+		if c.kind == kind {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *builder) enterNamespaces() error {
+	var fresh uint64
+	userPath, _ := Namespace(b.spec, specs.UserNamespace)
+	for _, c := range cloneFlags {
+		path, ok := Namespace(b.spec, c.kind)
+		switch {
+		case !ok:
+		case path != "":
+			b.join(c.kind, path, c.flag)
+		default:
+			fresh |= c.flag
+		}
+	}
+	if userPath != "" {
+		// New namespaces must belong to the joined user namespace, so they are made after it is joined.
+		b.p.Step(launch.Namespaces, "new namespaces, owned by the joined user namespace")
+		b.p.Unshare(fresh)
+		if fresh&unix.CLONE_NEWPID != 0 {
+			b.p.ForkInto()
+		}
+		return nil
+	}
+	// The cgroup namespace's root is the group its maker is in at that moment: clone3 would take the parent's.
+	b.plan.CloneFlags = fresh &^ unix.CLONE_NEWCGROUP
+	if fresh&unix.CLONE_NEWCGROUP != 0 {
+		b.p.Step(launch.Namespaces, "new cgroup namespace, with the sandbox's own group as its root")
+		b.p.Unshare(unix.CLONE_NEWCGROUP)
+	}
+	b.plan.UserNS = fresh&unix.CLONE_NEWUSER != 0
+	return nil
+}
+
+func (b *builder) join(kind specs.LinuxNamespaceType, path string, flag uint64) {
+	b.p.Step(launch.Namespaces, fmt.Sprintf("join the %s namespace %s", kind, path))
+	fd := b.p.Input(string(kind) + " namespace")
+	b.plan.Join = append(b.plan.Join, NamespaceFile{fd, kind, path})
+	b.p.Setns(fd, flag)
+	if kind == specs.PIDNamespace {
+		b.p.ForkInto()
+	}
+}
+
+// identity waits for the id maps and becomes root inside: files made from now on have owners, and the capabilities
+// that the rest of the program needs hold in the new user namespace only.
+func (b *builder) identity() error {
+	b.p.Step(launch.IDs, "wait for the id maps")
+	b.p.Await(launch.PointNamespaces)
+	if _, ok := Namespace(b.spec, specs.UserNamespace); ok {
+		b.becomeRoot()
+	}
+	if !b.facts.Privileged {
+		b.nonDumpable()
+	}
+	return nil
+}
+
+func (b *builder) becomeRoot() {
+	b.p.Step(launch.IDs, "become root inside, who is nobody outside")
+	b.p.Setgroups(nil).Tolerate(unix.EPERM) // denied where only one group is mapped (CVE-2014-8989)
+	b.p.Setresgid(0)
+	b.p.Setresuid(0)
+	if b.facts.Privileged {
+		b.nonDumpable() // a change of ids resets it to /proc/sys/fs/suid_dumpable
+	}
+}

@@ -1,0 +1,253 @@
+package plan
+
+import (
+	"fmt"
+	"strings"
+
+	"brig/internal/annotation"
+	"brig/internal/caps"
+	"brig/internal/launch"
+	"brig/internal/mac"
+	"brig/internal/seccomp"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Kind is what a path leads to.
+type Kind uint8
+
+// The kinds that a plan tells apart.
+const (
+	Missing Kind = iota
+	File         // anything that is no directory
+	Dir
+)
+
+// Facts are what a plan has to know of the host. They are looked up before; a fact that is stale when the program runs
+// makes an instruction fail, never a sandbox weaker.
+type Facts struct {
+	// Privileged: the parent has CAP_SYS_ADMIN over the host, so it opens bind sources itself, with its own rights
+	// and idmaps. Otherwise the child does, with the caller's.
+	Privileged bool
+	// CgroupTasks is how many `tasks` files of cgroup v1 the child writes itself into.
+	CgroupTasks int
+	// LandlockABI is the host's, 0 for none.
+	LandlockABI int
+	LastCap     caps.Cap
+	MAC         mac.Host
+	// Host looks at a path of the host, following links; Link gives the target of a symlink there.
+	Host func(path string) Kind
+	Link func(path string) (target string, ok bool)
+	// InRoot looks at a path inside the root folder, never leaving it.
+	InRoot func(path string) Kind
+	// Supervised: the sandbox dies with the thread that starts it.
+	Supervised bool
+	// PassFDs is how many file descriptors after 2 the program gets.
+	PassFDs int
+	// InheritStdio: the standard streams of the parent are the program's, as they are.
+	InheritStdio bool
+}
+
+// Bind is a mount that the parent detaches from the host before the start.
+type Bind struct {
+	Reg       launch.Reg
+	Source    string
+	Recursive bool
+	NoFollow  bool
+	// UID and GID are the id maps of an idmapped mount; Own means the sandbox's own user namespace instead.
+	UID, GID       []specs.LinuxIDMapping
+	OwnIDs         bool
+	IDMapRecursive bool
+}
+
+// NamespaceFile is an existing namespace that the child joins.
+type NamespaceFile struct {
+	Reg  launch.Reg
+	Type specs.LinuxNamespaceType
+	Path string
+}
+
+// MissingLayer is a layer that the spec asked for, the host lacks, and the policy accepts to miss.
+type MissingLayer struct {
+	Layer  string `json:"layer"`
+	Reason string `json:"reason"`
+}
+
+// Plan is a compiled spec: the program, and what the parent has to prepare and do around it.
+type Plan struct {
+	Program    *launch.Program
+	CloneFlags uint64
+	// Binds are opened by the parent when Facts.Privileged.
+	Binds []Bind
+	// Tasks are the cgroup v1 files.
+	Tasks []launch.Reg
+	// Stdio and PassFDs are inputs; Stdio is unset with a terminal or with Facts.InheritStdio.
+	Stdio   []launch.Reg
+	PassFDs []launch.Reg
+	// Join are namespaces by path.
+	Join []NamespaceFile
+	// Process is the pidfd of the sandbox that an exec joins.
+	Process launch.Reg
+	// UserNS: the child is in a new user namespace whose maps the parent writes at PointNamespaces.
+	UserNS bool
+	// Terminal: the child sends the master of a terminal and stops at PointTerminal.
+	Terminal bool
+	// HighFD is launch.Clone's.
+	HighFD int
+	// Filter is the compiled seccomp profile, nil for none.
+	Filter *seccomp.Filter
+	// LandlockABI is the ABI of the ruleset, 0 for none; LandlockProbed tells that the program proves it.
+	LandlockABI    int
+	LandlockProbed bool
+	// Missing are the layers left out.
+	Missing []MissingLayer
+}
+
+// MissingLayerError is a layer that the spec asks for and the host cannot give.
+type MissingLayerError struct {
+	Layer  string // as --allow-missing takes it
+	Reason string
+}
+
+func (e *MissingLayerError) Error() string {
+	return fmt.Sprintf("%s: %s; to accept a sandbox without it: --allow-missing=%s", e.Layer, e.Reason, e.Layer)
+}
+
+// UnsupportedError is a field of a spec that Brig cannot honour.
+type UnsupportedError struct{ Field, Reason string }
+
+func (e *UnsupportedError) Error() string {
+	return fmt.Sprintf("config.json: %s: %s", e.Field, e.Reason)
+}
+
+// builder is one compilation.
+type builder struct {
+	spec  *specs.Spec
+	linux *specs.Linux
+	facts *Facts
+	plan  *Plan
+	p     *launch.Program
+
+	root    launch.Reg // the root of the new file system
+	ram     bool       // it is a tmpfs of our own
+	mounted []mounted
+	links   map[string]string // symlinks that the program makes, in the root of a ram file system
+	dev     *mounted          // /dev, when it is a fresh tmpfs
+	nodes   []device          // device nodes taken from the host
+	null    launch.Reg        // the mount of /dev/null
+	proc    launch.Reg        // a procfs that no path leads to, or that the spec mounts: fully visible and writable
+	pts     launch.Reg        // the mount of devpts
+
+	lateReadOnly []lateMount
+	slave        launch.Reg
+	rules        []rule
+	ruleset      launch.Reg
+}
+
+type lateMount struct {
+	reg   launch.Reg
+	path  string
+	attrs uint64
+}
+
+// rule is a Landlock grant in the making.
+type rule struct {
+	path   string
+	rights uint64
+	file   bool
+}
+
+// Compile makes the plan of a new sandbox.
+func Compile(spec *specs.Spec, facts *Facts) (*Plan, error) {
+	b, err := newBuilder(spec, facts)
+	if err != nil {
+		return nil, err
+	}
+	for _, step := range []func() error{
+		b.supervision, b.cgroup, b.namespaces, b.identity, b.session, b.privateProc, b.oldRoot, b.enterRoot, b.mounts, b.devices,
+		b.masks, b.readOnly, b.sysctls, b.process,
+	} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return b.plan, nil
+}
+
+func newBuilder(spec *specs.Spec, facts *Facts) (*builder, error) {
+	if spec.Linux == nil {
+		return nil, &UnsupportedError{"linux", "is missing; Brig runs Linux programs only"}
+	}
+	if spec.Process == nil {
+		return nil, &UnsupportedError{"process", "is missing; there is nothing to run"}
+	}
+	b := &builder{spec: spec, linux: spec.Linux, facts: facts, p: launch.New(), links: map[string]string{}}
+	b.plan = &Plan{Program: b.p}
+	b.ram = spec.Annotations[annotation.Root] == "ram"
+	return b, nil
+}
+
+// annotated tells whether a Brig annotation is set to value.
+func (b *builder) annotated(key, value string) bool { return b.spec.Annotations[key] == value }
+
+// missing records a layer that the host lacks, or refuses.
+func (b *builder) missing(layer, reason string) error {
+	for allowed := range strings.SplitSeq(b.spec.Annotations[annotation.AllowMissing], ",") {
+		if strings.TrimSpace(allowed) == layer {
+			b.plan.Missing = append(b.plan.Missing, MissingLayer{layer, reason})
+			return nil
+		}
+	}
+	return &MissingLayerError{layer, reason}
+}
+
+func (b *builder) supervision() error {
+	if b.facts.Supervised {
+		b.p.Step(launch.Supervision, "die with the parent")
+		b.p.Prctl(unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL))
+	}
+	// A rootless parent could not write the id maps of a non-dumpable child: its /proc files belong to root then.
+	if b.facts.Privileged {
+		b.nonDumpable()
+	}
+	return nil
+}
+
+// nonDumpable keeps every process of the sandbox from tracing this one and from opening its /proc/PID/exe and fd, until
+// execve (CVE-2016-9962, CVE-2019-5736).
+func (b *builder) nonDumpable() {
+	b.p.Step(launch.Supervision, "be out of reach of ptrace and /proc/PID/{exe,fd,mem}")
+	b.p.Prctl(unix.PR_SET_DUMPABLE, 0)
+}
+
+// cgroup enters the groups of cgroup v1. A single thread that writes "0" to a tasks file moves without the lock that
+// every fork on the machine takes (kernel commit 9a3284fad42f). In v2 the child is born into its group.
+func (b *builder) cgroup() error {
+	if b.facts.CgroupTasks > 0 {
+		b.p.Step(launch.Cgroup, "enter the control groups")
+	}
+	for i := range b.facts.CgroupTasks {
+		fd := b.p.Input(fmt.Sprintf("cgroup tasks %d", i+1))
+		b.plan.Tasks = append(b.plan.Tasks, fd)
+		b.p.Write(fd, "0")
+	}
+	return nil
+}
+
+// session leaves the caller's session, keyring and names behind.
+func (b *builder) session() error {
+	b.p.Step(launch.Terminal, "new session, so that the caller's terminal is out of reach")
+	b.p.Setsid().Tolerate(unix.EPERM) // already a leader, after a fork into a new session
+	b.p.Step(launch.Terminal, "new session keyring, so that the caller's keys are out of reach")
+	b.p.JoinSessionKeyring("_brig").Tolerate(unix.ENOSYS)
+	if b.spec.Hostname != "" {
+		b.p.Step(launch.Namespaces, "set the host name")
+		b.p.Sethostname(b.spec.Hostname)
+	}
+	if b.spec.Domainname != "" {
+		b.p.Step(launch.Namespaces, "set the domain name")
+		b.p.Setdomainname(b.spec.Domainname)
+	}
+	return nil
+}

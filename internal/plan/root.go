@@ -1,0 +1,323 @@
+package plan
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"brig/internal/annotation"
+	"brig/internal/launch"
+	"brig/internal/mounts"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// mounted is a mount that the program has made.
+type mounted struct {
+	path  string // inside
+	reg   launch.Reg
+	fresh bool // a tmpfs of our own: nothing is in it but what the program puts there
+	made  map[string]bool
+	// source is the host's path behind a bind mount.
+	source   string
+	prepared mounts.Options
+}
+
+// privateProc makes a procfs that no path leads to, before the root is entered: the kernel allows a new one only where
+// another is visible. Writes to sysctls and LSM attributes go through it (CVE-2019-16884, CVE-2023-27561,
+// CVE-2025-52881).
+func (b *builder) privateProc() error {
+	b.p.Step(launch.ProcSys, "a private procfs, for sysctls and attributes")
+	fs := b.p.Fsopen("proc")
+	b.p.FsconfigCreate(fs)
+	b.proc = b.p.Fsmount("private proc", fs, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	return nil
+}
+
+// oldRoot makes the mounts that need the host's view, detached.
+func (b *builder) oldRoot() error {
+	b.p.Step(launch.Mounts, "keep mount events from the host out, and the sandbox's in")
+	b.p.MountSetattr(0, "/", unix.AT_RECURSIVE, 0, 0, unix.MS_PRIVATE)
+	if err := b.makeRoot(); err != nil {
+		return err
+	}
+	b.mounted = append(b.mounted, mounted{path: "/", reg: b.root, fresh: b.ram, made: map[string]bool{"": true}})
+	for i := range b.spec.Mounts {
+		if err := b.prepare(&b.spec.Mounts[i]); err != nil {
+			return err
+		}
+	}
+	return b.prepareDevices()
+}
+
+func (b *builder) makeRoot() error {
+	if b.ram {
+		b.p.Step(launch.Root, "an empty root file system in RAM")
+		b.root = b.tmpfs("root", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode=755", "size=1m", "nr_inodes=1024")
+		return nil
+	}
+	if b.spec.Root == nil || b.spec.Root.Path == "" {
+		return &UnsupportedError{"root.path", "is missing"}
+	}
+	b.p.Step(launch.Root, "the root file system "+b.spec.Root.Path)
+	bind := Bind{Source: b.spec.Root.Path, Recursive: true, OwnIDs: b.annotated(annotation.RootIDMap, "true")}
+	b.root = b.bind("root", bind)
+	return nil
+}
+
+// tmpfs makes a detached tmpfs.
+func (b *builder) tmpfs(name string, attrs uint64, data ...string) launch.Reg {
+	fs := b.p.Fsopen("tmpfs")
+	b.p.FsconfigString(fs, "source", "tmpfs")
+	for _, d := range data {
+		b.option(fs, d)
+	}
+	b.p.FsconfigCreate(fs)
+	return b.p.Fsmount(name, fs, attrs)
+}
+
+func (b *builder) option(fs launch.Reg, option string) {
+	if key, value, ok := strings.Cut(option, "="); ok {
+		b.p.FsconfigString(fs, key, value)
+	} else {
+		b.p.FsconfigFlag(fs, option)
+	}
+}
+
+// bind gives a detached copy of a mount of the host's: by the parent where it may, else by the child.
+func (b *builder) bind(name string, bind Bind) launch.Reg {
+	if b.facts.Privileged {
+		bind.Reg = b.p.Input(name)
+		b.plan.Binds = append(b.plan.Binds, bind)
+		return bind.Reg
+	}
+	var flags uint64
+	if bind.Recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	if bind.NoFollow {
+		flags |= unix.AT_SYMLINK_NOFOLLOW
+	}
+	return b.p.OpenTree(name, 0, bind.Source, flags)
+}
+
+// enterRoot attaches the new root over the old one, swaps them, and lets the old one go: from here on nothing of the
+// host's can be reached by a path.
+func (b *builder) enterRoot() error {
+	b.p.Step(launch.Root, "enter the new root, let the old one go")
+	b.p.MoveMountTo(b.root, "/")
+	b.p.Fchdir(b.root)
+	b.p.PivotRoot(".", ".")
+	b.p.Umount2(".", unix.MNT_DETACH)
+	b.p.Chdir("/")
+	return b.files()
+}
+
+// files puts the small files of a host-view sandbox (passwd, hosts, …) into its RAM root.
+func (b *builder) files() error {
+	text := b.spec.Annotations[annotation.Files]
+	if text == "" {
+		return nil
+	}
+	if !b.ram {
+		return &UnsupportedError{annotation.Files, "needs " + annotation.Root + "=ram"}
+	}
+	var files map[string]string
+	if err := json.Unmarshal([]byte(text), &files); err != nil {
+		return &UnsupportedError{annotation.Files, "is not a JSON object of paths and contents: " + err.Error()}
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := checkInside(name, annotation.Files); err != nil {
+			return err
+		}
+		b.p.Step(launch.Root, "write "+name)
+		m, rel := b.deepest(name)
+		dir := b.freshTarget(m, path.Dir(name), strings.TrimPrefix(path.Dir(name), "/"), Dir)
+		m.made[rel] = true
+		fd := b.p.Openat2(name, dir, path.Base(name), unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o644, launch.NoLinks)
+		b.p.Write(fd, files[name])
+		b.p.Close(fd)
+	}
+	return nil
+}
+
+// checkInside refuses names that are no clean absolute path below the root.
+func checkInside(name, field string) error {
+	if !path.IsAbs(name) || path.Clean(name) != strings.TrimSuffix(name, "/") && name != "/" || strings.IndexByte(name, 0) >= 0 {
+		return &UnsupportedError{field, fmt.Sprintf("%q must be an absolute path without \"..\", \"//\" and NUL", name)}
+	}
+	return nil
+}
+
+// deepest is the newest mount that path lies in, and the rest of the path in it.
+func (b *builder) deepest(name string) (*mounted, string) {
+	best := &b.mounted[0]
+	for i := range b.mounted {
+		m := &b.mounted[i]
+		if (m.path == "/" || name == m.path || strings.HasPrefix(name, m.path+"/")) && len(m.path) >= len(best.path) {
+			best = m
+		}
+	}
+	return best, strings.TrimPrefix(strings.TrimPrefix(name, best.path), "/")
+}
+
+// throughLinks replaces the links that the program itself made: /bin/x becomes /usr/bin/x.
+func (b *builder) throughLinks(name string) string {
+	for range 8 {
+		for link, to := range b.links {
+			if name == link || strings.HasPrefix(name, link+"/") {
+				name = path.Join(path.Dir(link), to, strings.TrimPrefix(name, link))
+				if path.IsAbs(to) {
+					name = path.Join(to, strings.TrimPrefix(name, link))
+				}
+			}
+		}
+	}
+	return name
+}
+
+// linkless are the places where a symlink in the root file system is an attack (CVE-2019-19921, CVE-2025-31133).
+func linkless(name string) bool {
+	for _, p := range []string{"/proc", "/sys", "/dev"} {
+		if name == p || strings.HasPrefix(name, p+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// target opens the place where a mount (or a written file) goes, and makes it when it is missing. It never leaves the
+// root: after pivot_root there is nothing else, and openat2 has RESOLVE_IN_ROOT besides.
+func (b *builder) target(name string, kind Kind) (launch.Reg, error) {
+	name = b.throughLinks(path.Clean(name))
+	m, rel := b.deepest(name)
+	if m.fresh {
+		return b.freshTarget(m, name, rel, kind), nil
+	}
+	resolve := uint64(launch.InRoot)
+	if linkless(name) {
+		resolve = launch.NoLinks
+	}
+	switch b.lookup(m, rel) {
+	case Missing:
+		return b.makeTarget(name, kind, resolve), nil
+	case File:
+		if kind == Dir {
+			return 0, &UnsupportedError{"mounts", fmt.Sprintf("%s is a file in the root file system, and a directory is mounted there", name)}
+		}
+	case Dir:
+		if kind == File {
+			return 0, &UnsupportedError{"mounts", fmt.Sprintf("%s is a directory in the root file system, and a file is mounted there", name)}
+		}
+	}
+	return b.open(name, kind, resolve), nil
+}
+
+func (b *builder) open(name string, kind Kind, resolve uint64) launch.Reg {
+	flags := uint64(unix.O_PATH)
+	if kind == Dir {
+		flags |= unix.O_DIRECTORY
+	}
+	rel := strings.TrimPrefix(name, "/")
+	if rel == "" {
+		rel = "."
+	}
+	return b.p.Openat2("target "+name, b.root, rel, flags, 0, resolve)
+}
+
+func (b *builder) lookup(m *mounted, rel string) Kind {
+	switch {
+	case rel == "":
+		return Dir
+	case m.path == "/":
+		return b.facts.InRoot("/" + rel)
+	case m.source != "":
+		return b.facts.Host(path.Join(m.source, rel))
+	}
+	return Dir // procfs and its like: the kernel knows
+}
+
+// makeTarget makes the missing folders, each by the descriptor of the one above (CVE-2024-45310), and the target.
+func (b *builder) makeTarget(name string, kind Kind, resolve uint64) launch.Reg {
+	parent := path.Dir(name)
+	m, rel := b.deepest(parent)
+	var dir launch.Reg
+	if b.lookup(m, rel) == Missing {
+		dir = b.makeTarget(parent, Dir, resolve)
+	} else {
+		dir = b.open(parent, Dir, resolve)
+	}
+	base := path.Base(name)
+	if kind == Dir {
+		b.p.Mkdirat(dir, base, 0o755).Tolerate(unix.EEXIST)
+		return b.open(name, Dir, resolve)
+	}
+	return b.p.Openat2("target "+name, dir, base, unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644, resolve)
+}
+
+// newFile are the flags for a file that must not be there yet. It is open for reading only: an open writer would keep
+// the mount from becoming read-only.
+const newFile = unix.O_RDONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW
+
+// freshTarget makes the target in a tmpfs of our own, where nobody else could have put anything.
+func (b *builder) freshTarget(m *mounted, name, rel string, kind Kind) launch.Reg {
+	if rel == "" {
+		return b.open(name, Dir, launch.NoLinks)
+	}
+	for i, c := range rel {
+		if c == '/' && !m.made[rel[:i]] {
+			b.p.Mkdirat(m.reg, rel[:i], 0o755)
+			m.made[rel[:i]] = true
+		}
+	}
+	had := m.made[rel]
+	m.made[rel] = true
+	if kind == Dir {
+		if !had {
+			b.p.Mkdirat(m.reg, rel, 0o755)
+		}
+		return b.p.Openat2("target "+name, m.reg, rel, unix.O_PATH|unix.O_DIRECTORY, 0, launch.NoLinks)
+	}
+	if had {
+		return b.p.Openat2("target "+name, m.reg, rel, unix.O_PATH, 0, launch.NoLinks)
+	}
+	return b.p.Openat2("target "+name, m.reg, rel, newFile, 0o644, launch.NoLinks)
+}
+
+// readOnly makes the tmpfs mounts that were to be read-only so, now that everything is in them, and the root last.
+func (b *builder) readOnly() error {
+	for _, m := range b.lateReadOnly {
+		b.p.Step(launch.Mounts, "make "+m.path+" read-only")
+		b.p.MountSetattr(m.reg, "", 0, m.attrs, 0, 0)
+	}
+	if b.spec.Root != nil && b.spec.Root.Readonly {
+		b.p.Step(launch.Root, "make the root read-only")
+		b.p.MountSetattr(b.root, "", 0, unix.MOUNT_ATTR_RDONLY, 0, 0)
+	}
+	return b.rootPropagation()
+}
+
+func (b *builder) rootPropagation() error {
+	switch b.linux.RootfsPropagation {
+	case "", "private", "rprivate", "slave", "rslave":
+	case "shared", "rshared":
+		b.p.Step(launch.Root, "share mount events of the root")
+		b.p.MountSetattr(b.root, "", unix.AT_RECURSIVE, 0, 0, unix.MS_SHARED)
+	case "unbindable", "runbindable":
+		b.p.Step(launch.Root, "make the root unbindable")
+		b.p.MountSetattr(b.root, "", 0, 0, 0, unix.MS_UNBINDABLE)
+	default:
+		return &UnsupportedError{"linux.rootfsPropagation", fmt.Sprintf("unknown value %q", b.linux.RootfsPropagation)}
+	}
+	return nil
+}
+
+// hasUserNS tells whether the sandbox has a user namespace other than the host's.
+func (b *builder) hasUserNS() bool {
+	_, ok := Namespace(b.spec, specs.UserNamespace)
+	return ok
+}

@@ -1,0 +1,52 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"brig/internal/launch"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// ipcSysctls belong to the IPC namespace (ipc_namespaces(7)).
+var ipcSysctls = []string{
+	"kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax", "kernel/shmmni", "kernel/shm_rmid_forced",
+}
+
+// sysctlFile turns a key into its file, and refuses what does not belong to a namespace of the sandbox's own: it would
+// change the host (CVE-2022-0811 was such a write). Both spellings of sysctl(8) are understood; with slashes, dots are
+// part of a name.
+func (b *builder) sysctlFile(key string) (string, error) {
+	file := key
+	if !strings.Contains(key, "/") {
+		file = strings.ReplaceAll(key, ".", "/")
+	}
+	if path.Clean(file) != file || path.IsAbs(file) || strings.HasPrefix(file, "../") || strings.IndexByte(file, 0) >= 0 {
+		return "", &UnsupportedError{"linux.sysctl", fmt.Sprintf("%q is no sysctl", key)}
+	}
+	kind := specs.LinuxNamespaceType("")
+	switch {
+	case slices.Contains(ipcSysctls, file), strings.HasPrefix(file, "fs/mqueue/"):
+		kind = specs.IPCNamespace
+	case strings.HasPrefix(file, "net/"):
+		kind = specs.NetworkNamespace
+	case file == "kernel/domainname", file == "kernel/hostname":
+		kind = specs.UTSNamespace
+	case strings.HasPrefix(file, "user/"):
+		kind = specs.UserNamespace
+	default:
+		return "", &UnsupportedError{"linux.sysctl", fmt.Sprintf("%q belongs to no namespace; setting it would change the host", key)}
+	}
+	if _, ok := Namespace(b.spec, kind); !ok {
+		return "", &UnsupportedError{"linux.sysctl", fmt.Sprintf("%q needs a %s namespace of the sandbox's own", key, kind)}
+	}
+	return "sys/" + file, nil
+}
+
+func (b *builder) oomScoreAdj(adj int) {
+	b.writeProc(launch.Limits, "be the first to go when memory runs out", "self/oom_score_adj", strconv.Itoa(adj))
+}

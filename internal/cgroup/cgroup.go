@@ -377,7 +377,7 @@ func (c *Cgroup) apply(list []setting, allow bool) error {
 func (c *Cgroup) write(same []setting) error {
 	s := same[0]
 	dir := c.dir(s.controller)
-	for _, file := range s.files {
+	for i, file := range s.files {
 		fd, err := unix.Open(filepath.Join(dir, file), unix.O_WRONLY|unix.O_CLOEXEC, 0)
 		if err == unix.ENOENT {
 			continue
@@ -387,7 +387,8 @@ func (c *Cgroup) write(same []setting) error {
 		}
 		defer unix.Close(fd)
 		for _, each := range same {
-			if _, err := unix.Write(fd, []byte(each.value)); err != nil {
+			if _, err := unix.Write(fd, []byte(each.valueFor(i))); err != nil {
+				each.value = each.valueFor(i)
 				return c.explain(each, dir, file, err)
 			}
 		}
@@ -542,6 +543,9 @@ func (c *Cgroup) Update(r *specs.LinuxResources) error {
 			return &MissingError{Limit: s.limit, Controller: s.controller, Remedy: "the sandbox was made without a limit of this kind; make it anew with one"}
 		}
 	}
+	if err := c.checkUse(r); err != nil {
+		return err
+	}
 	if c.unit != nil {
 		if err := c.updateScope(r); err != nil {
 			return err
@@ -551,6 +555,21 @@ func (c *Cgroup) Update(r *specs.LinuxResources) error {
 		return err
 	}
 	return c.updateDevices(r.Devices)
+}
+
+// checkUse obeys the spec's memory.checkBeforeUpdate: version 2 would set a limit below what is in use and then kill.
+func (c *Cgroup) checkUse(r *specs.LinuxResources) error {
+	if r == nil || r.Memory == nil || r.Memory.CheckBeforeUpdate == nil || !*r.Memory.CheckBeforeUpdate || r.Memory.Limit == nil || *r.Memory.Limit <= 0 {
+		return nil
+	}
+	file := "memory.current"
+	if len(c.legacy) > 0 {
+		file = "memory.usage_in_bytes"
+	}
+	if use := readNumber(c.dir("memory"), file); use >= uint64(*r.Memory.Limit) {
+		return &ValueError{Limit: prefix + "memory.limit", Value: text(*r.Memory.Limit), Why: text(use) + " bytes are in use, so the kernel would end the sandbox"}
+	}
+	return nil
 }
 
 // orderMemory puts the limit of memory and swap together before that of memory when both grow: version 1 never lets the first

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"testing"
 
 	"brig/internal/host"
@@ -69,31 +68,7 @@ func TestLimitsAreInForce(t *testing.T) {
 func TestAttachFreezeKillDelete(t *testing.T) {
 	t.Parallel()
 	c := made(t, "life", defaults())
-	into, tasks, err := c.Attach()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer closeAll(append(tasks, into))
-	cmd := exec.Command("/bin/sh", "-c", "for fd in $FDS; do echo 0 >&$fd; done; echo ready; exec sleep 1000")
-	fds := ""
-	for i, f := range tasks {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
-		fds += fmt.Sprint(" ", 3+i)
-	}
-	cmd.Env = []string{"FDS=" + fds, "PATH=/usr/bin:/bin"}
-	if into != nil {
-		cmd.SysProcAttr = sysProcAttr(into)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := out.Read(make([]byte, 10)); err != nil {
-		t.Fatal(err)
-	}
+	cmd := start(t, c, "echo ready; exec sleep 1000")
 	for _, dir := range c.folders() {
 		if procs, _ := readFields(dir + "/cgroup.procs"); len(procs) != 1 || procs[0] != fmt.Sprint(cmd.Process.Pid) {
 			t.Errorf("%s has %v, want %d", dir, procs, cmd.Process.Pid)

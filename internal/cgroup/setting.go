@@ -16,6 +16,16 @@ type setting struct {
 	files []string
 	value string
 	limit string // the spec's field, for errors
+	// other is the value for all names but the first, where it is not the same; empty when it is.
+	other string
+}
+
+// valueFor is what goes into the name at index i.
+func (s setting) valueFor(i int) string {
+	if i > 0 && s.other != "" {
+		return s.other
+	}
+	return s.value
 }
 
 // settings is a list under construction; the first error stays.
@@ -25,7 +35,7 @@ type settings struct {
 }
 
 func (s *settings) add(limit, controller, value string, files ...string) {
-	s.list = append(s.list, setting{controller, files, value, limit})
+	s.list = append(s.list, setting{controller: controller, files: files, value: value, limit: limit})
 }
 
 func (s *settings) fail(limit string, value any, why string) {

@@ -93,15 +93,12 @@ func (s *settings) cpuV2(c *specs.LinuxCPU) {
 }
 
 func (s *settings) ioV2(b *specs.LinuxBlockIO) {
-	// BFQ keeps the spec's range; io.weight runs from 1 to 10000.
 	if b.Weight != nil && *b.Weight != 0 {
-		s.weight("weight", *b.Weight)
-		s.add(prefix+"blockIO.weight", "io", "default "+ioWeight(*b.Weight), "io.weight")
+		s.weightV2("weight", "", *b.Weight)
 	}
 	for _, d := range b.WeightDevice {
 		if d.Weight != nil {
-			s.weight("weightDevice", *d.Weight)
-			s.add(prefix+"blockIO.weightDevice", "io", device(d.Major, d.Minor)+" "+ioWeight(*d.Weight), "io.weight")
+			s.weightV2("weightDevice", device(d.Major, d.Minor)+" ", *d.Weight)
 		}
 	}
 	for _, t := range throttles(b) {
@@ -115,7 +112,15 @@ func (s *settings) ioV2(b *specs.LinuxBlockIO) {
 	}
 }
 
-func ioWeight(w uint16) string { return strconv.Itoa(1 + (int(w)-10)*9999/990) }
+// weightV2 adds a weight: the BFQ scheduler keeps the spec's range of 10 to 1000, io.weight (io.cost) has 1 to 10000.
+func (s *settings) weightV2(field, device string, w uint16) {
+	s.weight(field, w)
+	s.add(prefix+"blockIO."+field, "io", device+strconv.Itoa(int(w)), "io.bfq.weight", "io.weight")
+	if device == "" {
+		device = "default "
+	}
+	s.list[len(s.list)-1].other = device + strconv.Itoa(1+(int(w)-10)*9999/990)
+}
 
 // unified passes the spec's raw version 2 settings on. cgroup.* files would move processes or hand the group away.
 func (s *settings) unified(files map[string]string) {

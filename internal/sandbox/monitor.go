@@ -1,0 +1,158 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+)
+
+// The monitor is the supervisor of a detached sandbox: a process of its own, in a session of its own, that `run -d`
+// starts and that ends with the sandbox. What it is to do comes on its standard input, so that nothing of it stands in
+// argv; what came of it goes to file descriptor 3.
+
+// MonitorCommand is the word that makes brig a monitor.
+const MonitorCommand = "monitor"
+
+const statusFD = 3
+
+// monitorJob is what `run -d` hands over.
+type monitorJob struct {
+	Root    string   `json:"root"`
+	Request *Request `json:"request"`
+}
+
+// monitorStatus is what comes back: the id once the program runs, or why it does not.
+type monitorStatus struct {
+	ID       string `json:"id,omitempty"`
+	Error    string `json:"error,omitempty"`
+	ExitCode int    `json:"exitCode,omitempty"`
+}
+
+// DetachError is a detached sandbox that did not start.
+type DetachError struct {
+	Message string
+	Code    int
+}
+
+func (e *DetachError) Error() string { return e.Message }
+
+// Detach starts a sandbox that goes on by itself, and gives its id when its program runs.
+func (s *Store) Detach(req *Request) (string, error) {
+	if len(req.PassFDs) > 0 {
+		return "", errors.New("--pass-fd needs a sandbox in the foreground")
+	}
+	if err := s.Sweep(); err != nil {
+		return "", err
+	}
+	job, err := json.Marshal(monitorJob{Root: s.root, Request: req})
+	if err != nil {
+		return "", err
+	}
+	status, err := startMonitor(job)
+	if err != nil {
+		return "", fmt.Errorf("start the monitor: %w", err)
+	}
+	if status.Error != "" {
+		return "", &DetachError{status.Error, status.ExitCode}
+	}
+	return status.ID, nil
+}
+
+func startMonitor(job []byte) (*monitorStatus, error) {
+	in, jobs, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	answers, out, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, in.Close(), jobs.Close())
+	}
+	defer func() { _ = answers.Close() }()
+	cmd := exec.Command("/proc/self/exe", MonitorCommand)
+	cmd.Env = monitorEnv()
+	cmd.Dir = "/"
+	cmd.Stdin, cmd.ExtraFiles = in, []*os.File{out}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	_, _ = in.Close(), out.Close()
+	if err != nil {
+		return nil, errors.Join(err, jobs.Close())
+	}
+	_, err = jobs.Write(job)
+	if err := errors.Join(err, jobs.Close()); err != nil {
+		return nil, err
+	}
+	var status monitorStatus
+	if err := json.NewDecoder(answers).Decode(&status); err != nil {
+		_ = cmd.Wait()
+		return nil, fmt.Errorf("it ended without a word: %w", err)
+	}
+	return &status, cmd.Process.Release()
+}
+
+// monitorEnv is the little that a monitor needs of the caller's environment, which may hold secrets.
+func monitorEnv() []string {
+	env := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=2", "GOGC=50"}
+	for _, key := range []string{"USER", "BRIG_FAULT", "BRIG_FAULT_LOG"} {
+		if v, ok := os.LookupEnv(key); ok {
+			env = append(env, key+"="+v)
+		}
+	}
+	return env
+}
+
+// Monitor is the monitor's whole life. It gives the exit code of the process.
+func Monitor() int {
+	out := os.NewFile(statusFD, "status")
+	syscall.CloseOnExec(statusFD)
+	report := func(st monitorStatus) error { return errors.Join(json.NewEncoder(out).Encode(st), out.Close()) }
+	if err := monitor(report); err != nil {
+		_ = report(monitorStatus{Error: err.Error(), ExitCode: ExitCode(err)})
+		return 1
+	}
+	return 0
+}
+
+func monitor(report func(monitorStatus) error) error {
+	text, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		return err
+	}
+	var job monitorJob
+	if err := json.Unmarshal(text, &job); err != nil {
+		return fmt.Errorf("this command is brig's own and reads its job from standard input: %w", err)
+	}
+	s, err := Open(job.Root)
+	if err != nil {
+		return err
+	}
+	v, err := s.prepare(job.Request, true)
+	if err != nil {
+		return err
+	}
+	log, err := newLogger(v.dir)
+	if err != nil {
+		return errors.Join(err, v.discard())
+	}
+	var running bool
+	result, err := v.run(Streams{}, log, func() error {
+		running = true
+		return report(monitorStatus{ID: v.ID})
+	})
+	err = errors.Join(err, log.close())
+	if !running {
+		return errors.Join(err, v.discard())
+	}
+	return errors.Join(err, v.finish(result))
+}
+
+// lockThread keeps the goroutine on its thread, whose death the child is tied to.
+func lockThread() (unlock func()) {
+	runtime.LockOSThread()
+	return runtime.UnlockOSThread
+}

@@ -1,0 +1,79 @@
+package sandbox
+
+import (
+	"time"
+
+	"brig/internal/idmap"
+	"brig/internal/plan"
+)
+
+// Status is where a sandbox is in its life.
+type Status string
+
+// The statuses of a sandbox. Paused is not among those that are stored: it is read from the cgroup.
+const (
+	Creating Status = "creating"
+	Running  Status = "running"
+	Paused   Status = "paused"
+	Stopped  Status = "stopped"
+)
+
+// Cause is why a sandbox ended. Exit codes collide (a program may well exit with 124), so it is told beside them.
+type Cause string
+
+// The causes of an end.
+const (
+	Exited      Cause = "exit"         // the program ended by itself
+	Signaled    Cause = "signal"       // a signal from outside or from itself
+	OOM         Cause = "oom"          // out of the memory it was allowed
+	Seccomp     Cause = "seccomp"      // a system call that the filter kills for
+	TimedOut    Cause = "timeout"      // --timeout
+	OutputLimit Cause = "output-limit" // --output-limit
+	Lost        Cause = "lost"         // its monitor was killed
+)
+
+// Result is how a sandbox, or a process executed in one, ended.
+type Result struct {
+	ExitCode int    `json:"exitCode"`         // docker's: 128+n for signal n, 124 for the timeout
+	Signal   int    `json:"signal,omitempty"` // the signal that ended it
+	Cause    Cause  `json:"cause"`
+	Message  string `json:"message,omitempty"` // one sentence when there is more to say than the code
+}
+
+// State is what is known of a sandbox; it is state.json in its folder. What the kernel can tell is asked from the kernel
+// and not stored.
+type State struct {
+	Version   int                 `json:"version"`
+	ID        string              `json:"id"`
+	Name      string              `json:"name,omitempty"`
+	Status    Status              `json:"status"`
+	Command   []string            `json:"command"`
+	Labels    map[string]string   `json:"labels,omitempty"`
+	Created   time.Time           `json:"created"`
+	Started   time.Time           `json:"started,omitzero"`
+	Finished  time.Time           `json:"finished,omitzero"`
+	PID       int                 `json:"pid,omitempty"`       // of the first process, on the host
+	StartTime uint64              `json:"startTime,omitempty"` // of that process, in clock ticks since boot: tells a reused pid
+	Monitor   int                 `json:"monitor"`             // the process that supervises
+	Detached  bool                `json:"detached"`
+	Terminal  bool                `json:"terminal,omitempty"`
+	Remove    bool                `json:"remove,omitempty"` // --rm
+	Isolation string              `json:"isolation"`
+	Preset    string              `json:"preset,omitempty"`
+	IDs       *idmap.Range        `json:"ids,omitempty"`
+	Cgroups   map[string]string   `json:"cgroups,omitempty"`
+	StopAfter time.Duration       `json:"stopTimeout,omitempty"`
+	Landlock  Landlock            `json:"landlock"`
+	Missing   []plan.MissingLayer `json:"missing,omitempty"`
+	Result    *Result             `json:"result,omitempty"`
+}
+
+// Landlock is what was reached of that layer. The kernel has no place to read it back from, so the launch program proves
+// it before the start.
+type Landlock struct {
+	ABI    int  `json:"abi"`
+	Proved bool `json:"proved"`
+}
+
+// stateVersion changes when an older brig could misread a state file.
+const stateVersion = 1

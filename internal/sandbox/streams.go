@@ -1,0 +1,208 @@
+package sandbox
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+)
+
+// plumbing connects the sandbox's standard streams with the caller's.
+//
+// A stream that is a file or a pipe is handed to the program as it is. A terminal never is: through an open terminal a
+// program could read what is typed into it later, or change its modes. It is copied, as is everything when the output
+// is counted or logged.
+type plumbing struct {
+	v       *supervisor
+	streams Streams
+	log     *logger
+
+	child   [3]*os.File // what the program gets
+	ours    []*os.File  // to close when the sandbox has ended
+	inner   []*os.File  // the program's ends of pipes: closed here once it runs
+	copies  []func()    // copying that starts with the program
+	output  sync.WaitGroup
+	written atomic.Int64
+	restore func()
+}
+
+// plumb makes what the program gets for its three streams.
+func (v *supervisor) plumb(streams Streams, log *logger) (*plumbing, error) {
+	p := &plumbing{v: v, streams: streams, log: log}
+	if v.req.Spec.Process.Terminal {
+		return p, nil
+	}
+	if err := p.input(); err != nil {
+		p.close()
+		return nil, err
+	}
+	for i, out := range []*os.File{streams.Out, streams.Err} {
+		if err := p.outputTo(i+1, out); err != nil {
+			p.close()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (p *plumbing) input() error {
+	in := p.streams.In
+	if in == nil {
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			return err
+		}
+		p.ours = append(p.ours, null)
+		p.child[0] = null
+		return nil
+	}
+	if !isTerminal(in) {
+		p.child[0] = in
+		return nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	p.child[0] = r
+	p.inner = append(p.inner, r)
+	p.copies = append(p.copies, func() {
+		// It may sit in read when the sandbox ends; the process ends soon after.
+		go func() {
+			_, _ = io.Copy(w, in)
+			_ = w.Close()
+		}()
+	})
+	return nil
+}
+
+func (p *plumbing) outputTo(fd int, out *os.File) error {
+	if p.log == nil && p.v.req.OutputLimit == 0 && out != nil && !isTerminal(out) {
+		p.child[fd] = out
+		return nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	p.child[fd] = w
+	p.inner = append(p.inner, w)
+	p.ours = append(p.ours, r)
+	var to io.Writer = out
+	if p.log != nil {
+		to = p.log.stream(fd)
+	}
+	p.copies = append(p.copies, func() { p.copyOutput(r, to) })
+	return nil
+}
+
+// copyOutput copies until the last writer is gone, and counts.
+func (p *plumbing) copyOutput(r io.Reader, to io.Writer) {
+	p.output.Add(1)
+	go func() {
+		defer p.output.Done()
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := r.Read(buf)
+			if n > 0 && !p.forwardOutput(buf[:n], to) {
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+}
+
+// forwardOutput writes what the limit leaves room for, and ends the sandbox when there is more. A reader that is gone
+// ends it too, as a broken pipe would.
+func (p *plumbing) forwardOutput(b []byte, to io.Writer) bool {
+	limit := p.v.req.OutputLimit
+	over := false
+	if total := p.written.Add(int64(len(b))); limit > 0 && total > limit {
+		b = b[:max(0, int64(len(b))-(total-limit))]
+		over = true
+	}
+	if _, err := to.Write(b); err != nil {
+		p.v.end(Signaled, 128+int(unix.SIGPIPE), "")
+		return false
+	}
+	if over {
+		p.v.end(OutputLimit, 137, fmt.Sprintf("it wrote more than %d bytes", limit))
+	}
+	return !over
+}
+
+// start begins the copying. terminal is the master of the sandbox's terminal, or nil.
+func (p *plumbing) start(terminal *os.File) {
+	for _, f := range p.inner {
+		_ = f.Close()
+	}
+	p.inner = nil
+	for _, c := range p.copies {
+		c()
+	}
+	if terminal != nil {
+		p.ours = append(p.ours, terminal)
+		p.attach(terminal)
+	}
+}
+
+// attach connects the caller's terminal with the sandbox's.
+func (p *plumbing) attach(master *os.File) {
+	var to io.Writer = p.streams.Out
+	if p.log != nil {
+		to = p.log.stream(1)
+	}
+	p.copyOutput(master, to)
+	in := p.streams.In
+	if in == nil {
+		return
+	}
+	if isTerminal(in) {
+		p.raw(in, master)
+	}
+	go func() { _, _ = io.Copy(master, in) }()
+}
+
+// raw puts the caller's terminal into raw mode for the time of the sandbox, and keeps both of one size.
+func (p *plumbing) raw(in, master *os.File) {
+	if old, err := term.MakeRaw(int(in.Fd())); err == nil { //nolint:gosec // a file descriptor
+		p.restore = func() { _ = term.Restore(int(in.Fd()), old) } //nolint:gosec // a file descriptor
+	}
+	resize := func() {
+		if size, err := unix.IoctlGetWinsize(int(in.Fd()), unix.TIOCGWINSZ); err == nil { //nolint:gosec // a file descriptor
+			_ = unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, size) //nolint:gosec // a file descriptor
+		}
+	}
+	resize()
+	changes := make(chan os.Signal, 1)
+	signal.Notify(changes, unix.SIGWINCH)
+	go func() {
+		for range changes {
+			resize()
+		}
+	}()
+}
+
+// wait waits until everything that the sandbox wrote is passed on.
+func (p *plumbing) wait() { p.output.Wait() }
+
+func (p *plumbing) close() {
+	if p.restore != nil {
+		p.restore()
+	}
+	for _, f := range append(p.inner, p.ours...) {
+		_ = f.Close()
+	}
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS) //nolint:gosec // a file descriptor
+	return err == nil
+}

@@ -1,0 +1,447 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"brig/internal/annotation"
+	"brig/internal/cgroup"
+	"brig/internal/fault"
+	"brig/internal/host"
+	"brig/internal/idmap"
+	"brig/internal/isolation/native"
+	"brig/internal/mounts"
+	"brig/internal/plan"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// cleanTimeout bounds how long the end of a sandbox waits for its processes to be gone.
+const cleanTimeout = 20 * time.Second
+
+// supervisor is one sandbox in the hands of the process that runs it.
+type supervisor struct {
+	*Sandbox
+	req     *Request
+	state   State
+	lock    *os.File
+	group   *cgroup.Cgroup
+	maps    idmap.Maps
+	process *native.Process
+
+	mu    sync.Mutex
+	cause Cause // why the supervisor itself ended it
+	code  int
+	note  string
+}
+
+// Run runs a sandbox in the foreground, to its end: signals that reach this process go on to the program, and the
+// sandbox does not outlive this process. Nothing of it is left afterwards.
+func (s *Store) Run(req *Request, streams Streams) (Result, error) {
+	if err := s.Sweep(); err != nil {
+		return Result{}, err
+	}
+	b, err := s.prepare(req, false)
+	if err != nil {
+		return Result{}, err
+	}
+	result, err := b.run(streams, nil, nil)
+	return result, errors.Join(err, b.finish(result))
+}
+
+// prepare makes the folder, the id range and the cgroup.
+func (s *Store) prepare(req *Request, detached bool) (*supervisor, error) {
+	b, lock, err := s.create(req)
+	if err != nil {
+		return nil, err
+	}
+	v := &supervisor{Sandbox: b, req: req, lock: lock}
+	v.state = State{
+		Version: stateVersion, ID: b.ID, Name: req.Name, Status: Creating, Labels: req.Labels, Created: time.Now(), Monitor: os.Getpid(),
+		Detached: detached, Remove: req.Remove, Isolation: "native", Preset: req.Preset, StopAfter: req.StopAfter,
+	}
+	if req.Spec.Process != nil {
+		v.state.Command, v.state.Terminal = req.Spec.Process.Args, req.Spec.Process.Terminal
+	}
+	for _, step := range []func() error{v.allocate, v.limit, v.mapVolumes, v.record} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, v.discard())
+		}
+	}
+	return v, nil
+}
+
+// allocate takes the sandbox's host ids.
+func (v *supervisor) allocate() error {
+	spec := v.req.Spec
+	if spec.Annotations[annotation.IDs] == "auto" {
+		if os.Geteuid() == 0 {
+			r, err := idmap.Allocate(v.store.path("ids"), v.ID)
+			if err != nil {
+				return err
+			}
+			v.state.IDs = &r
+			spec.Linux.UIDMappings, spec.Linux.GIDMappings = r.Mappings(), r.Mappings()
+		} else {
+			v.maps = idmap.Rootless(idmap.User{Name: os.Getenv("USER"), EUID: os.Geteuid(), EGID: os.Getegid()})
+			spec.Linux.UIDMappings, spec.Linux.GIDMappings = v.maps.UID, v.maps.GID
+			if v.maps.Reduced != "" {
+				v.state.Missing = append(v.state.Missing, plan.MissingLayer{Layer: "ids", Reason: v.maps.Reduced})
+			}
+		}
+	}
+	v.maps.UID, v.maps.GID = spec.Linux.UIDMappings, spec.Linux.GIDMappings
+	fault.Point("ids allocated")
+	return nil
+}
+
+// limit makes the cgroup with its limits, before there is a process that could exceed them.
+func (v *supervisor) limit() error {
+	allowed := v.allowed("cgroup")
+	group, err := cgroup.Create(v.req.Spec.Linux.Resources, cgroup.Options{ID: v.ID, Path: v.req.Spec.Linux.CgroupsPath, AllowMissing: allowed})
+	switch {
+	case errors.Is(err, host.ErrNotDelegated):
+		// Without a delegated subtree an unprivileged user can have no limits: it is told, and inspect shows it.
+		v.state.Missing = append(v.state.Missing, plan.MissingLayer{Layer: "cgroup", Reason: err.Error()})
+		return nil
+	case err != nil:
+		return err
+	}
+	v.group = group
+	v.state.Cgroups = group.Paths()
+	for _, m := range group.Missing() {
+		v.state.Missing = append(v.state.Missing, plan.MissingLayer{Layer: "cgroup", Reason: m.Error()})
+	}
+	fault.Point("cgroup made")
+	return nil
+}
+
+// allowed tells whether the policy accepts a sandbox without the layer.
+func (v *supervisor) allowed(layer string) bool {
+	for l := range strings.SplitSeq(v.req.Spec.Annotations[annotation.AllowMissing], ",") {
+		if strings.TrimSpace(l) == layer {
+			return true
+		}
+	}
+	return false
+}
+
+// mapVolumes turns the option "idmap" of volumes into a map: the owner of the source is the sandbox's user, so that what
+// the program writes belongs to whoever owns the folder. A source of root's is shown as it is to a program that runs as
+// root inside.
+func (v *supervisor) mapVolumes() error {
+	spec := v.req.Spec
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		o, err := mounts.Parse(m.Options)
+		if err != nil || !o.IDMap || len(m.UIDMappings) > 0 {
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(m.Source, &st); err != nil {
+			return fmt.Errorf("mount %s on %s: %w", m.Source, m.Destination, err)
+		}
+		user := spec.Process.User
+		if st.Uid == user.UID && st.Gid == user.GID {
+			continue
+		}
+		uid, ok1 := idmap.HostID(v.maps.UID, user.UID)
+		gid, ok2 := idmap.HostID(v.maps.GID, user.GID)
+		if !ok1 || !ok2 {
+			return fmt.Errorf("mount %s on %s: user %d:%d has no host id in the sandbox's map", m.Source, m.Destination, user.UID, user.GID)
+		}
+		m.UIDMappings = []specs.LinuxIDMapping{{ContainerID: st.Uid, HostID: uid, Size: 1}}
+		m.GIDMappings = []specs.LinuxIDMapping{{ContainerID: st.Gid, HostID: gid, Size: 1}}
+	}
+	return nil
+}
+
+// record writes the spec and the first state.
+func (v *supervisor) record() error {
+	if err := v.write("config.json", v.req.Spec); err != nil {
+		return err
+	}
+	fault.Point("spec written")
+	if err := v.save(&v.state); err != nil {
+		return err
+	}
+	fault.Point("state written")
+	return nil
+}
+
+// run starts the sandbox and goes with it to its end. started is called when the program runs; log takes the output of
+// a detached sandbox.
+func (v *supervisor) run(streams Streams, log *logger, started func() error) (Result, error) {
+	// The sandbox dies with the thread that made it, so the thread must not end before.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	plumbing, err := v.plumb(streams, log)
+	if err != nil {
+		return Result{}, err
+	}
+	defer plumbing.close()
+	stop := v.forwardSignals()
+	defer stop()
+	v.process, err = native.Start(v.req.Spec, native.Options{
+		Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, PassFDs: v.req.PassFDs, Supervised: true, Ready: v.ready,
+	})
+	if err != nil {
+		return Result{}, v.startError(err)
+	}
+	defer func() { _ = v.process.Release() }()
+	fault.Point("program started")
+	plumbing.start(v.process.Terminal)
+	if v.req.Timeout > 0 {
+		timer := time.AfterFunc(v.req.Timeout, func() {
+			v.end(TimedOut, 124, fmt.Sprintf("it ran longer than %s", v.req.Timeout))
+		})
+		defer timer.Stop()
+	}
+	if started != nil {
+		if err := started(); err != nil {
+			v.kill()
+		}
+	}
+	status, err := v.process.Wait()
+	if err != nil {
+		return Result{}, err
+	}
+	fault.Point("program ended")
+	plumbing.wait()
+	return v.result(status), nil
+}
+
+// ready stores what is known when everything is in place, just before the program is executed.
+func (v *supervisor) ready(p *native.Process) error {
+	fault.Point("program ready")
+	v.state.Status, v.state.PID, v.state.Started = Running, p.PID, time.Now()
+	v.state.StartTime, _ = startTime(p.PID)
+	v.state.Landlock = Landlock{ABI: p.Plan.LandlockABI, Proved: p.Plan.LandlockProbed}
+	v.state.Missing = append(v.state.Missing, p.Plan.Missing...)
+	if err := v.save(&v.state); err != nil {
+		return err
+	}
+	fault.Point("running recorded")
+	return nil
+}
+
+// end ends the sandbox for a reason of the supervisor's.
+func (v *supervisor) end(cause Cause, code int, note string) {
+	v.mu.Lock()
+	if v.cause == "" {
+		v.cause, v.code, v.note = cause, code, note
+	}
+	v.mu.Unlock()
+	v.kill()
+}
+
+// kill ends the first process, and with it the pid namespace; where the sandbox has none, its cgroup.
+func (v *supervisor) kill() {
+	if p := v.process; p != nil {
+		_ = p.Signal(unix.SIGKILL)
+	}
+	if _, own := plan.Namespace(v.req.Spec, specs.PIDNamespace); !own && v.group != nil {
+		_ = v.group.Kill(context.Background())
+	}
+}
+
+// result says how it ended.
+func (v *supervisor) result(status unix.WaitStatus) Result {
+	v.mu.Lock()
+	cause, code, note := v.cause, v.code, v.note
+	v.mu.Unlock()
+	if cause != "" {
+		return Result{ExitCode: code, Signal: code - 128, Cause: cause, Message: note}.tidy()
+	}
+	r := Result{ExitCode: status.ExitStatus(), Cause: Exited}
+	if status.Signaled() {
+		r = Result{ExitCode: 128 + int(status.Signal()), Signal: int(status.Signal()), Cause: Signaled}
+		if status.Signal() == unix.SIGSYS {
+			r.Cause, r.Message = Seccomp, "it made a system call that the filter kills for"
+		}
+	}
+	if v.group == nil {
+		return r
+	}
+	// A program whose child was killed for memory often ends by itself; it is said all the same.
+	if kills, err := v.group.OOMKills(); err == nil && kills > 0 && r.ExitCode != 0 {
+		r.Cause, r.Message = OOM, "it ran out of the memory it was allowed"+v.memoryLimit()
+	}
+	return r
+}
+
+func (r Result) tidy() Result {
+	if r.Cause != Signaled || r.Signal < 0 {
+		r.Signal = 0
+	}
+	return r
+}
+
+func (v *supervisor) memoryLimit() string {
+	res := v.req.Spec.Linux.Resources
+	if res == nil || res.Memory == nil || res.Memory.Limit == nil {
+		return ""
+	}
+	return fmt.Sprintf(" (%d MiB)", *res.Memory.Limit>>20)
+}
+
+// startError makes the failure of a launch a person's: the program that is not there, the memory that was too little.
+func (v *supervisor) startError(err error) error {
+	if v.group != nil {
+		if kills, _ := v.group.OOMKills(); kills > 0 {
+			return fmt.Errorf("the sandbox ran out of memory%s while it was set up; give it more with --memory: %w", v.memoryLimit(), err)
+		}
+	}
+	return commandError(v.req.Spec.Process.Args, err)
+}
+
+// finish takes everything away again. A foreground sandbox vanishes; a detached one stays in the list until `rm`,
+// with its result and its log, unless --rm.
+func (v *supervisor) finish(result Result) error {
+	if !v.state.Detached {
+		return v.discard()
+	}
+	err := v.release()
+	v.state.Status, v.state.Finished, v.state.Result = Stopped, time.Now(), &result
+	v.state.PID, v.state.IDs, v.state.Cgroups = 0, nil, nil
+	err = errors.Join(err, v.save(&v.state))
+	fault.Point("end recorded")
+	if text, merr := resultText(result); merr == nil {
+		_, werr := v.lock.WriteAt(text, 0)
+		err = errors.Join(err, werr)
+	}
+	if v.req.Remove {
+		err = errors.Join(err, v.removeFolder(v.req.Name))
+	}
+	return errors.Join(err, v.lock.Close())
+}
+
+// discard removes every trace.
+func (v *supervisor) discard() error {
+	err := v.release()
+	fault.Point("before the folder is removed")
+	return errors.Join(err, v.removeFolder(v.req.Name), v.lock.Close())
+}
+
+// release gives the cgroup and the ids back, in this order: ids are free only when no process can have them.
+func (v *supervisor) release() error {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
+	defer cancel()
+	if v.group != nil {
+		if err := removeGroup(ctx, v.group); err != nil {
+			return err
+		}
+		fault.Point("cgroup removed")
+	}
+	if v.state.IDs != nil {
+		if err := idmap.Release(v.store.path("ids"), v.ID, *v.state.IDs); err != nil {
+			return err
+		}
+		fault.Point("ids released")
+	}
+	return nil
+}
+
+// removeGroup deletes a cgroup; what still runs in it is killed first.
+func removeGroup(ctx context.Context, group *cgroup.Cgroup) error {
+	pids, err := group.Pids()
+	if err == nil && len(pids) > 0 {
+		err = group.Kill(ctx)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return group.Delete(ctx)
+}
+
+// clear ends and removes what the sandbox of a killed supervisor has: its processes, its cgroup, its ids.
+func (b *Sandbox) clear(ctx context.Context, st *State) error {
+	ctx, cancel := context.WithTimeout(ctx, cleanTimeout)
+	defer cancel()
+	if pidfd, err := b.pidfd(st); err == nil {
+		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0) //nolint:gosec // a file descriptor
+		_ = pidfd.Close()
+	}
+	group := b.group(st)
+	if len(st.Cgroups) == 0 {
+		paths, err := likelyCgroups(b.ID)
+		if err != nil {
+			return err
+		}
+		group = cgroup.Open(paths)
+	}
+	if err := removeGroup(ctx, group); err != nil {
+		return err
+	}
+	if st.IDs != nil {
+		return idmap.Release(b.store.path("ids"), b.ID, *st.IDs)
+	}
+	return nil
+}
+
+// likelyCgroups are the groups that a supervisor had made when it was killed before it could write them down.
+func likelyCgroups(id string) (map[string]string, error) {
+	tree, err := host.Cgroups()
+	if err != nil {
+		return nil, err
+	}
+	paths := map[string]string{}
+	add := func(key, mount string) {
+		dir := mount + "/brig/" + id
+		if _, err := os.Stat(dir); err == nil {
+			paths[key] = dir
+		}
+	}
+	for controller, mount := range tree.Legacy {
+		add(controller, mount)
+	}
+	if tree.Unified != "" {
+		add("", tree.Unified)
+	}
+	return paths, nil
+}
+
+func (b *Sandbox) group(st *State) *cgroup.Cgroup { return cgroup.Open(st.Cgroups) }
+
+// startTime reads when a process started, in clock ticks since boot (proc_pid_stat(5), field 22).
+func startTime(pid int) (uint64, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	_, rest, ok := strings.Cut(string(text), ") ") // the name may hold anything but is closed by the last ")"
+	if i := strings.LastIndex(string(text), ") "); ok && i >= 0 {
+		rest = string(text)[i+2:]
+	}
+	f := strings.Fields(rest)
+	if len(f) < 20 {
+		return 0, io.ErrUnexpectedEOF
+	}
+	return strconv.ParseUint(f[19], 10, 64)
+}
+
+// pidfd opens the first process, and makes sure that it still is that process.
+func (b *Sandbox) pidfd(st *State) (*os.File, error) {
+	if st.PID == 0 {
+		return nil, syscall.ESRCH
+	}
+	fd, err := unix.PidfdOpen(st.PID, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	if t, err := startTime(st.PID); err != nil || t != st.StartTime {
+		return nil, errors.Join(syscall.ESRCH, f.Close())
+	}
+	return f, nil
+}

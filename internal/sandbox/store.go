@@ -161,7 +161,8 @@ func (b *Sandbox) takeName(name string) error {
 	return &NameInUseError{name, "another"}
 }
 
-// save writes the state: a temporary file, synced, renamed.
+// save writes the state: a temporary file, renamed. It is not synced: what it describes does not outlive the machine, and
+// a file that a power cut left empty is swept like that of any killed supervisor.
 func (b *Sandbox) save(st *State) error { return b.write("state.json", st) }
 
 func (b *Sandbox) write(name string, v any) error {
@@ -173,7 +174,7 @@ func (b *Sandbox) write(name string, v any) error {
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err == nil {
 		_, err = f.Write(text)
-		err = errors.Join(err, f.Sync(), f.Close())
+		err = errors.Join(err, f.Close())
 	}
 	if err == nil {
 		err = os.Rename(tmp, filepath.Join(b.dir, name))

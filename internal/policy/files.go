@@ -1,0 +1,192 @@
+package policy
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"brig/internal/annotation"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// homeDir is the home of a host-view sandbox's user: a tmpfs.
+const homeDir = "/root"
+
+// hostView tells whether the sandbox sees the host's programs instead of a root folder.
+func (w *writer) hostView() bool { return w.p.Root == nil || w.p.Root.Path == "" }
+
+// programs are the host's folders that hold programs. On a merged-/usr machine most are links into the first.
+var programs = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
+
+// settings are what programs need of /etc, and no more: nothing here is secret on any distribution, and nothing says
+// who uses the machine.
+var settings = []string{
+	"/etc/alternatives", "/etc/bash.bashrc", "/etc/ca-certificates", "/etc/ca-certificates.conf", "/etc/crypto-policies", "/etc/fonts",
+	"/etc/inputrc", "/etc/java", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/locale.alias", "/etc/localtime",
+	"/etc/mime.types", "/etc/node", "/etc/nsswitch.conf", "/etc/perl", "/etc/pki/tls", "/etc/profile", "/etc/protocols", "/etc/python3",
+	"/etc/python3.11", "/etc/services", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/terminfo", "/etc/timezone",
+}
+
+// generatedFiles are small files that name nobody of the host.
+func generatedFiles(hostname string) map[string]string {
+	return map[string]string{
+		"/etc/passwd":   "root:x:0:0:root:" + homeDir + ":/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+		"/etc/group":    "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
+		"/etc/hosts":    "127.0.0.1\tlocalhost " + hostname + "\n::1\tlocalhost\n",
+		"/etc/hostname": hostname + "\n",
+	}
+}
+
+func (w *writer) root() error {
+	if w.hostView() {
+		w.spec.Annotations[annotation.Root] = "ram"
+		return nil
+	}
+	dir := absolute(w.p.Root.Path, w.h.Cwd)
+	if !w.h.Exists(dir) {
+		return bad("root.path", "%s does not exist; give the folder of a root file system", dir)
+	}
+	w.spec.Root.Path = dir
+	if !w.hostUsers() && w.h.EUID == 0 {
+		w.spec.Annotations[annotation.RootIDMap] = "true"
+	}
+	return nil
+}
+
+// mounts writes the mounts in order: the host's programs, the kernel's file systems, places to write in RAM, the person's own.
+func (w *writer) mounts() error {
+	if w.hostView() {
+		w.programs()
+	}
+	w.kernel()
+	w.ram()
+	for i := range w.p.Mounts {
+		if err := w.mount(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) add(kind, source, target string, options ...string) {
+	w.spec.Mounts = append(w.spec.Mounts, specs.Mount{Type: kind, Source: source, Destination: target, Options: options})
+}
+
+func (w *writer) programs() {
+	for _, dir := range programs {
+		switch _, link := w.h.Link(dir); {
+		case link:
+			w.add("bind", dir, dir, "bind", "copy-symlink")
+		case w.h.Exists(dir):
+			w.add("bind", dir, dir, "rbind", "ro", "nosuid", "nodev")
+		}
+	}
+	list := settings
+	if w.hostNetwork() {
+		list = append(slices.Clone(list), "/etc/resolv.conf")
+	}
+	for _, name := range list {
+		if w.h.Exists(name) {
+			w.add("bind", name, name, "rbind", "ro", "nosuid", "nodev", "noexec")
+		}
+	}
+}
+
+func (w *writer) kernel() {
+	strict := w.p.Preset == Strict
+	proc := []string{"nosuid", "noexec", "nodev"}
+	if strict {
+		proc = append(proc, "subset=pid")
+	}
+	w.add("proc", "proc", "/proc", proc...)
+	w.add("tmpfs", "tmpfs", "/dev", "nosuid", "noexec", "strictatime", "mode=755", "size=64k", "nr_inodes=512")
+	w.add("devpts", "devpts", "/dev/pts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
+	w.add("tmpfs", "shm", "/dev/shm", "nosuid", "noexec", "nodev", "mode=1777", "size=64m", "nr_inodes=4096")
+	w.add("mqueue", "mqueue", "/dev/mqueue", "nosuid", "noexec", "nodev")
+	// sysfs shows the devices of the network namespace, and only its owner may mount it.
+	if !strict && !w.hostNetwork() {
+		w.add("sysfs", "sysfs", "/sys", "nosuid", "noexec", "nodev", "ro")
+		if w.h.CgroupV2 {
+			w.add("cgroup", "cgroup", "/sys/fs/cgroup", "nosuid", "noexec", "nodev", "ro")
+		}
+	}
+	w.spec.Linux.MaskedPaths, w.spec.Linux.ReadonlyPaths = maskedPaths(strict), readonlyPaths(strict)
+}
+
+// ram are the places that can be written: none of it outlives the sandbox, each has a cap on bytes and on files.
+func (w *writer) ram() {
+	w.add("tmpfs", "tmpfs", "/tmp", "nosuid", "nodev", "mode=1777", "size=256m", "nr_inodes=65536")
+	w.add("tmpfs", "tmpfs", "/run", "nosuid", "nodev", "noexec", "mode=755", "size=16m", "nr_inodes=4096")
+	if w.hostView() {
+		w.add("tmpfs", "tmpfs", homeDir, "nosuid", "nodev", "mode=700", "size=256m", "nr_inodes=65536")
+	}
+}
+
+func (w *writer) mount(i int) error {
+	m := w.p.Mounts[i]
+	target := path.Clean(m.Target)
+	options := []string{"nosuid", "nodev"}
+	if m.Type == "tmpfs" {
+		if isTrue(m.ReadOnly) {
+			options = append(options, "ro")
+		}
+		options = append(options, m.Options...)
+		for _, def := range []string{"size=64m", "mode=1777", "nr_inodes=65536"} {
+			key, _, _ := strings.Cut(def, "=")
+			if !slices.ContainsFunc(options, func(o string) bool { k, _, _ := strings.Cut(o, "="); return k == key }) {
+				options = append(options, def)
+			}
+		}
+		w.replace(specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: target, Options: options})
+		return nil
+	}
+	source := absolute(m.Source, w.h.Cwd)
+	if !w.h.Exists(source) {
+		return bad(fmt.Sprintf("mounts[%d].source", i), "%s does not exist; make it first", source)
+	}
+	options = append([]string{"rbind"}, options...)
+	if isTrue(m.ReadOnly) {
+		options = append(options, "ro")
+	} else {
+		options = append(options, "rw")
+	}
+	if !w.hostUsers() && w.h.EUID == 0 {
+		options = append(options, "idmap")
+	}
+	w.replace(specs.Mount{Type: "bind", Source: source, Destination: target, Options: append(options, m.Options...)})
+	return nil
+}
+
+// replace puts a mount of the person's in the place of a built-in one with the same target, or at the end.
+func (w *writer) replace(m specs.Mount) {
+	for i := range w.spec.Mounts {
+		if w.spec.Mounts[i].Destination == m.Destination {
+			w.spec.Mounts[i] = m
+			return
+		}
+	}
+	w.spec.Mounts = append(w.spec.Mounts, m)
+}
+
+// maskedPaths tell of the host or reach into it: Docker's list, and what newer kernels have. With subset=pid procfs has
+// none of them.
+func maskedPaths(strict bool) []string {
+	if strict {
+		return nil
+	}
+	return []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/kmsg",
+		"/proc/kpagecount", "/proc/kpageflags", "/proc/latency_stats", "/proc/sched_debug", "/proc/schedstat", "/proc/scsi", "/proc/timer_list",
+		"/proc/timer_stats", "/proc/vmallocinfo", "/sys/devices/virtual/powercap", "/sys/firmware", "/sys/kernel/debug", "/sys/kernel/security",
+		"/sys/kernel/tracing", "/sys/module",
+	}
+}
+
+func readonlyPaths(strict bool) []string {
+	if strict {
+		return nil
+	}
+	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+}

@@ -1,0 +1,268 @@
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"brig/internal/annotation"
+	"brig/internal/caps"
+	"brig/internal/seccomp"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Spec writes the OCI spec of a merged policy. Everything it says can be read back from the result; nothing below looks
+// at a policy again.
+func (p *Policy) Spec(h *Host) (*specs.Spec, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	w := &writer{p: p, h: h, spec: &specs.Spec{
+		Version:     specs.Version,
+		Hostname:    p.Hostname,
+		Process:     &specs.Process{NoNewPrivileges: true},
+		Root:        &specs.Root{Readonly: p.Root == nil || p.Root.ReadOnly == nil || *p.Root.ReadOnly},
+		Linux:       &specs.Linux{Resources: &specs.LinuxResources{}},
+		Annotations: map[string]string{},
+	}}
+	for _, step := range []func() error{
+		w.namespaces, w.root, w.mounts, w.process, w.capabilities, w.seccomp, w.landlock, w.resources, w.devices, w.annotations,
+	} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return w.spec, nil
+}
+
+type writer struct {
+	p    *Policy
+	h    *Host
+	spec *specs.Spec
+	caps caps.Set
+}
+
+func isTrue(b *bool) bool { return b != nil && *b }
+
+// hostUsers tells whether the policy does without a user namespace.
+func (w *writer) hostUsers() bool { return w.p.Namespaces != nil && w.p.Namespaces.User == "host" }
+
+// hostNetwork tells whether the sandbox shares the host's network.
+func (w *writer) hostNetwork() bool { return w.p.Network == "host" }
+
+func (w *writer) namespaces() error {
+	kinds := []specs.LinuxNamespaceType{specs.PIDNamespace, specs.MountNamespace, specs.IPCNamespace, specs.UTSNamespace, specs.CgroupNamespace}
+	if !w.hostUsers() {
+		kinds = append([]specs.LinuxNamespaceType{specs.UserNamespace}, kinds...)
+		w.spec.Annotations[annotation.IDs] = "auto"
+	} else if w.h.EUID != 0 {
+		return bad("namespaces.user", "host needs root: without a user namespace an unprivileged user can isolate nothing")
+	}
+	if !w.hostNetwork() {
+		kinds = append(kinds, specs.NetworkNamespace)
+	}
+	if w.p.Namespaces != nil && isTrue(w.p.Namespaces.Time) {
+		kinds = append(kinds, specs.TimeNamespace)
+	}
+	for _, k := range kinds {
+		w.spec.Linux.Namespaces = append(w.spec.Linux.Namespaces, specs.LinuxNamespace{Type: k})
+	}
+	w.spec.Linux.Sysctl = w.p.Sysctls
+	return nil
+}
+
+func (w *writer) process() error {
+	p, pr := w.p, w.spec.Process
+	pr.Args = slices.Concat(p.Entrypoint, p.Args)
+	if len(pr.Args) == 0 {
+		return bad("args", "no program is given; write it after --")
+	}
+	pr.Terminal = isTrue(p.Terminal)
+	var err error
+	if pr.User, err = p.user(w.h); err != nil {
+		return err
+	}
+	pr.Cwd = p.Workdir
+	if pr.Cwd == "" {
+		pr.Cwd = "/"
+		if w.hostView() {
+			pr.Cwd = homeDir
+		}
+	}
+	pr.Env = w.environment()
+	pr.ApparmorProfile, pr.SelinuxLabel = p.AppArmor, p.SELinux
+	return w.rlimits()
+}
+
+// defaultPath is Docker's.
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+func (w *writer) environment() []string {
+	home := "/"
+	if w.hostView() {
+		home = homeDir
+	}
+	if e, ok := w.p.entry(w.h, "/etc/passwd", func(f []string) bool {
+		return len(f) >= 6 && f[2] == fmt.Sprint(w.spec.Process.User.UID) && path.IsAbs(f[5])
+	}); ok {
+		home = e[5]
+	}
+	env := []string{defaultPath, "HOME=" + home, "HOSTNAME=" + w.p.Hostname}
+	if isTrue(w.p.Terminal) {
+		env = append(env, "TERM=xterm")
+	}
+	return lastByKey(append(env, w.p.Env...), func(e string) string { k, _, _ := strings.Cut(e, "="); return k })
+}
+
+// openFiles is the default limit of open files; systemd's hard default (systemd-system.conf(5), DefaultLimitNOFILE).
+const openFiles = 524288
+
+func (w *writer) rlimits() error {
+	hard := min(uint64(openFiles), w.h.NoFile)
+	limits := []specs.POSIXRlimit{
+		{Type: "RLIMIT_NOFILE", Soft: min(1024, hard), Hard: hard},
+		{Type: "RLIMIT_CORE"}, // a core file would go where the host's core_pattern says
+	}
+	if w.p.Limits != nil {
+		for _, text := range w.p.Limits.Ulimits {
+			l, err := ParseUlimit(text)
+			if err != nil {
+				return bad("limits.ulimits", "%v", err)
+			}
+			limits = append(limits, l)
+		}
+	}
+	w.spec.Process.Rlimits = lastByKey(limits, func(l specs.POSIXRlimit) string { return l.Type })
+	return nil
+}
+
+// capabilities gives what was added to none. A user other than root keeps capabilities over execve only when they are
+// ambient too (capabilities(7)).
+func (w *writer) capabilities() error {
+	sets := &specs.LinuxCapabilities{Bounding: []string{}, Effective: []string{}, Permitted: []string{}, Inheritable: []string{}, Ambient: []string{}}
+	w.spec.Process.Capabilities = sets
+	if c := w.p.Capabilities; c != nil {
+		for _, name := range c.Add {
+			if sameCap(name, "ALL") {
+				w.caps = ^caps.Set(0)
+				continue
+			}
+			one, err := caps.Parse(name)
+			if err != nil {
+				return bad("capabilities.add", "%v", err)
+			}
+			w.caps |= one.Mask()
+		}
+		for _, name := range c.Drop {
+			if sameCap(name, "ALL") {
+				w.caps = 0
+				continue
+			}
+			one, err := caps.Parse(name)
+			if err != nil {
+				return bad("capabilities.drop", "%v", err)
+			}
+			w.caps &^= one.Mask()
+		}
+	}
+	if w.caps == 0 {
+		w.spec.Annotations[annotation.LockCaps] = "true"
+		return nil
+	}
+	last, err := caps.Last()
+	if err != nil {
+		return err
+	}
+	names := w.caps.Upto(last).Names()
+	sets.Bounding, sets.Effective, sets.Permitted = names, names, names
+	if w.spec.Process.User.UID != 0 {
+		sets.Inheritable, sets.Ambient = names, names
+	}
+	return nil
+}
+
+func (w *writer) seccomp() error {
+	name := w.p.Seccomp
+	switch name {
+	case "unconfined":
+		w.spec.Annotations[annotation.Seccomp] = name
+		return nil
+	case "", Default, Strict, Compat:
+		if name == "" {
+			name = Default
+		}
+		profile, err := seccomp.Profile(name, w.capNames())
+		if err != nil {
+			return err
+		}
+		w.spec.Linux.Seccomp = profile
+	default:
+		data, err := w.h.Read(absolute(name, w.h.Cwd))
+		if err != nil {
+			return bad("seccomp", "read the profile: %v; the built-in ones are default, strict and compat", err)
+		}
+		profile, err := seccomp.ParseProfile(bytes.NewReader(data), seccomp.ParseOptions{Caps: w.capNames()})
+		if err == nil {
+			_, err = seccomp.Compile(profile, seccomp.Options{Strict: true})
+		}
+		if err != nil {
+			return bad("seccomp", "%s: %v", name, err)
+		}
+		w.spec.Linux.Seccomp = profile
+	}
+	w.spec.Annotations[annotation.Seccomp] = name
+	return nil
+}
+
+func (w *writer) capNames() []string { return w.spec.Process.Capabilities.Bounding }
+
+// landlock: in a network of its own there is nobody to connect to, so ports are limited only where the policy names some.
+func (w *writer) landlock() error {
+	l := w.p.Landlock
+	if l == nil || l.Mode == "off" {
+		return nil
+	}
+	mode := l.Mode
+	if mode == "" {
+		mode = "on"
+	}
+	a := w.spec.Annotations
+	a[annotation.Landlock] = mode
+	ports := func(list []string) string {
+		if list == nil {
+			return "*"
+		}
+		return strings.Join(list, ",")
+	}
+	a[annotation.LandlockBind], a[annotation.LandlockConnect] = ports(l.Bind), ports(l.Connect)
+	return nil
+}
+
+func (w *writer) annotations() error {
+	a := w.spec.Annotations
+	if isTrue(w.p.Init) {
+		a[annotation.Init] = "true"
+	}
+	if isTrue(w.p.NoNewPrograms) {
+		return bad("noNewPrograms", "is not supported yet")
+	}
+	if !w.hostUsers() && w.p.Preset != Compat && w.caps == 0 {
+		a[annotation.MaxUserNamespaces] = "0"
+	}
+	if len(w.p.AllowMissing) > 0 {
+		a[annotation.AllowMissing] = strings.Join(w.p.AllowMissing, ",")
+	}
+	a[annotation.Isolation] = "native"
+	if w.hostView() {
+		text, err := json.Marshal(generatedFiles(w.p.Hostname))
+		if err != nil {
+			return err
+		}
+		a[annotation.Files] = string(text)
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package policy
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// maxID is the largest user or group id: 2³²−1 means "none" to the kernel.
+const maxID = 1<<32 - 2
+
+// user turns UID[:GID] or NAME[:GROUP] into numbers. Names are looked up as data in the root file system's passwd and
+// group; nothing of it is executed. A number is always a number (crun's CVE-2026-30892 and CVE-2024-40635 were about
+// numbers read loosely).
+func (p *Policy) user(h *Host) (specs.User, error) {
+	var u specs.User
+	if p.User == "" {
+		return u, nil
+	}
+	name, group, hasGroup := strings.Cut(p.User, ":")
+	uid, isNumber, err := number(name)
+	if err != nil {
+		return u, bad("user", "%v", err)
+	}
+	u.UID = uid
+	entry, found := p.entry(h, "/etc/passwd", func(f []string) bool {
+		return len(f) >= 4 && (isNumber && f[2] == name || !isNumber && f[0] == name)
+	})
+	switch {
+	case found:
+		if u.UID, _, err = number(entry[2]); err != nil {
+			return u, bad("user", "%v (in the root's /etc/passwd)", err)
+		}
+		if u.GID, _, err = number(entry[3]); err != nil {
+			return u, bad("user", "%v (in the root's /etc/passwd)", err)
+		}
+	case !isNumber:
+		return u, bad("user", "%q is not in the root file system's /etc/passwd; give a number", name)
+	}
+	if hasGroup {
+		gid, isNumber, err := number(group)
+		if err != nil {
+			return u, bad("user", "%v", err)
+		}
+		u.GID = gid
+		if !isNumber {
+			entry, found := p.entry(h, "/etc/group", func(f []string) bool { return len(f) >= 3 && f[0] == group })
+			if !found {
+				return u, bad("user", "group %q is not in the root file system's /etc/group; give a number", group)
+			}
+			if u.GID, _, err = number(entry[2]); err != nil {
+				return u, bad("user", "%v (in the root's /etc/group)", err)
+			}
+		}
+	}
+	return u, nil
+}
+
+// number reads an id if text is one. Digits that are no valid id are an error, never a name.
+func number(text string) (id uint32, isNumber bool, err error) {
+	if text == "" {
+		return 0, false, errEmptyID
+	}
+	if strings.Trim(text, "0123456789") != "" {
+		if text[0] == '-' || text[0] == '+' {
+			return 0, false, &strconv.NumError{Func: "id", Num: text, Err: strconv.ErrRange}
+		}
+		return 0, false, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || n > maxID {
+		return 0, true, &strconv.NumError{Func: "id", Num: text, Err: strconv.ErrRange}
+	}
+	return uint32(n), true, nil
+}
+
+var errEmptyID = &strconv.NumError{Func: "id", Num: "", Err: strconv.ErrSyntax}
+
+// entry finds a line of passwd(5) or group(5) in the root file system.
+func (p *Policy) entry(h *Host, file string, match func([]string) bool) ([]string, bool) {
+	data := []byte(generatedFiles(p.Hostname)[file])
+	if p.Root != nil && p.Root.Path != "" {
+		var err error
+		if data, err = h.ReadInRoot(absolute(p.Root.Path, h.Cwd), file); err != nil {
+			return nil, false
+		}
+	}
+	for line := range strings.Lines(string(data)) {
+		f := strings.Split(strings.TrimRight(line, "\r\n"), ":")
+		if match(f) {
+			return f, true
+		}
+	}
+	return nil, false
+}

@@ -1,0 +1,139 @@
+// Package cli is the command line of brig: it turns words into a policy or a verb on a sandbox, and results into words,
+// tables, JSON and exit codes.
+//
+// Its place on the road: the front. It never builds a launch step; it fills a policy, which writes the spec.
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"brig/internal/sandbox"
+
+	"github.com/spf13/cobra"
+)
+
+// app is one invocation.
+type app struct {
+	in       *os.File
+	out, err *os.File
+	code     int    // the exit code when no error says otherwise
+	root     string // --root: the state folder
+}
+
+// command is a verb and how its cobra command is made. Only the one that is called is built: most of the cost of a
+// command line is in flags nobody uses.
+type command struct {
+	name  string
+	build func(*app) *cobra.Command
+}
+
+// commands are listed in the order of the help. A function, so that nothing of it is built at package init.
+func commands() []command {
+	return []command{
+		{"run", (*app).run}, {"exec", (*app).exec}, {"ps", (*app).ps}, {"logs", (*app).logs}, {"inspect", (*app).inspect},
+		{"stats", (*app).stats}, {"update", (*app).update}, {"pause", (*app).pause}, {"resume", (*app).resume}, {"kill", (*app).kill},
+		{"stop", (*app).stop}, {"wait", (*app).wait}, {"rm", (*app).rm}, {"explain", (*app).explain}, {"doctor", (*app).doctor},
+		{"policy", (*app).policy}, {"version", (*app).version},
+	}
+}
+
+// Run is the whole program: it gives the exit code. 125 is Brig's own failure, as with docker.
+func Run(args []string, in, out, errw *os.File) int {
+	if len(args) > 0 && args[0] == sandbox.MonitorCommand {
+		return sandbox.Monitor()
+	}
+	debug.SetGCPercent(400) // a short life: fewer collections, a few MiB at most
+	a := &app{in: in, out: out, err: errw}
+	root := a.command(args)
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errw)
+	if err := root.Execute(); err != nil {
+		return a.fail(err)
+	}
+	return a.code
+}
+
+// command builds the root with the one verb that is called, or with all for help, completion and mistakes.
+func (a *app) command(args []string) *cobra.Command {
+	root := Root()
+	root.PersistentFlags().StringVar(&a.root, "root", "", "folder of the sandboxes' state (default /run/brig, or $XDG_RUNTIME_DIR/brig)")
+	list := commands()
+	if len(args) > 0 {
+		for _, c := range list {
+			if c.name == args[0] {
+				root.AddCommand(c.build(a))
+				return root
+			}
+		}
+	}
+	for _, c := range list {
+		root.AddCommand(c.build(a))
+	}
+	root.CompletionOptions.DisableDefaultCmd = false
+	return root
+}
+
+// Root is the bare root command.
+func Root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "brig COMMAND",
+		Short: "run programs that must not be trusted, behind every layer the host can give",
+		Long: "Brig runs a program, or a folder's root file system, behind every layer of defence the host can give:\n" +
+			"namespaces, own user ids, no capabilities, a system-call filter, Landlock, a read-only root, limits.\n" +
+			"A layer that the host cannot give is an error that names it, never a sandbox without it.",
+		Example: "  brig run -- python3 untrusted.py\n" +
+			"  brig run -it --rootfs ./rootfs sh\n" +
+			"  brig run -v ./src:/src:ro -v ./out:/out --memory 512m --timeout 30s -- make -C /src\n" +
+			"  brig explain -- python3 untrusted.py      # what would be done, one line a system call",
+		SilenceUsage:               true,
+		SilenceErrors:              true,
+		SuggestionsMinimumDistance: 2,
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w; `%s --help` lists the flags", err, c.CommandPath())
+	})
+	return root
+}
+
+// All is the root with every command, for documentation.
+func All() *cobra.Command { return (&app{out: os.Stdout, err: os.Stderr}).command(nil) }
+
+// fail prints one line and gives the exit code.
+func (a *app) fail(err error) int {
+	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	fmt.Fprintf(a.err, "brig: %s\n", text)
+	var detach *sandbox.DetachError
+	if errors.As(err, &detach) {
+		return detach.Code
+	}
+	return sandbox.ExitCode(err)
+}
+
+func (a *app) store() (*sandbox.Store, error) { return sandbox.Open(a.root) }
+
+// each calls do for every sandbox named, and joins what went wrong.
+func (a *app) each(refs []string, do func(*sandbox.Sandbox) error) error {
+	store, err := a.store()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, ref := range refs {
+		b, err := store.Find(ref)
+		if err == nil {
+			err = do(b)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		fmt.Fprintln(a.out, ref)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"brig/internal/annotation"
+	"brig/internal/host"
+	"brig/internal/landlock"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// describe says in a line for each layer what a spec asks for.
+func describe(spec *specs.Spec) [][2]string {
+	a := spec.Annotations
+	var kinds []string
+	for _, n := range spec.Linux.Namespaces {
+		kinds = append(kinds, string(n.Type))
+	}
+	lines := [][2]string{
+		{"namespaces", strings.Join(kinds, " ")},
+		{"ids", describeIDs(spec)},
+		{"capabilities", none(strings.Join(spec.Process.Capabilities.Bounding, " "), "none, securebits locked")},
+		{"no new privileges", fmt.Sprint(spec.Process.NoNewPrivileges)},
+		{"seccomp", a[annotation.Seccomp]},
+		{"landlock", describeLandlock(a)},
+		{"root file system", describeRoot(spec)},
+		{"writable", none(strings.Join(writable(spec), " "), "nothing")},
+		{"limits", describeLimits(spec.Linux.Resources)},
+	}
+	if m := spec.Process.ApparmorProfile + spec.Process.SelinuxLabel; m != "" {
+		lines = append(lines, [2]string{"access control", m})
+	}
+	return lines
+}
+
+func none(s, instead string) string {
+	if s == "" {
+		return instead
+	}
+	return s
+}
+
+func describeIDs(spec *specs.Spec) string {
+	if spec.Annotations[annotation.IDs] == "auto" {
+		return "a range of its own; root inside is nobody outside"
+	}
+	return "the host's"
+}
+
+func describeLandlock(a map[string]string) string {
+	mode := a[annotation.Landlock]
+	if mode == "" {
+		return "off"
+	}
+	abi, _ := host.LandlockABI()
+	return mode + ": " + landlock.Describe(abi)
+}
+
+func describeRoot(spec *specs.Spec) string {
+	what := spec.Root.Path
+	if spec.Annotations[annotation.Root] == "ram" {
+		what = "the host's programs and nothing else"
+	}
+	if spec.Root.Readonly {
+		return what + ", read-only"
+	}
+	return what + ", writable"
+}
+
+// writable lists the targets that can be written.
+func writable(spec *specs.Spec) []string {
+	var list []string
+	for _, m := range spec.Mounts {
+		ro := strings.Contains(","+strings.Join(m.Options, ",")+",", ",ro,")
+		link := strings.Contains(strings.Join(m.Options, ","), "copy-symlink")
+		if (m.Type == "tmpfs" || m.Type == "bind") && !ro && !link && m.Destination != "/dev" {
+			list = append(list, m.Destination)
+		}
+	}
+	return list
+}
+
+func describeLimits(r *specs.LinuxResources) string {
+	var parts []string
+	if r == nil {
+		return "none"
+	}
+	if r.Memory != nil && r.Memory.Limit != nil {
+		parts = append(parts, "memory "+bytes(uint64(*r.Memory.Limit))) //nolint:gosec // not negative
+		if r.Memory.Swap != nil && *r.Memory.Swap == *r.Memory.Limit {
+			parts = append(parts, "no swap")
+		}
+	}
+	if r.Pids != nil && r.Pids.Limit != nil {
+		parts = append(parts, fmt.Sprintf("%d processes", *r.Pids.Limit))
+	}
+	if r.CPU != nil && r.CPU.Quota != nil && r.CPU.Period != nil {
+		parts = append(parts, fmt.Sprintf("%.2f cpus", float64(*r.CPU.Quota)/float64(*r.CPU.Period)))
+	}
+	return none(strings.Join(parts, ", "), "none")
+}
+
+// bytes is a size as a person reads it.
+func bytes(n uint64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, exponent := float64(n)/unit, 0
+	for value >= unit && exponent < 4 {
+		value /= unit
+		exponent++
+	}
+	return fmt.Sprintf("%.1f %ciB", value, "KMGTP"[exponent])
+}

@@ -1,0 +1,375 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"brig/internal/host"
+	"brig/internal/policy"
+	"brig/internal/sandbox"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// policyFlags are the flags that `run`, `explain` and `policy show` share: each fills a field of a policy that is laid
+// over the preset and the file. Names and meanings are docker's where docker has them.
+type policyFlags struct {
+	file, preset                                  string
+	rootfs, workdir, user, hostname, network      string
+	isolation, entrypoint, memory, memorySwap     string
+	cpus, cpuset, pids, blkioWeight, timeout      string
+	outputLimit, stopTimeout, userns              string
+	volumes, mounts, tmpfs, env, envFiles, labels []string
+	capAdd, capDrop, securityOpt, ulimits         []string
+	devices, readBps, writeBps, readIOps          []string
+	writeIOps, sysctls, allowMissing              []string
+	landlockBind, landlockConnect                 []string
+	readOnly, tty, init                           bool
+	passFDs                                       int
+}
+
+func (f *policyFlags) register(s *pflag.FlagSet) {
+	s.StringVar(&f.file, "policy", "", "policy `FILE`, YAML or JSON; flags are laid over it")
+	s.StringVar(&f.preset, "preset", "", "default, strict or compat")
+	s.StringVar(&f.isolation, "isolation", "", "which kernel serves the system calls: native")
+	s.StringVar(&f.rootfs, "rootfs", "", "`FOLDER` that is the root; without it, a read-only view of the host's programs")
+	s.BoolVar(&f.readOnly, "read-only", true, "read-only root file system")
+	s.StringVarP(&f.workdir, "workdir", "w", "", "working directory inside")
+	s.StringVarP(&f.user, "user", "u", "", "user inside, `UID[:GID]` or a name of the root file system")
+	s.StringVar(&f.userns, "userns", "", "auto: host ids of its own; host: none")
+	s.StringVar(&f.hostname, "hostname", "", "host name inside")
+	s.StringVar(&f.entrypoint, "entrypoint", "", "`PROGRAM` that the arguments go to")
+	s.StringArrayVarP(&f.env, "env", "e", nil, "environment `KEY=VALUE`, or KEY to pass on the caller's")
+	s.StringArrayVar(&f.envFiles, "env-file", nil, "`FILE` of environment variables")
+	s.StringArrayVarP(&f.volumes, "volume", "v", nil, "file or folder of the host, `SOURCE:TARGET[:ro]`")
+	s.StringArrayVar(&f.mounts, "mount", nil, "mount, `type=bind,source=…,target=…[,readonly]`")
+	s.StringArrayVar(&f.tmpfs, "tmpfs", nil, "file system in RAM, `TARGET[:size=64m,mode=1777]`")
+	s.StringArrayVar(&f.devices, "device", nil, "device of the host, `PATH[:INSIDE][:rwm]`")
+	s.StringVar(&f.network, "network", "", "none: loopback only; host: the host's network")
+	s.StringArrayVar(&f.capAdd, "cap-add", nil, "add a `CAPABILITY`, or ALL")
+	s.StringArrayVar(&f.capDrop, "cap-drop", nil, "drop a `CAPABILITY`, or ALL")
+	s.StringArrayVar(&f.securityOpt, "security-opt", nil, "seccomp=FILE|default|strict|compat|unconfined, apparmor=NAME, label=LABEL, landlock=on|strict|off")
+	s.StringArrayVar(&f.landlockBind, "tcp-bind", nil, "TCP `PORT` that may be listened on, and no other")
+	s.StringArrayVar(&f.landlockConnect, "tcp-connect", nil, "TCP `PORT` that may be connected to, and no other")
+	s.StringArrayVar(&f.sysctls, "sysctl", nil, "sysctl of the sandbox's namespaces, `KEY=VALUE`")
+	s.StringVarP(&f.memory, "memory", "m", "", "memory, as in 512m")
+	s.StringVar(&f.memorySwap, "memory-swap", "", "memory and swap together; the same as memory by default")
+	s.StringVar(&f.cpus, "cpus", "", "processors, as in 1.5")
+	s.StringVar(&f.cpuset, "cpuset-cpus", "", "which processors, as in 0-2,4")
+	s.StringVar(&f.pids, "pids-limit", "", "processes and threads; -1 for no limit")
+	s.StringVar(&f.pids, "pids", "", "short for --pids-limit")
+	s.StringVar(&f.blkioWeight, "blkio-weight", "", "share of disk time, 10 to 1000")
+	s.StringArrayVar(&f.readBps, "device-read-bps", nil, "read rate, `/dev/NAME:1mb`")
+	s.StringArrayVar(&f.writeBps, "device-write-bps", nil, "write rate, `/dev/NAME:1mb`")
+	s.StringArrayVar(&f.readIOps, "device-read-iops", nil, "reads a second, `/dev/NAME:100`")
+	s.StringArrayVar(&f.writeIOps, "device-write-iops", nil, "writes a second, `/dev/NAME:100`")
+	s.StringArrayVar(&f.ulimits, "ulimit", nil, "resource limit, `nofile=1024:2048`")
+	s.StringVar(&f.timeout, "timeout", "", "end it after this time, as in 30s; exit code 124")
+	s.StringVar(&f.outputLimit, "output-limit", "", "end it when it has written this much, as in 10m")
+	s.StringVar(&f.stopTimeout, "stop-timeout", "", "how long stop waits before it kills (default 10s)")
+	s.StringArrayVarP(&f.labels, "label", "l", nil, "label, `KEY=VALUE`")
+	s.BoolVarP(&f.tty, "tty", "t", false, "a terminal of the sandbox's own")
+	s.BoolVar(&f.init, "init", false, "a process at pid 1 that reaps orphans and forwards signals")
+	s.StringSliceVar(&f.allowMissing, "allow-missing", nil, "layers that may be absent where the host cannot give them")
+	s.IntVar(&f.passFDs, "pass-fd", 0, "pass this many file descriptors, from 3 on")
+}
+
+// overlay is the policy that the flags alone say. A wrong value is an error that names the flag.
+func (f *policyFlags) overlay(c *cobra.Command, args []string) (*policy.Policy, error) {
+	p := &policy.Policy{
+		Preset: f.preset, Isolation: f.isolation, Workdir: f.workdir, User: f.user, Hostname: f.hostname, Network: f.network,
+		Devices: f.devices, AllowMissing: f.allowMissing, StopTimeout: f.stopTimeout, Args: args,
+	}
+	changed := c.Flags().Changed
+	if f.rootfs != "" || changed("read-only") {
+		p.Root = &policy.Root{Path: f.rootfs}
+		if changed("read-only") {
+			p.Root.ReadOnly = &f.readOnly
+		}
+	}
+	if f.entrypoint != "" {
+		p.Entrypoint = []string{f.entrypoint}
+	}
+	if f.tty {
+		p.Terminal = &f.tty
+	}
+	if f.init {
+		p.Init = &f.init
+	}
+	if f.userns != "" {
+		p.Namespaces = &policy.Namespaces{User: f.userns}
+	}
+	if f.capAdd != nil || f.capDrop != nil {
+		p.Capabilities = &policy.Capabilities{Add: f.capAdd, Drop: f.capDrop}
+	}
+	p.Limits = &policy.Limits{
+		Memory: f.memory, MemorySwap: f.memorySwap, CPUs: f.cpus, CPUSet: f.cpuset, Pids: f.pids, BlkioWeight: f.blkioWeight,
+		DeviceReadBps: f.readBps, DeviceWriteBps: f.writeBps, DeviceReadIOps: f.readIOps, DeviceWriteIO: f.writeIOps,
+		Ulimits: f.ulimits, Timeout: f.timeout, Output: f.outputLimit,
+	}
+	return p, errors.Join(f.places(p), f.environment(p), f.security(p), f.words(p))
+}
+
+func (f *policyFlags) places(p *policy.Policy) error {
+	for _, kind := range []struct {
+		flag  string
+		list  []string
+		parse func(string) (policy.Mount, error)
+	}{{"--volume", f.volumes, policy.ParseVolume}, {"--mount", f.mounts, policy.ParseMount}, {"--tmpfs", f.tmpfs, policy.ParseTmpfs}} {
+		for _, text := range kind.list {
+			m, err := kind.parse(text)
+			if err != nil {
+				return fmt.Errorf("%s %w", kind.flag, err)
+			}
+			p.Mounts = append(p.Mounts, m)
+		}
+	}
+	return nil
+}
+
+func (f *policyFlags) environment(p *policy.Policy) error {
+	for _, name := range f.envFiles {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("--env-file: %w", err)
+		}
+		env, err := policy.ParseEnvFile(name, data, os.LookupEnv)
+		if err != nil {
+			return fmt.Errorf("--env-file: %w", err)
+		}
+		p.Env = append(p.Env, env...)
+	}
+	for _, text := range f.env {
+		entry, ok, err := policy.ParseEnv(text, os.LookupEnv)
+		if err != nil {
+			return fmt.Errorf("--env: %w", err)
+		}
+		if ok {
+			p.Env = append(p.Env, entry)
+		}
+	}
+	return nil
+}
+
+func (f *policyFlags) security(p *policy.Policy) error {
+	if f.landlockBind != nil || f.landlockConnect != nil {
+		p.Landlock = &policy.Landlock{Bind: f.landlockBind, Connect: f.landlockConnect}
+	}
+	for _, text := range f.securityOpt {
+		key, value, _ := strings.Cut(text, "=")
+		switch {
+		case key == "no-new-privileges" && (value == "" || value == "true"): // always so
+		case value == "":
+			return fmt.Errorf("--security-opt %q: write KEY=VALUE with seccomp, apparmor, label or landlock", text)
+		case key == "seccomp":
+			p.Seccomp = value
+		case key == "apparmor":
+			p.AppArmor = value
+		case key == "label":
+			p.SELinux = value
+		case key == "landlock":
+			if p.Landlock == nil {
+				p.Landlock = &policy.Landlock{}
+			}
+			p.Landlock.Mode = value
+		default:
+			return fmt.Errorf("--security-opt %q: there are seccomp, apparmor, label and landlock", text)
+		}
+	}
+	return nil
+}
+
+func (f *policyFlags) words(p *policy.Policy) error {
+	for _, kind := range []struct {
+		flag string
+		list []string
+		to   *map[string]string
+	}{{"--label", f.labels, &p.Labels}, {"--sysctl", f.sysctls, &p.Sysctls}} {
+		for _, text := range kind.list {
+			key, value, ok := strings.Cut(text, "=")
+			if key == "" || !ok && kind.flag == "--sysctl" {
+				return fmt.Errorf("%s %q: write KEY=VALUE", kind.flag, text)
+			}
+			if *kind.to == nil {
+				*kind.to = map[string]string{}
+			}
+			(*kind.to)[key] = value
+		}
+	}
+	return nil
+}
+
+// merged lays preset, file and flags over each other.
+func (f *policyFlags) merged(c *cobra.Command, args []string) (*policy.Policy, error) {
+	over, err := f.overlay(c, args)
+	if err != nil {
+		return nil, err
+	}
+	file := &policy.Policy{}
+	if f.file != "" {
+		if file, err = policy.Load(f.file); err != nil {
+			return nil, err
+		}
+	}
+	preset := file.Preset
+	if over.Preset != "" {
+		preset = over.Preset
+	}
+	base, err := policy.Preset(preset)
+	if err != nil {
+		return nil, err
+	}
+	p := policy.Merge(policy.Merge(base, file), over)
+	return p, p.Validate()
+}
+
+// spec gives the merged policy and its spec on this host.
+func (f *policyFlags) spec(c *cobra.Command, args []string) (*policy.Policy, *specs.Spec, error) {
+	p, err := f.merged(c, args)
+	if err != nil {
+		return nil, nil, err
+	}
+	tree, err := host.Cgroups()
+	h, herr := policy.ThisHost(err == nil && tree.V2())
+	if herr != nil {
+		return nil, nil, herr
+	}
+	spec, err := p.Spec(h)
+	return p, spec, err
+}
+
+func (a *app) run() *cobra.Command {
+	var f policyFlags
+	var detach, interactive, remove, show bool
+	var name, cidfile string
+	c := &cobra.Command{
+		Use:   "run [flags] [--] PROGRAM [ARG...]",
+		Short: "run a program in a new sandbox",
+		Long: "Run a program in a new sandbox: a read-only view of the host's programs, or --rootfs.\n" +
+			"A sandbox in the foreground leaves nothing behind; one started with -d stays in `brig ps` until `brig rm`.",
+		DisableFlagsInUseLine: true,
+		RunE: func(c *cobra.Command, args []string) error {
+			p, spec, err := f.spec(c, args)
+			if err != nil {
+				return err
+			}
+			req := &sandbox.Request{Spec: spec, Name: name, Labels: p.Labels, Preset: p.Preset, Remove: remove}
+			if err := limits(req, p); err != nil {
+				return err
+			}
+			for i := range f.passFDs {
+				fd := os.NewFile(uintptr(3+i), fmt.Sprintf("file descriptor %d", 3+i)) //nolint:gosec // small
+				if _, err := fd.Stat(); err != nil {
+					return fmt.Errorf("--pass-fd %d: file descriptor %d is not open", f.passFDs, 3+i)
+				}
+				req.PassFDs = append(req.PassFDs, fd)
+			}
+			store, err := a.store()
+			if err != nil {
+				return err
+			}
+			if detach {
+				return a.detached(store, req)
+			}
+			if show {
+				a.showLayers(req)
+			}
+			return a.foreground(store, req, interactive)
+		},
+	}
+	s := c.Flags()
+	s.SetInterspersed(false)
+	s.SortFlags = false
+	s.BoolVarP(&detach, "detach", "d", false, "run in the background and print the id")
+	s.BoolVarP(&interactive, "interactive", "i", false, "pass standard input on")
+	s.BoolVar(&remove, "rm", false, "remove a detached sandbox when it has ended")
+	s.StringVar(&name, "name", "", "name of the sandbox")
+	s.BoolVar(&show, "show", false, "print on standard error what confines the program before it runs")
+	s.StringVar(&cidfile, "cidfile", "", "")
+	_ = s.MarkHidden("cidfile")
+	f.register(s)
+	return c
+}
+
+// limits are those that the supervisor enforces.
+func limits(req *sandbox.Request, p *policy.Policy) (err error) {
+	if l := p.Limits; l != nil {
+		if l.Timeout != "" {
+			if req.Timeout, err = policy.ParseDuration(l.Timeout); err != nil {
+				return fmt.Errorf("--timeout %w", err)
+			}
+		}
+		if l.Output != "" {
+			if req.OutputLimit, err = policy.ParseSize(l.Output); err != nil {
+				return fmt.Errorf("--output-limit %w", err)
+			}
+		}
+	}
+	if p.StopTimeout != "" {
+		req.StopAfter, err = policy.ParseDuration(p.StopTimeout)
+	}
+	return err
+}
+
+func (a *app) detached(store *sandbox.Store, req *sandbox.Request) error {
+	id, err := store.Detach(req)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(a.out, id)
+	return nil
+}
+
+func (a *app) foreground(store *sandbox.Store, req *sandbox.Request, interactive bool) error {
+	streams := sandbox.Streams{Out: a.out, Err: a.err}
+	if interactive {
+		streams.In = a.in
+	}
+	result, err := store.Run(req, streams)
+	if err != nil {
+		return err
+	}
+	a.report(result)
+	return nil
+}
+
+// report sets the exit code, and says on standard error what the code alone does not.
+func (a *app) report(r sandbox.Result) {
+	a.code = r.ExitCode
+	if r.Message != "" {
+		fmt.Fprintf(a.err, "brig: the program was ended (%s): %s\n", r.Cause, r.Message)
+	}
+}
+
+// showLayers prints what the spec asks for, a line a layer.
+func (a *app) showLayers(req *sandbox.Request) {
+	for _, l := range describe(req.Spec) {
+		fmt.Fprintf(a.err, "  %-22s %s\n", l[0], l[1])
+	}
+	for _, k := range slices.Sorted(maps.Keys(req.Labels)) {
+		fmt.Fprintf(a.err, "  %-22s %s=%s\n", "label", k, req.Labels[k])
+	}
+}
+
+// ago is a time as tables show it.
+func ago(t time.Time) string {
+	d := time.Since(t)
+	switch {
+	case t.IsZero():
+		return "-"
+	case d < time.Minute:
+		return fmt.Sprintf("%ds ago", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm ago", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh ago", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd ago", int(d.Hours()/24))
+}

@@ -7,9 +7,9 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"brig/internal/host"
+	"brig/internal/inspect"
 	"brig/internal/policy"
 	"brig/internal/sandbox"
 
@@ -350,26 +350,10 @@ func (a *app) report(r sandbox.Result) {
 
 // showLayers prints what the spec asks for, a line a layer.
 func (a *app) showLayers(req *sandbox.Request) {
-	for _, l := range describe(req.Spec) {
-		fmt.Fprintf(a.err, "  %-22s %s\n", l[0], l[1])
+	for _, l := range inspect.Asked(req.Spec) {
+		fmt.Fprintf(a.err, "  %-22s %s\n", l.Layer, l.Text)
 	}
 	for _, k := range slices.Sorted(maps.Keys(req.Labels)) {
 		fmt.Fprintf(a.err, "  %-22s %s=%s\n", "label", k, req.Labels[k])
 	}
-}
-
-// ago is a time as tables show it.
-func ago(t time.Time) string {
-	d := time.Since(t)
-	switch {
-	case t.IsZero():
-		return "-"
-	case d < time.Minute:
-		return fmt.Sprintf("%ds ago", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm ago", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh ago", int(d.Hours()))
-	}
-	return fmt.Sprintf("%dd ago", int(d.Hours()/24))
 }

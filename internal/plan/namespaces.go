@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"strings"
 
 	"brig/internal/launch"
 
@@ -131,4 +132,15 @@ func (b *builder) becomeRoot() {
 	if b.facts.Privileged {
 		b.nonDumpable() // a change of ids resets it to /proc/sys/fs/suid_dumpable
 	}
+}
+
+// CloneText names the flags of clone3 as a person reads them.
+func CloneText(flags uint64) string {
+	var words []string
+	for _, f := range cloneFlags {
+		if flags&f.flag != 0 {
+			words = append(words, "new "+string(f.kind))
+		}
+	}
+	return strings.Join(words, ", ")
 }

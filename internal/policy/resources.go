@@ -131,3 +131,22 @@ func (w *writer) devices() error {
 	w.spec.Linux.Resources.Devices = rules
 	return nil
 }
+
+// Changes gives the limits that are set in l, for `brig update` of a running sandbox; what is not set stays as it is.
+func (l *Limits) Changes(h *Host) (*specs.LinuxResources, error) {
+	if err := (&Policy{Limits: l}).Validate(); err != nil {
+		return nil, err
+	}
+	w := &writer{p: &Policy{Limits: l}, h: h, spec: &specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}}
+	if err := w.resources(); err != nil {
+		return nil, err
+	}
+	r := w.spec.Linux.Resources
+	if l.Memory == "" {
+		r.Memory = nil
+	}
+	if l.Memory == "" && l.MemorySwap != "" {
+		return nil, bad("limits.memorySwap", "give the memory limit, too: this one is of both together")
+	}
+	return r, nil
+}

@@ -94,3 +94,12 @@ func (p *Policy) entry(h *Host, file string, match func([]string) bool) ([]strin
 	}
 	return nil, false
 }
+
+// User reads UID[:GID] or NAME[:GROUP] for a sandbox whose root is the folder root, or the host's programs when it is empty.
+func User(h *Host, root, text string) (specs.User, error) {
+	p := &Policy{User: text}
+	if root != "" {
+		p.Root = &Root{Path: root}
+	}
+	return p.user(h)
+}

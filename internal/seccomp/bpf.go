@@ -71,3 +71,14 @@ func (f Filter) Bytes() []byte {
 	}
 	return b
 }
+
+// FromBytes is the other way round, for a filter read back from the kernel. Half an instruction at the end is dropped.
+func FromBytes(b []byte) []Instruction {
+	program := make([]Instruction, 0, len(b)/8)
+	for ; len(b) >= 8; b = b[8:] {
+		program = append(program, Instruction{
+			Code: binary.NativeEndian.Uint16(b), Jt: b[2], Jf: b[3], K: binary.NativeEndian.Uint32(b[4:]),
+		})
+	}
+	return program
+}

@@ -1,4 +1,4 @@
-package cli
+package inspect
 
 import (
 	"fmt"
@@ -11,14 +11,17 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// describe says in a line for each layer what a spec asks for.
-func describe(spec *specs.Spec) [][2]string {
+// Line is one layer and what is said of it.
+type Line struct{ Layer, Text string }
+
+// Asked says in a line for each layer what a spec asks for.
+func Asked(spec *specs.Spec) []Line {
 	a := spec.Annotations
 	var kinds []string
 	for _, n := range spec.Linux.Namespaces {
 		kinds = append(kinds, string(n.Type))
 	}
-	lines := [][2]string{
+	lines := []Line{
 		{"namespaces", strings.Join(kinds, " ")},
 		{"ids", describeIDs(spec)},
 		{"capabilities", none(strings.Join(spec.Process.Capabilities.Bounding, " "), "none, securebits locked")},
@@ -30,7 +33,7 @@ func describe(spec *specs.Spec) [][2]string {
 		{"limits", describeLimits(spec.Linux.Resources)},
 	}
 	if m := spec.Process.ApparmorProfile + spec.Process.SelinuxLabel; m != "" {
-		lines = append(lines, [2]string{"access control", m})
+		lines = append(lines, Line{"access control", m})
 	}
 	return lines
 }
@@ -88,7 +91,7 @@ func describeLimits(r *specs.LinuxResources) string {
 		return "none"
 	}
 	if r.Memory != nil && r.Memory.Limit != nil {
-		parts = append(parts, "memory "+bytes(uint64(*r.Memory.Limit))) //nolint:gosec // not negative
+		parts = append(parts, "memory "+Bytes(uint64(*r.Memory.Limit))) //nolint:gosec // not negative
 		if r.Memory.Swap != nil && *r.Memory.Swap == *r.Memory.Limit {
 			parts = append(parts, "no swap")
 		}
@@ -102,8 +105,8 @@ func describeLimits(r *specs.LinuxResources) string {
 	return none(strings.Join(parts, ", "), "none")
 }
 
-// bytes is a size as a person reads it.
-func bytes(n uint64) string {
+// Bytes is a size as a person reads it.
+func Bytes(n uint64) string {
 	const unit = 1024
 	if n < unit {
 		return fmt.Sprintf("%d B", n)

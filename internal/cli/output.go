@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+)
+
+// format is the --format flag that every command with a table has.
+type format string
+
+func (f *format) register(s *pflag.FlagSet) {
+	s.StringVar((*string)(f), "format", "table", "table or json")
+}
+
+// json says whether JSON was asked for, and refuses other words.
+func (f format) json() (bool, error) {
+	switch f {
+	case "json":
+		return true, nil
+	case "table", "":
+		return false, nil
+	}
+	return false, fmt.Errorf("--format %q: there are table and json", string(f))
+}
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// width is the terminal's, or 0 where output goes elsewhere: nothing is cut then.
+func width(out *os.File) int {
+	if !term.IsTerminal(int(out.Fd())) { //nolint:gosec // a file descriptor
+		return 0
+	}
+	w, _, err := term.GetSize(int(out.Fd())) //nolint:gosec // a file descriptor
+	if err != nil {
+		return 0
+	}
+	return w
+}
+
+// writeTable prints rows below a header without lines between them, as ps and docker do. On a terminal the column named
+// wrap is folded so that the table fits.
+func writeTable(out *os.File, header []string, rows [][]string, wrap int) {
+	t := table.NewWriter()
+	t.SetOutputMirror(out)
+	t.SetStyle(table.StyleDefault)
+	style := t.Style()
+	style.Options = table.OptionsNoBordersAndSeparators
+	style.Box.PaddingLeft, style.Box.PaddingRight = "", "   "
+	style.Format.Header = text.FormatDefault
+	total, widest := 0, make([]int, len(header))
+	for _, row := range append([][]string{header}, rows...) {
+		for i, cell := range row {
+			for line := range strings.Lines(cell) {
+				widest[i] = max(widest[i], text.StringWidthWithoutEscSequences(strings.TrimRight(line, "\n")))
+			}
+		}
+	}
+	for _, n := range widest {
+		total += n + 3
+	}
+	if w := width(out); w > 0 && total > w {
+		room := max(widest[wrap]-(total-w)-1, 20)
+		t.SetColumnConfigs([]table.ColumnConfig{{Number: wrap + 1, WidthMax: room, WidthMaxEnforcer: text.WrapSoft}})
+	}
+	t.AppendHeader(cells(header))
+	for _, row := range rows {
+		t.AppendRow(cells(row))
+	}
+	t.SuppressTrailingSpaces()
+	t.Render()
+}
+
+func cells(words []string) table.Row {
+	row := make(table.Row, len(words))
+	for i, w := range words {
+		row[i] = w
+	}
+	return row
+}
+
+// colour paints a word on a terminal, unless NO_COLOR (https://no-color.org) is set.
+func colour(out *os.File, c text.Color, word string) string {
+	if os.Getenv("NO_COLOR") != "" || width(out) == 0 {
+		return word
+	}
+	return c.Sprint(word)
+}
+
+// ago is a time as tables show it.
+func ago(t time.Time) string {
+	d := time.Since(t)
+	switch {
+	case t.IsZero():
+		return "-"
+	case d < time.Minute:
+		return fmt.Sprintf("%ds ago", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm ago", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh ago", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd ago", int(d.Hours()/24))
+}

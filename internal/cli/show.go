@@ -1,0 +1,397 @@
+package cli
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"brig/internal/annotation"
+	"brig/internal/cgroup"
+	"brig/internal/host"
+	"brig/internal/idmap"
+	"brig/internal/inspect"
+	"brig/internal/isolation/native"
+	"brig/internal/plan"
+	"brig/internal/policy"
+	"brig/internal/sandbox"
+
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) inspect() *cobra.Command {
+	var f format
+	var o inspect.Options
+	c := &cobra.Command{
+		Use: "inspect [flags] SANDBOX", Short: "what confines a sandbox: asked for, and in force as the kernel says", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			asJSON, err := f.json()
+			if err != nil {
+				return err
+			}
+			b, err := a.find(args[0])
+			if err != nil {
+				return err
+			}
+			r, err := inspect.Read(b, o)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(a.out, r)
+			}
+			a.inspectTable(r)
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&o.Calls, "syscalls", false, "read the filter back from the kernel and list the calls; stops the process for an instant")
+	c.Flags().BoolVar(&o.Spec, "spec", false, "add the OCI spec (with --format json)")
+	f.register(c.Flags())
+	return c
+}
+
+func (a *app) inspectTable(r *inspect.Report) {
+	st := r.State
+	fmt.Fprintf(a.out, "sandbox %s %s  %s  pid %d  started %s\ncommand %s\n", st.ID, st.Name, ending(st), st.PID, ago(st.Started), strings.Join(st.Command, " "))
+	if len(r.Layers) == 0 {
+		fmt.Fprintln(a.out, "it does not run: nothing is in force")
+		return
+	}
+	rows := make([][]string, len(r.Layers))
+	for i, l := range r.Layers {
+		mark := colour(a.out, text.FgGreen, "ok")
+		if !l.OK {
+			mark = colour(a.out, text.FgRed, "WEAKER")
+			a.code = 1
+		}
+		rows[i] = []string{l.Layer, mark, l.Asked, l.Effective}
+	}
+	fmt.Fprintln(a.out)
+	writeTable(a.out, []string{"LAYER", "", "ASKED", "IN FORCE"}, rows, 3)
+	if c := r.Calls; c != nil && c.Reason == "" {
+		fmt.Fprintf(a.out, "\nallowed: %s\n\nby their arguments: %s\n", strings.Join(c.Allowed, " "), strings.Join(c.Depends, " "))
+	}
+}
+
+func (a *app) stats() *cobra.Command {
+	var f format
+	c := &cobra.Command{
+		Use: "stats [flags] [SANDBOX...]", Short: "what sandboxes use of their limits",
+		RunE: func(_ *cobra.Command, args []string) error {
+			asJSON, err := f.json()
+			if err != nil {
+				return err
+			}
+			list, err := a.statsOf(args)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(a.out, list)
+			}
+			rows := make([][]string, len(list))
+			for i, s := range list {
+				rows[i] = []string{s.ID, none(s.Name), of(inspect.Bytes(s.Memory.Current), s.Memory.Limit, inspect.Bytes),
+					fmt.Sprintf("%.2fs", float64(s.CPU.UsageUsec)/1e6),
+					of(fmt.Sprint(s.Pids.Current), s.Pids.Limit, func(n uint64) string { return fmt.Sprint(n) }),
+					fmt.Sprint(s.Memory.OOMKills), fmt.Sprint(s.CPU.ThrottledPeriods)}
+			}
+			writeTable(a.out, []string{"ID", "NAME", "MEMORY", "CPU TIME", "PIDS", "OOM KILLS", "THROTTLED"}, rows, 1)
+			return nil
+		},
+	}
+	f.register(c.Flags())
+	return c
+}
+
+// usage is one sandbox's row of stats.
+type usage struct {
+	ID   string `json:"id"`
+	Name string `json:"name,omitempty"`
+	*cgroup.Stats
+}
+
+func (a *app) statsOf(refs []string) ([]usage, error) {
+	store, err := a.store()
+	if err != nil {
+		return nil, err
+	}
+	all := refs == nil || len(refs) == 0
+	if all {
+		states, err := store.List()
+		if err != nil {
+			return nil, err
+		}
+		for _, st := range states {
+			if st.Status != sandbox.Stopped {
+				refs = append(refs, st.ID)
+			}
+		}
+	}
+	list := []usage{}
+	for _, ref := range refs {
+		b, err := store.Find(ref)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", ref, err)
+		}
+		st, err := b.State()
+		if err != nil {
+			return nil, err
+		}
+		s, err := b.Stats()
+		if err != nil {
+			if all {
+				continue // it ended meanwhile
+			}
+			return nil, err
+		}
+		list = append(list, usage{b.ID, st.Name, s})
+	}
+	return list, nil
+}
+
+func of(used string, limit *uint64, show func(uint64) string) string {
+	if limit == nil {
+		return used + " / -"
+	}
+	return used + " / " + show(*limit)
+}
+
+func (a *app) explain() *cobra.Command {
+	var f policyFlags
+	var form format
+	c := &cobra.Command{
+		Use:   "explain [flags of run] [--] PROGRAM [ARG...]",
+		Short: "print what run would do: one line a system call, grouped by layer; runs nothing",
+		Long: "Print the launch program that `brig run` with the same flags would run in the new process: every system call in\n" +
+			"order, one line each, under the layer it belongs to. Nothing is run, and no privileges are needed.",
+		DisableFlagsInUseLine: true,
+		RunE: func(c *cobra.Command, args []string) error {
+			asJSON, err := form.json()
+			if err != nil {
+				return err
+			}
+			_, spec, err := f.spec(c, args)
+			if err != nil {
+				return err
+			}
+			p, err := explained(spec, f.passFDs)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(a.out, explainJSON(p))
+			}
+			fmt.Fprintf(a.out, "clone3 with %s; the parent writes the id maps and hands over %d opened files\n",
+				plan.CloneText(p.CloneFlags), len(p.Program.Inputs))
+			return p.Program.WriteText(a.out)
+		},
+	}
+	c.Flags().SetInterspersed(false)
+	c.Flags().SortFlags = false
+	f.register(c.Flags())
+	form.register(c.Flags())
+	return c
+}
+
+// explained compiles a spec as a start would, with a range of ids that stands for the one it would get.
+func explained(spec *specs.Spec, passFDs int) (*plan.Plan, error) {
+	if spec.Annotations[annotation.IDs] == "auto" {
+		maps := idmap.Range{First: 524288, Size: idmap.Size}.Mappings()
+		spec.Linux.UIDMappings, spec.Linux.GIDMappings = maps, maps
+	}
+	root, err := native.OpenRoot(spec.Annotations, spec.Root.Path)
+	if err != nil {
+		return nil, err
+	}
+	if root != nil {
+		defer root.Close() //nolint:errcheck // read only
+	}
+	facts, err := native.Facts(root)
+	if err != nil {
+		return nil, err
+	}
+	facts.Privileged, facts.Supervised, facts.PassFDs = true, true, passFDs
+	return plan.Compile(spec, facts)
+}
+
+// step is one line of explain's JSON.
+type step struct {
+	Index int    `json:"index"`
+	Layer string `json:"layer"`
+	Why   string `json:"why"`
+	Call  string `json:"call"`
+}
+
+func explainJSON(p *plan.Plan) []step {
+	steps := make([]step, len(p.Program.Instructions))
+	for i := range p.Program.Instructions {
+		in := &p.Program.Instructions[i]
+		steps[i] = step{i, string(in.Layer), in.Why, p.Program.Text(in)}
+	}
+	return steps
+}
+
+func (a *app) doctor() *cobra.Command {
+	var f format
+	var long bool
+	c := &cobra.Command{
+		Use: "doctor [flags]", Short: "what this host can enforce, layer by layer, and what that means", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			asJSON, err := f.json()
+			if err != nil {
+				return err
+			}
+			r := host.Doctor()
+			if asJSON {
+				return writeJSON(a.out, r)
+			}
+			a.doctorTable(r, long)
+			return nil
+		},
+	}
+	c.Flags().BoolVarP(&long, "long", "l", false, "also the kernel features that were probed")
+	f.register(c.Flags())
+	return c
+}
+
+func (a *app) doctorTable(r host.Report, long bool) {
+	fmt.Fprintf(a.out, "kernel %s (%s), as %s\n", r.Kernel, r.Arch, r.User)
+	if len(r.MissingCaps) > 0 {
+		fmt.Fprintf(a.out, "capabilities this root lacks: %s\n", strings.Join(r.MissingCaps, " "))
+	}
+	marks := map[host.Status]text.Color{host.Full: text.FgGreen, host.Partial: text.FgYellow, host.Absent: text.FgRed}
+	rows := make([][]string, len(r.Layers))
+	for i, l := range r.Layers {
+		what := l.Detail
+		for _, more := range []string{l.Meaning, l.Remedy} {
+			if more != "" {
+				what += "\n" + more
+			}
+		}
+		rows[i] = []string{l.Layer, colour(a.out, marks[l.Status], string(l.Status)), what}
+	}
+	fmt.Fprintln(a.out)
+	writeTable(a.out, []string{"LAYER", "STATUS", "FOUND, WHAT IT MEANS, WHAT TO DO"}, rows, 2)
+	if long {
+		rows = nil
+		for _, x := range r.Features {
+			rows = append(rows, []string{x.Name, x.Outcome.String(), none(x.Since), x.Detail})
+		}
+		fmt.Fprintln(a.out)
+		writeTable(a.out, []string{"FEATURE", "FOUND", "SINCE LINUX", "DETAIL"}, rows, 3)
+	}
+	if len(r.Notes) > 0 {
+		fmt.Fprintln(a.out)
+		rows = nil
+		for _, n := range r.Notes {
+			what := n.Meaning
+			if n.Remedy != "" {
+				what += "\n" + n.Remedy
+			}
+			rows = append(rows, []string{n.Setting, n.Value, what})
+		}
+		writeTable(a.out, []string{"SETTING", "VALUE", "WHAT IT MEANS"}, rows, 2)
+	}
+}
+
+func (a *app) policy() *cobra.Command {
+	c := &cobra.Command{Use: "policy", Short: "show the merged policy, check a file, print the schema"}
+	var f policyFlags
+	var form format
+	show := &cobra.Command{
+		Use: "show [flags of run] [PROGRAM [ARG...]]", Short: "print the policy that preset, file and flags make together",
+		DisableFlagsInUseLine: true,
+		RunE: func(c *cobra.Command, args []string) error {
+			asJSON, err := form.json()
+			if err != nil {
+				return err
+			}
+			p, err := f.merged(c, args)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(a.out, p)
+			}
+			data, err := policy.Marshal(p)
+			if err == nil {
+				_, err = a.out.Write(data)
+			}
+			return err
+		},
+	}
+	show.Flags().SetInterspersed(false)
+	show.Flags().SortFlags = false
+	f.register(show.Flags())
+	form.register(show.Flags())
+	check := &cobra.Command{
+		Use: "check FILE...", Short: "check policy files, each against its preset", Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			for _, name := range args {
+				if err := checkPolicy(name); err != nil {
+					return err
+				}
+				fmt.Fprintf(a.out, "%s: ok\n", name)
+			}
+			return nil
+		},
+	}
+	schema := &cobra.Command{
+		Use: "schema", Short: "print the JSON schema of a policy file", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			data, err := policy.Schema()
+			if err == nil {
+				_, err = fmt.Fprintf(a.out, "%s\n", data)
+			}
+			return err
+		},
+	}
+	c.AddCommand(show, check, schema)
+	return c
+}
+
+func checkPolicy(name string) error {
+	p, err := policy.Load(name)
+	if err != nil {
+		return err
+	}
+	base, err := policy.Preset(p.Preset)
+	if err != nil {
+		return err
+	}
+	return policy.Merge(base, p).Validate()
+}
+
+// Version is set by the build.
+var Version = "development"
+
+func (a *app) version() *cobra.Command {
+	var f format
+	c := &cobra.Command{
+		Use: "version", Short: "print version, commit and kernel interface", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			asJSON, err := f.json()
+			if err != nil {
+				return err
+			}
+			v := map[string]string{"version": Version, "go": runtime.Version(), "arch": runtime.GOARCH, "spec": specs.Version}
+			if info, ok := debug.ReadBuildInfo(); ok {
+				for _, s := range info.Settings {
+					if s.Key == "vcs.revision" {
+						v["commit"] = s.Value
+					}
+				}
+			}
+			if asJSON {
+				return writeJSON(a.out, v)
+			}
+			fmt.Fprintf(a.out, "brig %s (%s %s, OCI runtime spec %s)\n", v["version"], v["go"], v["arch"], v["spec"])
+			return nil
+		},
+	}
+	f.register(c.Flags())
+	return c
+}

@@ -1,0 +1,389 @@
+// Package inspect reads back from the kernel what is in force for a running sandbox, and sets it beside what was asked
+// for.
+//
+// Its place on the road: the arrow back. The spec says what was asked; everything else here comes from /proc, the cgroup
+// files and the filter in the kernel. Only Landlock has no place to be read from: there the launch program's own proof,
+// made before the start, counts.
+package inspect
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"brig/internal/annotation"
+	"brig/internal/caps"
+	"brig/internal/cgroup"
+	"brig/internal/sandbox"
+
+	"github.com/moby/sys/mountinfo"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Layer is one layer: what was asked for, what the kernel says, and whether that is as strong.
+type Layer struct {
+	Layer     string `json:"layer"`
+	Asked     string `json:"asked"`
+	Effective string `json:"effective"`
+	OK        bool   `json:"ok"`
+}
+
+// Report is what `brig inspect` shows.
+type Report struct {
+	State  *sandbox.State `json:"state"`
+	Layers []Layer        `json:"layers,omitempty"` // of a running sandbox
+	Mounts []Mount        `json:"mounts,omitempty"`
+	Limits *cgroup.Limits `json:"limits,omitempty"`
+	Calls  *Calls         `json:"syscalls,omitempty"`
+	Spec   *specs.Spec    `json:"spec,omitempty"`
+}
+
+// Mount is one mount that the sandbox sees.
+type Mount struct {
+	Target   string `json:"target"`
+	Type     string `json:"type"`
+	Writable bool   `json:"writable"`
+	Options  string `json:"options"`
+}
+
+// Options are what costs more than reading files.
+type Options struct {
+	// Calls reads the filter back from the kernel, which stops the process for an instant (ptrace).
+	Calls bool
+	// Spec adds the spec.
+	Spec bool
+}
+
+// Read inspects a sandbox. Of one that does not run there is the state alone.
+func Read(b *sandbox.Sandbox, o Options) (*Report, error) {
+	state, err := b.State()
+	if err != nil {
+		return nil, err
+	}
+	spec, err := b.Spec()
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{State: state}
+	if o.Spec {
+		r.Spec = spec
+	}
+	if state.Status != sandbox.Running && state.Status != sandbox.Paused {
+		return r, nil
+	}
+	if r.Limits, err = b.Limits(); err != nil && !errors.Is(err, cgroup.ErrNotDelegated) {
+		return nil, err
+	}
+	if err := r.read(spec, o); err != nil {
+		if now, serr := b.State(); serr == nil && now.Status == sandbox.Stopped {
+			return &Report{State: now, Spec: r.Spec}, nil // it ended meanwhile
+		}
+		return nil, fmt.Errorf("read the state of process %d: %w", state.PID, err)
+	}
+	return r, nil
+}
+
+// process is what /proc says of one process.
+type process struct {
+	dir    string
+	status map[string]string
+}
+
+func (r *Report) read(spec *specs.Spec, o Options) error {
+	p := &process{dir: fmt.Sprintf("/proc/%d", workload(r.State.PID, spec))}
+	if err := p.readStatus(); err != nil {
+		return err
+	}
+	asked := map[string]string{}
+	for _, l := range Asked(spec) {
+		asked[l.Layer] = l.Text
+	}
+	if o.Calls {
+		var err error
+		if r.Calls, err = readCalls(p.pid(), spec); err != nil {
+			return err
+		}
+	}
+	for _, read := range []func(*process, *specs.Spec) (Layer, error){
+		namespaces, ids, capabilities, noNewPrivs, r.seccomp, r.landlock, accessControl, r.mounts, r.limits,
+	} {
+		l, err := read(p, spec)
+		if err != nil {
+			return err
+		}
+		if l.Layer == "" {
+			continue
+		}
+		if l.Asked == "" {
+			l.Asked = asked[l.Layer]
+		}
+		r.Layers = append(r.Layers, l)
+	}
+	return nil
+}
+
+// workload is the process that counts: below Brig's own init it is the init's child.
+func workload(pid int, spec *specs.Spec) int {
+	if spec.Annotations[annotation.Init] != "true" {
+		return pid
+	}
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	var child int
+	if err == nil {
+		if _, err = fmt.Sscan(string(data), &child); err == nil {
+			return child
+		}
+	}
+	return pid
+}
+
+func (p *process) pid() (pid int) {
+	_, _ = fmt.Sscanf(p.dir, "/proc/%d", &pid)
+	return pid
+}
+
+func (p *process) readStatus() error {
+	data, err := os.ReadFile(p.dir + "/status")
+	if err != nil {
+		return err
+	}
+	p.status = map[string]string{}
+	for s := bufio.NewScanner(bytes.NewReader(data)); s.Scan(); {
+		key, value, _ := strings.Cut(s.Text(), ":")
+		p.status[key] = strings.TrimSpace(value)
+	}
+	return nil
+}
+
+// nsFiles are the names under /proc/PID/ns.
+var nsFiles = map[specs.LinuxNamespaceType]string{
+	specs.UserNamespace: "user", specs.PIDNamespace: "pid", specs.MountNamespace: "mnt", specs.NetworkNamespace: "net",
+	specs.IPCNamespace: "ipc", specs.UTSNamespace: "uts", specs.CgroupNamespace: "cgroup", specs.TimeNamespace: "time",
+}
+
+func namespaces(p *process, spec *specs.Spec) (Layer, error) {
+	l := Layer{Layer: "namespaces", OK: true}
+	var own, shared []string
+	for _, n := range spec.Linux.Namespaces {
+		file := nsFiles[n.Type]
+		inside, err := os.Readlink(p.dir + "/ns/" + file)
+		if err != nil {
+			return l, err
+		}
+		outside, err := os.Readlink("/proc/self/ns/" + file)
+		if err != nil {
+			return l, err
+		}
+		if n.Path == "" && inside == outside {
+			shared, l.OK = append(shared, string(n.Type)), false
+		} else {
+			own = append(own, string(n.Type))
+		}
+	}
+	l.Effective = strings.Join(own, " ")
+	if shared != nil {
+		l.Effective += "; shared with the host: " + strings.Join(shared, " ")
+	}
+	return l, nil
+}
+
+func ids(p *process, spec *specs.Spec) (Layer, error) {
+	l := Layer{Layer: "ids"}
+	data, err := os.ReadFile(p.dir + "/uid_map")
+	if err != nil {
+		return l, err
+	}
+	var inside, outside, size uint64
+	if _, err := fmt.Sscan(string(data), &inside, &outside, &size); err != nil {
+		return l, fmt.Errorf("uid_map %q: %w", data, err)
+	}
+	identity := inside == 0 && outside == 0 && size == 1<<32-1
+	_, asked := findNamespace(spec, specs.UserNamespace)
+	l.OK = !asked || !identity
+	l.Effective = fmt.Sprintf("%d–%d inside is %d–%d outside", inside, inside+size-1, outside, outside+size-1)
+	if identity {
+		l.Effective = "the host's"
+	}
+	return l, nil
+}
+
+func findNamespace(spec *specs.Spec, kind specs.LinuxNamespaceType) (path string, ok bool) {
+	for _, n := range spec.Linux.Namespaces {
+		if n.Type == kind {
+			return n.Path, true
+		}
+	}
+	return "", false
+}
+
+func capabilities(p *process, spec *specs.Spec) (Layer, error) {
+	l := Layer{Layer: "capabilities", OK: true}
+	var parts []string
+	a := spec.Process.Capabilities
+	if a == nil {
+		a = &specs.LinuxCapabilities{}
+	}
+	for _, set := range []struct {
+		key, name string
+		asked     []string
+	}{
+		{"CapBnd", "bounding", a.Bounding}, {"CapPrm", "permitted", a.Permitted}, {"CapEff", "effective", a.Effective},
+		{"CapInh", "inheritable", a.Inheritable}, {"CapAmb", "ambient", a.Ambient},
+	} {
+		have, err := caps.ParseMask(p.status[set.key])
+		if err != nil {
+			return l, err
+		}
+		asked, err := caps.ParseSet(set.asked)
+		if err != nil {
+			return l, err
+		}
+		if have&^asked != 0 {
+			l.OK = false
+		}
+		if have != 0 {
+			parts = append(parts, set.name+": "+have.String())
+		}
+	}
+	l.Effective = none(strings.Join(parts, "; "), "none, in all five sets")
+	return l, nil
+}
+
+func noNewPrivs(p *process, spec *specs.Spec) (Layer, error) {
+	on := p.status["NoNewPrivs"] == "1"
+	return Layer{Layer: "no new privileges", Effective: fmt.Sprint(on), OK: on || !spec.Process.NoNewPrivileges}, nil
+}
+
+func (r *Report) seccomp(p *process, spec *specs.Spec) (Layer, error) {
+	l := Layer{Layer: "seccomp", OK: spec.Linux.Seccomp == nil, Effective: "off"}
+	if p.status["Seccomp"] == "2" {
+		l.OK = true
+		l.Effective = "filter mode, filters: " + none(p.status["Seccomp_filters"], "1")
+	}
+	if r.Calls != nil {
+		l.Effective += ", " + r.Calls.String()
+		l.OK = l.OK && (r.Calls.Same || spec.Linux.Seccomp == nil)
+	}
+	return l, nil
+}
+
+func (r *Report) landlock(_ *process, spec *specs.Spec) (Layer, error) {
+	l := Layer{Layer: "landlock", Effective: "off", OK: spec.Annotations[annotation.Landlock] == ""}
+	if abi := r.State.Landlock.ABI; abi > 0 {
+		l.Effective, l.OK = fmt.Sprintf("ABI %d", abi), true
+		if r.State.Landlock.Proved {
+			l.Effective += ", proved by a refused call before the start"
+		}
+	}
+	return r.accepted(l), nil
+}
+
+// accepted notes a layer that the policy allowed to be missing.
+func (r *Report) accepted(l Layer) Layer {
+	for _, m := range r.State.Missing {
+		if m.Layer == l.Layer {
+			l.OK, l.Effective = true, "missing, as --allow-missing accepts: "+m.Reason
+		}
+	}
+	return l
+}
+
+func accessControl(p *process, spec *specs.Spec) (Layer, error) {
+	asked := spec.Process.ApparmorProfile + spec.Process.SelinuxLabel
+	data, err := os.ReadFile(p.dir + "/attr/current")
+	label := strings.TrimRight(string(data), "\n\x00")
+	if err != nil || label == "" {
+		if asked == "" {
+			return Layer{}, nil // the host has none, and none was asked for
+		}
+		label = "none"
+	}
+	return Layer{Layer: "access control", Asked: none(asked, "nothing"), Effective: label,
+		OK: asked == "" || strings.HasPrefix(label, asked)}, nil
+}
+
+func (r *Report) mounts(p *process, spec *specs.Spec) (Layer, error) {
+	l := Layer{Layer: "root file system"}
+	f, err := os.Open(p.dir + "/mountinfo")
+	if err != nil {
+		return l, err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	list, err := mountinfo.GetMountsFromReader(f, nil)
+	if err != nil {
+		return l, err
+	}
+	asked := append(writable(spec), "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/proc", "/dev/console")
+	readOnly, surprises := false, []string(nil)
+	for _, m := range list {
+		ro := hasOption(m.Options, "ro") || hasOption(m.VFSOptions, "ro")
+		r.Mounts = append(r.Mounts, Mount{m.Mountpoint, m.FSType, !ro, m.Options})
+		if m.Mountpoint == "/" {
+			readOnly = ro
+		} else if !ro && !below(m.Mountpoint, asked) {
+			surprises = append(surprises, m.Mountpoint)
+		}
+	}
+	l.Effective = "writable"
+	if readOnly {
+		l.Effective = "read-only"
+	}
+	l.OK = readOnly || !spec.Root.Readonly
+	if surprises != nil && spec.Root.Readonly {
+		l.OK = false
+		l.Effective += "; writable beyond what was asked: " + strings.Join(surprises, " ")
+	}
+	l.Effective += fmt.Sprintf(", %d mounts", len(list))
+	return l, nil
+}
+
+func hasOption(options, word string) bool { return slices.Contains(strings.Split(options, ","), word) }
+
+// below says whether a path is one of the list or inside one.
+func below(path string, list []string) bool {
+	return slices.ContainsFunc(list, func(root string) bool {
+		rel, err := filepath.Rel(root, path)
+		return err == nil && filepath.IsLocal(rel)
+	})
+}
+
+func (r *Report) limits(_ *process, spec *specs.Spec) (Layer, error) {
+	l := Layer{Layer: "limits", OK: true, Effective: "none"}
+	if r.Limits == nil {
+		l.OK = describeLimits(spec.Linux.Resources) == "none"
+		return r.accepted(l), nil
+	}
+	var parts []string
+	asked := spec.Linux.Resources
+	if m := r.Limits.MemoryBytes; m != nil {
+		parts = append(parts, "memory "+Bytes(*m))
+	}
+	if s := r.Limits.SwapBytes; s != nil && *s == 0 {
+		parts = append(parts, "no swap")
+	} else if s != nil {
+		parts = append(parts, "swap "+Bytes(*s))
+	} else if !r.Limits.SwapCounted {
+		parts = append(parts, "swap not counted by the kernel")
+	}
+	if n := r.Limits.Pids; n != nil {
+		parts = append(parts, fmt.Sprintf("%d processes", *n))
+	}
+	if c := r.Limits.CPUs; c != nil {
+		parts = append(parts, fmt.Sprintf("%.2f cpus", *c))
+	}
+	if r.Limits.CPUSet != "" {
+		parts = append(parts, "on cpus "+r.Limits.CPUSet)
+	}
+	if asked != nil {
+		l.OK = !(asked.Memory != nil && asked.Memory.Limit != nil && r.Limits.MemoryBytes == nil) &&
+			!(asked.Pids != nil && asked.Pids.Limit != nil && *asked.Pids.Limit > 0 && r.Limits.Pids == nil) &&
+			!(asked.CPU != nil && asked.CPU.Quota != nil && r.Limits.CPUs == nil)
+	}
+	l.Effective = none(strings.Join(parts, ", "), "none")
+	return r.accepted(l), nil
+}

@@ -60,9 +60,6 @@ func (b *builder) joinSandbox() error {
 	if err := b.privateProc(); err != nil {
 		return err
 	}
-	if adj := b.spec.Process.OOMScoreAdj; adj != nil {
-		b.oomScoreAdj(*adj)
-	}
 	return b.knownRules()
 }
 

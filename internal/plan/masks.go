@@ -90,9 +90,6 @@ func (b *builder) sysctls() error {
 	if b.annotated(annotation.MaxUserNamespaces, "0") && b.hasUserNS() {
 		b.writeProc(launch.Namespaces, "forbid further user namespaces", "sys/user/max_user_namespaces", "0")
 	}
-	if adj := b.spec.Process.OOMScoreAdj; adj != nil {
-		b.oomScoreAdj(*adj)
-	}
 	return nil
 }
 

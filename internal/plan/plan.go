@@ -207,6 +207,7 @@ func (b *builder) supervision() error {
 		b.p.Step(launch.Supervision, "die with the parent")
 		b.p.Prctl(unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL))
 	}
+	b.oomScoreAdj()
 	// A rootless parent could not write the id maps of a non-dumpable child: its /proc files belong to root then.
 	if b.facts.Privileged {
 		b.nonDumpable()

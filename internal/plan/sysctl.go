@@ -10,6 +10,7 @@ import (
 	"brig/internal/launch"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // ipcSysctls belong to the IPC namespace (ipc_namespaces(7)).
@@ -47,6 +48,13 @@ func (b *builder) sysctlFile(key string) (string, error) {
 	return "sys/" + file, nil
 }
 
-func (b *builder) oomScoreAdj(adj int) {
-	b.writeProc(launch.Limits, "be the first to go when memory runs out", "self/oom_score_adj", strconv.Itoa(adj))
+// oomScoreAdj is set before anything else: once the child cannot be dumped, its files in /proc belong to the host's root.
+func (b *builder) oomScoreAdj() {
+	if b.spec.Process == nil || b.spec.Process.OOMScoreAdj == nil {
+		return
+	}
+	b.p.Step(launch.Limits, "say when to be chosen if the machine runs out of memory")
+	fd := b.p.Openat2("oom_score_adj", 0, "/proc/self/oom_score_adj", unix.O_WRONLY, 0, 0)
+	b.p.Write(fd, strconv.Itoa(*b.spec.Process.OOMScoreAdj))
+	b.p.Close(fd)
 }

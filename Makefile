@@ -1,14 +1,56 @@
-# Targets for people: build, test, ci. See README.md.
+# The targets that people use: build, test, bench, fuzz, lint, doc. See README.md.
 
 GO ?= go
+VERSION ?= 0.1.0-dev
+BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X brig/internal/cli.Version=$(VERSION)'
+LINT = $(GO) tool -modfile=tools/go.mod golangci-lint
+ARCHES = amd64 arm64 riscv64 arm
+FUZZTIME ?= 20s
 
-.PHONY: build test ci
-build:
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -buildid=' -o bin/ ./cmd/...
+.PHONY: build build-all reproducible setup test unit race judge lint fuzz bench doc ci clean
 
-test:
+build: ## the binaries, static, into bin/
+	$(BUILD) -o bin/ ./cmd/...
+
+build-all: ## every architecture
+	for a in $(ARCHES); do GOARCH=$$a $(BUILD) -o build/$$a/ ./cmd/... || exit 1; done
+
+reproducible: ## two builds from two folders are one
+	scripts/reproducible.sh
+
+setup: ## what the tests need (apt, as root)
+	scripts/setup.sh
+
+unit: ## tests that need neither root nor packages skip the rest
 	$(GO) test -timeout 10m ./...
 
-ci:
+test: setup build ## everything that CI proves
+	mkdir -p build
+	$(GO) run ./test/clean snapshot build/before.json
+	BRIG_TEST_STRICT=1 $(GO) test -timeout 20m ./...
+	BRIG_TEST_STRICT=1 $(GO) test -timeout 10m -tags faults ./test/fault
+	$(GO) test -timeout 10m -tags libseccomp ./internal/seccomp/judge
+	$(GO) run ./test/clean check build/before.json
+
+race: ## the race detector where it applies
+	$(GO) test -race -timeout 20m ./internal/...
+
+lint: ## gofmt, vet, staticcheck and the rest of .golangci.yml
+	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	$(GO) vet ./...
-	$(GO) test -timeout 20m ./...
+	$(LINT) run ./...
+	shellcheck scripts/*.sh .ci/run
+
+fuzz: ## every fuzzer for FUZZTIME
+	scripts/fuzz.sh $(FUZZTIME)
+
+bench: setup build ## Brig beside bubblewrap, crun and runc; writes docs/bench
+	$(GO) run ./test/bench
+
+doc: build ## man pages, completions and the policy reference
+	$(GO) run ./test/gendoc
+
+ci: lint test race build-all reproducible
+
+clean:
+	rm -rf bin build dist

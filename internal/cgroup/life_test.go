@@ -41,6 +41,12 @@ func start(t *testing.T, c *Cgroup, script string) *exec.Cmd {
 	}
 	defer r.Close()
 	cmd.Stdout = w
+	held, hold, err := os.Pipe() // a read of it waits: `read x` in a script stays until it is killed
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdin = held
+	t.Cleanup(func() { _ = held.Close(); _ = hold.Close() })
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

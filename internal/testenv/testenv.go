@@ -1,0 +1,113 @@
+// Package testenv is what tests ask about the machine they run on: the one way to skip a test.
+//
+// Its place on the road: none; only tests import it.
+package testenv
+
+import (
+	"bufio"
+	_ "embed"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"brig/internal/host"
+)
+
+//go:embed skips.txt
+var allowed string
+
+// Need is something that a test cannot do without.
+type Need struct {
+	// Name is the word that skips.txt has.
+	Name string
+	// Missing says why it is not there, or "".
+	Missing func() string
+}
+
+// Root is uid 0 with the capabilities to make sandboxes.
+var Root = Need{"root", func() string {
+	if os.Geteuid() != 0 {
+		return "needs root"
+	}
+	return ""
+}}
+
+// Unprivileged is the possibility to become another user, and that user's to have user namespaces.
+var Unprivileged = Need{"unprivileged", func() string {
+	if os.Geteuid() != 0 {
+		return "needs root, to become another user"
+	}
+	if f := host.UserNamespaces.Check(); f.Outcome != host.Yes {
+		return "unprivileged user namespaces: " + f.Detail
+	}
+	return ""
+}}
+
+// Swap is a machine with swap.
+var Swap = Need{"swap", func() string {
+	if !host.SwapOn() {
+		return "the machine has no swap"
+	}
+	return ""
+}}
+
+// AppArmor and SELinux are kernels with these modules on.
+var (
+	AppArmor = lsm("apparmor")
+	SELinux  = lsm("selinux")
+)
+
+func lsm(name string) Need {
+	return Need{name, func() string {
+		data, err := os.ReadFile("/sys/kernel/security/lsm")
+		if err == nil && strings.Contains(","+string(data)+",", ","+name+",") {
+			return ""
+		}
+		return "the kernel has no " + name
+	}}
+}
+
+// CgroupV2 is a machine with cgroup version 2 alone.
+var CgroupV2 = Need{"cgroup-v2", func() string {
+	if tree, err := host.Cgroups(); err != nil || !tree.V2() {
+		return "cgroup version 2 is not alone here"
+	}
+	return ""
+}}
+
+// Program is an executable in PATH.
+func Program(name string) Need {
+	return Need{name, func() string {
+		if _, err := exec.LookPath(name); err != nil {
+			return err.Error() + "; scripts/setup.sh installs it"
+		}
+		return ""
+	}}
+}
+
+// Check skips the test when something it needs is missing. With BRIG_TEST_STRICT=1, as in CI, a skip that skips.txt
+// does not list is a failure.
+func Check(t testing.TB, needs ...Need) {
+	t.Helper()
+	for _, n := range needs {
+		reason := n.Missing()
+		if reason == "" {
+			continue
+		}
+		if os.Getenv("BRIG_TEST_STRICT") == "1" && !listed(n.Name) {
+			t.Fatalf("%s: %s; this must not be skipped (internal/testenv/skips.txt)", n.Name, reason)
+		}
+		t.Skipf("SKIP %s: %s", n.Name, reason)
+	}
+}
+
+func listed(name string) bool {
+	for s := bufio.NewScanner(strings.NewReader(allowed)); s.Scan(); {
+		word, _, _ := strings.Cut(s.Text(), " ")
+		if word == name {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,25 @@
+#!/bin/bash
+# Installs what the tests need on Debian 12, and nothing when all of it is there. Needs root.
+set -euo pipefail
+packages=(
+  bubblewrap crun runc uidmap           # the peers of the benchmarks; newuidmap for rootless sandboxes
+  busybox-static                        # root file systems for the tests
+  libseccomp-dev pkg-config gcc libc6-dev # the judge of the filter compiler
+  curl git make nodejs perl python3 strace xz-utils # real programs that must run unchanged
+  shellcheck
+)
+missing=()
+for p in "${packages[@]}"; do
+  dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || missing+=("$p")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+  exit 0
+fi
+if [ "$(id -u)" -ne 0 ]; then
+  echo "setup: these packages are missing: ${missing[*]}; run scripts/setup.sh as root" >&2
+  exit 1
+fi
+echo "setup: installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

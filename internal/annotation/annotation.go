@@ -27,9 +27,10 @@ const (
 	// write anywhere. Absent: no ruleset.
 	Landlock = "run.brig.landlock"
 
-	// LandlockBind and LandlockConnect are comma-separated lists of TCP ports the program may bind or connect; "*" for
+	// LandlockBind is a comma-separated list of the TCP ports that the program may listen on; "*" for
 	// any. Absent: none.
-	LandlockBind    = "run.brig.landlock.tcp-bind"
+	LandlockBind = "run.brig.landlock.tcp-bind"
+	// LandlockConnect is the same for connections.
 	LandlockConnect = "run.brig.landlock.tcp-connect"
 
 	// Seccomp names the built-in seccomp profile ("default", "strict", "compat") that linux.seccomp was expanded from;

@@ -234,13 +234,13 @@ func names(list []setting, file string) bool {
 // makeDir makes a folder and its parents. An existing one is taken: engines make the group beforehand.
 func makeDir(dir string) error {
 	err := unix.Mkdir(dir, 0o755)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		if err = makeDir(filepath.Dir(dir)); err != nil {
 			return err
 		}
 		err = unix.Mkdir(dir, 0o755)
 	}
-	if err != nil && err != unix.EEXIST {
+	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("make cgroup %s: %w%s", dir, err, hint(err))
 	}
 	return nil
@@ -412,14 +412,14 @@ func fileRemedy(s setting) string {
 
 // explain says why the kernel refused a value, where the errno alone misleads.
 func (c *Cgroup) explain(s setting, dir, file string, err error) error {
-	why := ""
+	var why string
 	switch {
-	case err == unix.EBUSY && s.controller == "memory":
+	case errors.Is(err, unix.EBUSY) && s.controller == "memory":
 		usage, _ := os.ReadFile(filepath.Join(dir, strings.NewReplacer("limit_in_bytes", "usage_in_bytes").Replace(file)))
 		why = ": more is in use already (" + strings.TrimSpace(string(usage)) + " bytes)"
-	case err == unix.EINVAL:
+	case errors.Is(err, unix.EINVAL):
 		why = ": the kernel does not take this value, or a parent group's limit is lower"
-	case err == unix.ENODEV, err == unix.ENXIO:
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		why = ": no such device"
 	default:
 		why = hint(err)
@@ -497,12 +497,13 @@ func (c *Cgroup) Attach() (into *os.File, tasks []*os.File, err error) {
 	}
 	seen := map[string]bool{}
 	for _, controller := range sortedKeys(c.legacy) {
-		dir, f := c.legacy[controller], (*os.File)(nil)
+		dir := c.legacy[controller]
 		if seen[dir] {
 			continue
 		}
 		seen[dir] = true
-		if f, err = openFile(filepath.Join(dir, "tasks"), unix.O_WRONLY); err != nil {
+		f, ferr := openFile(filepath.Join(dir, "tasks"), unix.O_WRONLY)
+		if err = ferr; err != nil {
 			return
 		}
 		tasks = append(tasks, f)

@@ -97,7 +97,7 @@ func (c *Cgroup) freezeLegacy(ctx context.Context, frozen bool) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		unix.Poll(nil, 1)
+		_, _ = unix.Poll(nil, 1)
 	}
 }
 
@@ -121,7 +121,7 @@ func (c *Cgroup) Kill(ctx context.Context) error {
 func (c *Cgroup) killEach(ctx context.Context) error {
 	if c.legacy["freezer"] != "" || c.unified != "" {
 		if err := c.Freeze(ctx); err == nil {
-			defer c.Thaw(context.WithoutCancel(ctx))
+			defer func() { _ = c.Thaw(context.WithoutCancel(ctx)) }()
 		}
 	}
 	for done := map[int]bool{}; ; {

@@ -118,7 +118,7 @@ func (a *app) statsOf(refs []string) ([]usage, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := refs == nil || len(refs) == 0
+	all := len(refs) == 0
 	if all {
 		states, err := store.List()
 		if err != nil {

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -105,11 +106,11 @@ func probeFS(fstype string) Finding {
 		return yes("")
 	}
 	fd, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		unix.Close(fd)
 		return yes("")
-	case unix.ENODEV:
+	case errors.Is(err, unix.ENODEV):
 		return no("the kernel has neither the file system %s nor a module for it", fstype)
 	}
 	return unknown("not loaded, and only root may ask for the module")

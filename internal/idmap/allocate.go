@@ -16,9 +16,10 @@ import (
 const (
 	// Size is how many ids a range has: all that 16 bits can say, which is what images and programs expect.
 	Size = 1 << 16
-	// First and Last bound the ids that are given away.
+	// First is the smallest id that is given away.
 	First = 524288
-	Last  = 1879048191
+	// Last is the largest.
+	Last = 1879048191
 
 	slots = (Last - First + 1) / Size
 )
@@ -100,7 +101,7 @@ func Release(dir, owner string, r Range) error {
 // process might drop the slot and a third take it.
 func drop(dir, owner string, first uint32) (bool, error) {
 	lock, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
 	if err != nil {
@@ -108,7 +109,7 @@ func drop(dir, owner string, first uint32) (bool, error) {
 	}
 	defer unix.Close(lock) // which unlocks
 	for {
-		if err = unix.Flock(lock, unix.LOCK_EX); err != unix.EINTR {
+		if err = unix.Flock(lock, unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}

@@ -52,12 +52,15 @@ func UserNamespace(uid, gid []specs.LinuxIDMapping) (*os.File, error) {
 	defer reap(pid)
 	var status unix.WaitStatus
 	for {
-		if _, err = unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {
+		if _, err = unix.Wait4(pid, &status, 0, nil); !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
-	if err != nil || !status.Stopped() {
-		return nil, fmt.Errorf("make a user namespace for an idmapped mount: its first process did not stop: %v, status %#x", err, status)
+	if err != nil {
+		return nil, fmt.Errorf("make a user namespace for an idmapped mount: wait for its first process: %w", err)
+	}
+	if !status.Stopped() {
+		return nil, fmt.Errorf("make a user namespace for an idmapped mount: its first process did not stop, status %#x", status)
 	}
 	return NamespaceOf(pid)
 }

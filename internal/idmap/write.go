@@ -37,7 +37,7 @@ func WriteMaps(pid int, m Maps) error {
 	}
 	defer unix.Close(dir)
 	err = writeAt(dir, "gid_map", format(m.GID))
-	if err == unix.EPERM && os.Geteuid() != 0 {
+	if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
 		if err := writeAt(dir, "setgroups", []byte("deny")); err != nil {
 			return mapError("setgroups", err, m.GID)
 		}

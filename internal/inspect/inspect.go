@@ -19,6 +19,7 @@ import (
 	"brig/internal/annotation"
 	"brig/internal/caps"
 	"brig/internal/cgroup"
+	"brig/internal/plan"
 	"brig/internal/sandbox"
 
 	"github.com/moby/sys/mountinfo"
@@ -203,22 +204,13 @@ func ids(p *process, spec *specs.Spec) (Layer, error) {
 		return l, fmt.Errorf("uid_map %q: %w", data, err)
 	}
 	identity := inside == 0 && outside == 0 && size == 1<<32-1
-	_, asked := findNamespace(spec, specs.UserNamespace)
+	_, asked := plan.Namespace(spec, specs.UserNamespace)
 	l.OK = !asked || !identity
 	l.Effective = fmt.Sprintf("%d–%d inside is %d–%d outside", inside, inside+size-1, outside, outside+size-1)
 	if identity {
 		l.Effective = "the host's"
 	}
 	return l, nil
-}
-
-func findNamespace(spec *specs.Spec, kind specs.LinuxNamespaceType) (path string, ok bool) {
-	for _, n := range spec.Linux.Namespaces {
-		if n.Type == kind {
-			return n.Path, true
-		}
-	}
-	return "", false
 }
 
 func capabilities(p *process, spec *specs.Spec) (Layer, error) {
@@ -380,9 +372,10 @@ func (r *Report) limits(_ *process, spec *specs.Spec) (Layer, error) {
 		parts = append(parts, "on cpus "+r.Limits.CPUSet)
 	}
 	if asked != nil {
-		l.OK = !(asked.Memory != nil && asked.Memory.Limit != nil && r.Limits.MemoryBytes == nil) &&
-			!(asked.Pids != nil && asked.Pids.Limit != nil && *asked.Pids.Limit > 0 && r.Limits.Pids == nil) &&
-			!(asked.CPU != nil && asked.CPU.Quota != nil && r.Limits.CPUs == nil)
+		lost := asked.Memory != nil && asked.Memory.Limit != nil && r.Limits.MemoryBytes == nil ||
+			asked.Pids != nil && asked.Pids.Limit != nil && *asked.Pids.Limit > 0 && r.Limits.Pids == nil ||
+			asked.CPU != nil && asked.CPU.Quota != nil && r.Limits.CPUs == nil
+		l.OK = !lost
 	}
 	l.Effective = none(strings.Join(parts, ", "), "none")
 	return r.accepted(l), nil

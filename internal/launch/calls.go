@@ -114,7 +114,7 @@ func (p *Program) MoveMountTo(from Reg, path string) *Instruction {
 const sizeofMountAttr = 32
 
 // MountSetattr changes the attributes of the mount that d is open on, or of the one at path.
-func (p *Program) MountSetattr(d Reg, path string, flags int, set, clear, propagation uint64) *Instruction {
+func (p *Program) MountSetattr(d Reg, path string, flags int, set, unset, propagation uint64) *Instruction {
 	if path == "" {
 		flags |= unix.AT_EMPTY_PATH
 	}
@@ -123,16 +123,16 @@ func (p *Program) MountSetattr(d Reg, path string, flags int, set, clear, propag
 		name  string
 		value uint64
 		set   *symbolSet
-	}{{"set", set, mountAttrs}, {"clear", clear, mountAttrs}, {"propagation", propagation, propagations}} {
+	}{{"set", set, mountAttrs}, {"clear", unset, mountAttrs}, {"propagation", propagation, propagations}} {
 		if part.value != 0 {
 			parts = append(parts, part.name+" "+part.set.format(part.value))
 		}
 	}
-	attr := bytesArg(words(set, clear, propagation, 0)).reads("{" + strings.Join(parts, ", ") + "}")
+	attr := bytesArg(words(set, unset, propagation, 0)).reads("{" + strings.Join(parts, ", ") + "}")
 	return p.call("mount_setattr", unix.SYS_MOUNT_SETATTR, dir(d), str(path), symbol(uint64(flags), atFlags), attr, num(sizeofMountAttr)) //nolint:gosec // flags
 }
 
-// Chdir, Fchdir, Chroot, PivotRoot and Umount2 are the calls of those names.
+// Chdir changes to the directory path.
 func (p *Program) Chdir(path string) *Instruction {
 	return p.call("chdir", unix.SYS_CHDIR, str(path))
 }

@@ -17,7 +17,7 @@ import (
 //go:nosplit
 //go:norace
 //go:nocheckptr
-func forkInit(im *image) uintptr {
+func forkInit(_ *image) uintptr {
 	// All signals are blocked in both, until the child's handlers are known to be the default ones.
 	var all, old [2]uint64
 	all[0], all[1] = ^uint64(0), ^uint64(0)

@@ -131,7 +131,8 @@ func (b *builder) deviceMount(inside string) launch.Reg {
 
 // mknod makes a node as the spec describes it, where the sandbox has no user namespace.
 func (b *builder) mknod(d device) error {
-	mode, kind := uint32(0o666), uint32(0)
+	mode := uint32(0o666)
+	var kind uint32
 	switch d.spec.Type {
 	case "c", "u":
 		kind = unix.S_IFCHR

@@ -35,7 +35,7 @@ func (b *builder) process() error {
 			return err
 		}
 	}
-	b.streams(pr)
+	b.streams()
 	if pr.NoNewPrivileges {
 		if err := b.seccomp(); err != nil {
 			return err
@@ -237,7 +237,7 @@ func (b *builder) start(*specs.Process) error {
 
 // streams lays the standard streams and the passed files, and closes everything else at execve. It is done for all
 // numbers at once, whatever leaked (CVE-2016-9962, CVE-2024-21626).
-func (b *builder) streams(pr *specs.Process) {
+func (b *builder) streams() {
 	first := 3 + b.facts.PassFDs
 	switch {
 	case b.slave != 0:

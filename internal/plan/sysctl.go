@@ -29,7 +29,7 @@ func (b *builder) sysctlFile(key string) (string, error) {
 	if path.Clean(file) != file || path.IsAbs(file) || strings.HasPrefix(file, "../") || strings.IndexByte(file, 0) >= 0 {
 		return "", &UnsupportedError{"linux.sysctl", fmt.Sprintf("%q is no sysctl", key)}
 	}
-	kind := specs.LinuxNamespaceType("")
+	var kind specs.LinuxNamespaceType
 	switch {
 	case slices.Contains(ipcSysctls, file), strings.HasPrefix(file, "fs/mqueue/"):
 		kind = specs.IPCNamespace

@@ -1,6 +1,7 @@
 package seccomp
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -160,9 +161,7 @@ func TestForeignNumbersKill(t *testing.T) {
 	}
 	err := under(t, Default, "0x40000027").Run()
 	var exit *exec.ExitError
-	if e, ok := err.(*exec.ExitError); ok {
-		exit = e
-	}
+	errors.As(err, &exit)
 	if exit == nil || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGSYS {
 		t.Errorf("getpid by its x32 number: %v, want death by SIGSYS", err)
 	}

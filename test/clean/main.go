@@ -79,7 +79,7 @@ func look() map[string]bool {
 		}
 		return nil
 	})
-	_ = filepath.WalkDir("/run/brig", func(path string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir("/run/brig", func(path string, _ fs.DirEntry, err error) error {
 		depth := strings.Count(path, "/")
 		if err == nil && depth > 3 { // its own folders may stay: they are the store
 			things["state "+path] = true

@@ -77,7 +77,6 @@ type launching struct {
 	into    *os.File
 	files   map[launch.Reg]*os.File
 	opened  []*os.File // ours to close
-	root    *os.File   // of Facts.InRoot
 }
 
 func (l *launching) bind(r launch.Reg, f *os.File) {

@@ -146,28 +146,19 @@ func (w *writer) capabilities() error {
 	sets := &specs.LinuxCapabilities{Bounding: []string{}, Effective: []string{}, Permitted: []string{}, Inheritable: []string{}, Ambient: []string{}}
 	w.spec.Process.Capabilities = sets
 	if c := w.p.Capabilities; c != nil {
-		for _, name := range c.Add {
-			if sameCap(name, "ALL") {
-				w.caps = ^caps.Set(0)
-				continue
-			}
-			one, err := caps.Parse(name)
-			if err != nil {
-				return bad("capabilities.add", "%v", err)
-			}
-			w.caps |= one.Mask()
+		add, err := capSet("capabilities.add", c.Add)
+		if err != nil {
+			return err
 		}
-		for _, name := range c.Drop {
-			if sameCap(name, "ALL") {
-				w.caps = 0
-				continue
-			}
-			one, err := caps.Parse(name)
-			if err != nil {
-				return bad("capabilities.drop", "%v", err)
-			}
-			w.caps &^= one.Mask()
+		drop, err := capSet("capabilities.drop", c.Drop)
+		if err != nil {
+			return err
 		}
+		// "drop ALL, add X" leaves X, as docker's --cap-drop=ALL --cap-add=X: ALL is what there was before.
+		if drop == everyCap {
+			drop = 0
+		}
+		w.caps = add &^ drop
 	}
 	if w.caps == 0 {
 		w.spec.Annotations[annotation.LockCaps] = "true"
@@ -183,6 +174,24 @@ func (w *writer) capabilities() error {
 		sets.Inheritable, sets.Ambient = names, names
 	}
 	return nil
+}
+
+// everyCap is what ALL means before the kernel's newest capability cuts it.
+const everyCap = ^caps.Set(0)
+
+// capSet is the union of the named capabilities; ALL is every one.
+func capSet(key string, names []string) (set caps.Set, err error) {
+	for _, name := range names {
+		if sameCap(name, "ALL") {
+			return everyCap, nil
+		}
+		one, err := caps.Parse(name)
+		if err != nil {
+			return 0, bad(key, "%v", err)
+		}
+		set |= one.Mask()
+	}
+	return set, nil
 }
 
 func (w *writer) seccomp() error {

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -29,11 +31,11 @@ func (p *Policy) user(h *Host) (specs.User, error) {
 	})
 	switch {
 	case found:
-		if u.UID, _, err = number(entry[2]); err != nil {
-			return u, bad("user", "%v (in the root's /etc/passwd)", err)
+		if u.UID, err = recorded(entry[2], "/etc/passwd"); err != nil {
+			return u, err
 		}
-		if u.GID, _, err = number(entry[3]); err != nil {
-			return u, bad("user", "%v (in the root's /etc/passwd)", err)
+		if u.GID, err = recorded(entry[3], "/etc/passwd"); err != nil {
+			return u, err
 		}
 	case !isNumber:
 		return u, bad("user", "%q is not in the root file system's /etc/passwd; give a number", name)
@@ -49,33 +51,44 @@ func (p *Policy) user(h *Host) (specs.User, error) {
 			if !found {
 				return u, bad("user", "group %q is not in the root file system's /etc/group; give a number", group)
 			}
-			if u.GID, _, err = number(entry[2]); err != nil {
-				return u, bad("user", "%v (in the root's /etc/group)", err)
+			if u.GID, err = recorded(entry[2], "/etc/group"); err != nil {
+				return u, err
 			}
 		}
 	}
 	return u, nil
 }
 
+// recorded reads an id of a passwd or group file. A word there is an error: the image wrote it, and 0 would be root.
+func recorded(text, file string) (uint32, error) {
+	id, isNumber, err := number(text)
+	if err != nil || !isNumber {
+		return 0, bad("user", "the root file system's %s has %q where an id belongs; give numbers, as in 1000:1000", file, text)
+	}
+	return id, nil
+}
+
 // number reads an id if text is one. Digits that are no valid id are an error, never a name.
 func number(text string) (id uint32, isNumber bool, err error) {
 	if text == "" {
-		return 0, false, errEmptyID
+		return 0, false, errors.New("a user or group is empty; write UID, UID:GID or NAME:GROUP")
 	}
 	if strings.Trim(text, "0123456789") != "" {
 		if text[0] == '-' || text[0] == '+' {
-			return 0, false, &strconv.NumError{Func: "id", Num: text, Err: strconv.ErrRange}
+			return 0, false, errNoID(text)
 		}
 		return 0, false, nil
 	}
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || n > maxID {
-		return 0, true, &strconv.NumError{Func: "id", Num: text, Err: strconv.ErrRange}
+		return 0, true, errNoID(text)
 	}
 	return uint32(n), true, nil
 }
 
-var errEmptyID = &strconv.NumError{Func: "id", Num: "", Err: strconv.ErrSyntax}
+func errNoID(text string) error {
+	return fmt.Errorf("%q is no id; write a number from 0 to %d", text, uint32(maxID))
+}
 
 // entry finds a line of passwd(5) or group(5) in the root file system.
 func (p *Policy) entry(h *Host, file string, match func([]string) bool) ([]string, bool) {

@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -54,6 +56,13 @@ func ThisHost(cgroupV2 bool) (*Host, error) {
 		return nil, err
 	}
 	h.NoFile = limit.Max
+	text, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return nil, err
+	}
+	if h.OOMScoreAdj, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
+		return nil, fmt.Errorf("read /proc/self/oom_score_adj: %w", err)
+	}
 	return h, nil
 }
 

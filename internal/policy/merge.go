@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"path"
 	"reflect"
 	"slices"
 	"strings"
@@ -19,7 +20,7 @@ func Merge(base, over *Policy) *Policy {
 		out.Entrypoint = over.Entrypoint
 	}
 	out.Env = lastByKey(slices.Concat(base.Env, over.Env), func(e string) string { k, _, _ := strings.Cut(e, "="); return k })
-	out.Mounts = lastByKey(slices.Concat(base.Mounts, over.Mounts), func(m Mount) string { return m.Target })
+	out.Mounts = lastByKey(slices.Concat(base.Mounts, over.Mounts), func(m Mount) string { return path.Clean(m.Target) })
 	out.Capabilities = mergeCaps(base.Capabilities, over.Capabilities)
 	return &out
 }

@@ -3,10 +3,12 @@ package policy
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -90,6 +92,12 @@ func ParseVolume(text string) (Mount, error) {
 	return m, nil
 }
 
+// tmpfsOptions are those of tmpfs(5) that a person may set, each with a value.
+var tmpfsOptions = []string{"size", "mode", "nr_inodes", "uid", "gid"}
+
+// propagations are docker's (its documentation, "Configure bind propagation").
+var propagations = []string{"private", "rprivate", "slave", "rslave", "shared", "rshared"}
+
 func (m *Mount) option(o string) error {
 	yes, no := true, false
 	switch o {
@@ -99,14 +107,19 @@ func (m *Mount) option(o string) error {
 		m.ReadOnly = &no
 	case "z", "Z":
 		return fmt.Errorf("option %s relabels for SELinux, which is not supported yet", o)
-	case "noexec", "exec", "nosuid", "nodev", "noatime", "nosymfollow", "private", "rprivate", "slave", "rslave", "shared", "rshared":
+	case "noexec", "exec", "nosuid", "nodev", "noatime", "nosymfollow":
 		m.Options = append(m.Options, o)
 	case "":
 		return fmt.Errorf("an option is empty")
 	default:
+		if slices.Contains(propagations, o) {
+			m.Options = append(m.Options, o)
+			return nil
+		}
 		key, _, ok := strings.Cut(o, "=")
-		if !ok || m.Type != "tmpfs" || !strings.Contains(" size mode nr_inodes uid gid ", " "+key+" ") {
-			return fmt.Errorf("unknown mount option %q", o)
+		if !ok || m.Type != "tmpfs" || !slices.Contains(tmpfsOptions, key) {
+			return fmt.Errorf("unknown mount option %q; there are ro, rw, noexec, exec, nosuid, nodev, noatime, nosymfollow, the propagations, and of a tmpfs %s",
+				o, strings.Join(tmpfsOptions, ", "))
 		}
 		m.Options = append(m.Options, o)
 	}
@@ -143,14 +156,19 @@ func ParseMount(text string) (Mount, error) {
 		var err error
 		switch key {
 		case "type":
+			if !has {
+				err = errors.New("type needs a value, bind or tmpfs")
+			}
 		case "source", "src":
 			m.Source = value
 		case "target", "dst", "destination":
 			m.Target = value
 		case "readonly", "ro":
-			var ro bool
-			if ro, err = strconv.ParseBool(value); !has {
-				ro, err = true, nil
+			ro := true
+			if has {
+				if ro, err = strconv.ParseBool(value); err != nil {
+					err = fmt.Errorf("%s=%q must be true or false", key, value)
+				}
 			}
 			m.ReadOnly = &ro
 		case "tmpfs-size":
@@ -158,9 +176,12 @@ func ParseMount(text string) (Mount, error) {
 		case "tmpfs-mode":
 			m.Options = append(m.Options, "mode="+value)
 		case "bind-propagation":
-			err = m.option(value)
+			if !slices.Contains(propagations, value) {
+				err = fmt.Errorf("bind-propagation=%q must be one of %s", value, strings.Join(propagations, ", "))
+			}
+			m.Options = append(m.Options, value)
 		default:
-			err = fmt.Errorf("unknown field %q", key)
+			err = fmt.Errorf("unknown field %q; there are type, source, target, readonly, bind-propagation, tmpfs-size and tmpfs-mode", key)
 		}
 		if err != nil {
 			return m, fmt.Errorf("%q: %w", text, err)
@@ -172,15 +193,17 @@ func ParseMount(text string) (Mount, error) {
 	return m, nil
 }
 
-// ulimits are docker's names.
-const ulimits = " as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack "
+// ulimits are the names of setrlimit(2), which docker takes but for as.
+var ulimits = []string{
+	"as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+}
 
 // ParseUlimit reads NAME=SOFT[:HARD]; -1 and unlimited are no limit.
 func ParseUlimit(text string) (specs.POSIXRlimit, error) {
 	var l specs.POSIXRlimit
 	name, value, ok := strings.Cut(text, "=")
-	if !ok || !strings.Contains(ulimits, " "+name+" ") {
-		return l, fmt.Errorf("%q is no resource limit; write NAME=SOFT:HARD with NAME one of%s", text, strings.TrimRight(ulimits, " "))
+	if !ok || !slices.Contains(ulimits, name) {
+		return l, fmt.Errorf("%q is no resource limit; write NAME=SOFT:HARD with NAME one of %s", text, strings.Join(ulimits, " "))
 	}
 	soft, hard, both := strings.Cut(value, ":")
 	var err error
@@ -285,20 +308,26 @@ func ParseEnvFile(name string, data []byte, lookup func(string) (string, bool)) 
 			env = append(env, entry)
 		}
 	}
-	return env, s.Err()
+	if err := s.Err(); err != nil {
+		return nil, fmt.Errorf("%s: read the environment file: %w", name, err)
+	}
+	return env, nil
 }
 
-// CheckHostname refuses what is no host name of RFC 1123, or too long for uname(2).
+// CheckHostname refuses what is no host name of RFC 1123 (2.1: labels of letters, digits and inner hyphens, with dots
+// between them), or too long for uname(2).
 func CheckHostname(name string) error {
-	ok := name != "" && len(name) <= 64 && !strings.HasPrefix(name, "-") && !strings.HasSuffix(name, "-")
-	for _, r := range name {
-		ok = ok && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.')
+	ok := len(name) <= 64
+	for label := range strings.SplitSeq(name, ".") {
+		ok = ok && label != "" && len(label) <= 63 && label[0] != '-' && label[len(label)-1] != '-' && strings.Trim(label, hostnameCharacters) == ""
 	}
 	if !ok {
 		return fmt.Errorf("%q is no host name; write up to 64 letters, digits, hyphens and dots", name)
 	}
 	return nil
 }
+
+const hostnameCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"
 
 // absolute resolves a path of the host against the working directory.
 func absolute(name, cwd string) string {

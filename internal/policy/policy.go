@@ -66,8 +66,8 @@ type Capabilities struct {
 // Landlock is that layer.
 type Landlock struct {
 	Mode    string   `json:"mode,omitempty" yaml:"mode,omitempty" jsonschema:"enum=on,enum=strict,enum=off" jsonschema_description:"on: what the mounts allow. strict: no write anywhere but devices. off."`
-	Bind    []string `json:"bind,omitempty" yaml:"bind,omitempty" jsonschema_description:"TCP ports that may be listened on; * for any."`
-	Connect []string `json:"connect,omitempty" yaml:"connect,omitempty" jsonschema_description:"TCP ports that may be connected to; * for any."`
+	Bind    []string `json:"bind,omitempty" yaml:"bind,omitzero" jsonschema_description:"TCP ports that may be listened on; * for any."`
+	Connect []string `json:"connect,omitempty" yaml:"connect,omitzero" jsonschema_description:"TCP ports that may be connected to; * for any."`
 }
 
 // Namespaces are the choices there are.

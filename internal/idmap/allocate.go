@@ -38,13 +38,13 @@ func (r Range) Mappings() []specs.LinuxIDMapping {
 // ErrExhausted says that every range is taken.
 var ErrExhausted = fmt.Errorf("no host ids left: all %d ranges between %d and %d are taken; remove sandboxes, or run brig ps to clear up after crashed ones", slots, First, Last)
 
-// Allocate takes a range for owner, a sandbox's id. dir is a folder that only the allocating user may write; it is made when
+// Allocate takes a range for owner, who is named by what proves that it lives: the path of a sandbox's folder. dir is a folder that only the allocating user may write; it is made when
 // missing. Ranges that /etc/subuid, /etc/subgid or a user of /etc/passwd overlaps are passed over.
 //
 // Preconditions: Sweep's alive already says yes to owner.
 func Allocate(dir, owner string) (Range, error) {
-	if owner == "" || strings.ContainsAny(owner, "/\x00") {
-		return Range{}, fmt.Errorf("take host ids for sandbox %q: the id must be one path element", owner)
+	if owner == "" || strings.Contains(owner, "\x00") {
+		return Range{}, fmt.Errorf("take host ids for %q: that is no name of an owner", owner)
 	}
 	taken, err := reserved()
 	if err != nil {

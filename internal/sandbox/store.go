@@ -29,8 +29,12 @@ func Open(root string) (*Store, error) {
 	if root == "" {
 		root = defaultRoot()
 	}
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, fmt.Errorf("find the state folder: %w", err)
+	}
 	s := &Store{root: root}
-	for _, dir := range []string{root, s.path("sandboxes"), s.path("names"), s.path("ids")} {
+	for _, dir := range []string{root, s.path("sandboxes"), s.path("names")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the state folder: %w", err)
 		}
@@ -45,9 +49,14 @@ func Open(root string) (*Store, error) {
 	return s, nil
 }
 
+const systemRoot = "/run/brig"
+
+// idsDir is one for the machine, whatever store a sandbox is in: no two sandboxes may have the same host ids.
+const idsDir = systemRoot + "/ids"
+
 func defaultRoot() string {
 	if os.Geteuid() == 0 {
-		return "/run/brig"
+		return systemRoot
 	}
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "brig")
@@ -310,9 +319,9 @@ func (s *Store) Sweep() error {
 		found = found || orphan
 	}
 	if found {
-		_, err = idmap.Sweep(s.path("ids"), func(owner string) bool {
-			_, err := os.Stat(s.path("sandboxes", owner))
-			return err == nil
+		_, err = idmap.Sweep(idsDir, func(folder string) bool {
+			_, err := os.Lstat(folder)
+			return !errors.Is(err, fs.ErrNotExist) // any doubt leaves the range taken
 		})
 	}
 	return err

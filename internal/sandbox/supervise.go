@@ -86,7 +86,7 @@ func (v *supervisor) allocate() error {
 	spec := v.req.Spec
 	if spec.Annotations[annotation.IDs] == "auto" {
 		if os.Geteuid() == 0 {
-			r, err := idmap.Allocate(v.store.path("ids"), v.ID)
+			r, err := idmap.Allocate(idsDir, v.dir)
 			if err != nil {
 				return err
 			}
@@ -344,7 +344,7 @@ func (v *supervisor) release() error {
 		fault.Point("cgroup removed")
 	}
 	if v.state.IDs != nil {
-		if err := idmap.Release(v.store.path("ids"), v.ID, *v.state.IDs); err != nil {
+		if err := idmap.Release(idsDir, v.dir, *v.state.IDs); err != nil {
 			return err
 		}
 		fault.Point("ids released")
@@ -384,7 +384,7 @@ func (b *Sandbox) clear(ctx context.Context, st *State) error {
 		return err
 	}
 	if st.IDs != nil {
-		return idmap.Release(b.store.path("ids"), b.ID, *st.IDs)
+		return idmap.Release(idsDir, b.dir, *st.IDs)
 	}
 	return nil
 }

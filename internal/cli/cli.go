@@ -104,10 +104,12 @@ func Root() *cobra.Command {
 // All is the root with every command, for documentation.
 func All() *cobra.Command { return (&app{out: os.Stdout, err: os.Stderr}).command(nil) }
 
+// oneLine folds what joined errors and cobra's suggestions spread over several lines.
+var oneLine = strings.NewReplacer("\n\nDid you mean this?\n\t", "; did you mean ", "\n\t", " or ", "\n", "; ")
+
 // fail prints one line and gives the exit code.
 func (a *app) fail(err error) int {
-	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
-	fmt.Fprintf(a.err, "brig: %s\n", text)
+	fmt.Fprintf(a.err, "brig: %s\n", oneLine.Replace(strings.TrimSpace(err.Error())))
 	var detach *sandbox.DetachError
 	if errors.As(err, &detach) {
 		return detach.Code

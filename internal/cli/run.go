@@ -85,7 +85,10 @@ func (f *policyFlags) register(s *pflag.FlagSet) {
 func (f *policyFlags) overlay(c *cobra.Command, args []string) (*policy.Policy, error) {
 	p := &policy.Policy{
 		Preset: f.preset, Isolation: f.isolation, Workdir: f.workdir, User: f.user, Hostname: f.hostname, Network: f.network,
-		Devices: f.devices, AllowMissing: f.allowMissing, StopTimeout: f.stopTimeout, Args: args,
+		Devices: f.devices, AllowMissing: f.allowMissing, StopTimeout: f.stopTimeout,
+	}
+	if len(args) > 0 {
+		p.Args = args
 	}
 	changed := c.Flags().Changed
 	if f.rootfs != "" || changed("read-only") {

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+)
+
+// print writes the tables for a person at a terminal.
+func (r *report) print(w io.Writer) {
+	for _, g := range r.grids() {
+		if len(g.rows) == 0 {
+			continue
+		}
+		t := g.writer()
+		t.SetTitle(g.title)
+		t.SetStyle(table.StyleLight)
+		fmt.Fprintf(w, "%s\n\n", t.Render())
+	}
+	fmt.Fprintf(w, "load before %s, after %s; %.0f%% of the processors' time went to others and to the kernel's own threads\n",
+		r.Machine.LoadBefore, r.Machine.LoadAfter, 100*r.Machine.Others)
+}
+
+func (g grid) writer() table.Writer {
+	t := table.NewWriter()
+	t.AppendHeader(cells(g.header))
+	for _, row := range g.rows {
+		t.AppendRow(cells(row))
+	}
+	return t
+}
+
+func cells(texts []string) table.Row {
+	row := make(table.Row, len(texts))
+	for i, text := range texts {
+		row[i] = text
+	}
+	return row
+}
+
+// markdown is README.md.
+func (r *report) markdown() string {
+	var b strings.Builder
+	b.WriteString("# Brig beside others\n\n" +
+		"<!-- Written by `make bench` (test/bench). Do not edit. -->\n\n" +
+		"Every number is from one run on one machine. Each round runs every contender once, in an order drawn anew, so that\n" +
+		"whatever else the machine does hits all alike. Whole processes are timed from before the fork to after the wait.\n" +
+		"The samples are in [results.json](results.json).\n\n" +
+		"![How long one sandbox takes](startup.svg)\n\n")
+	for _, g := range r.grids() {
+		if len(g.rows) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "## %s\n\n%s\n", g.title, after[g.title])
+		t := g.writer()
+		fmt.Fprintf(&b, "%s\n\n", t.RenderMarkdown())
+	}
+	r.notes(&b)
+	r.circumstances(&b)
+	return b.String()
+}
+
+// after is what a reader has to know of a table, under its title.
+var after = map[string]string{
+	"The design's goals": "Ratios are of medians. The range holds 95 of 100 repetitions, found by drawing the rounds anew\n" +
+		"(for package init: half of the samples). \"Perhaps\" means that the range holds the goal.\n",
+	"Many at once":                        "500 sandboxes in all, the median of some repetitions. The machine has few cores: this is processor time more than waiting.\n",
+	"Largest resident memory of the tool": "runc and crun leave no process of their own beside a detached container; an engine puts one there (conmon, a shim).\n",
+	"What confined the program":           "Read from /proc inside each sandbox before anything was measured. A tool that does less is faster.\n",
+}
+
+func (r *report) notes(b *strings.Builder) {
+	b.WriteString("## What each of them does\n\n")
+	for _, res := range r.Results {
+		if res.Note != "" {
+			fmt.Fprintf(b, "- **%s**: %s.\n", res.Name, res.Note)
+		}
+	}
+	b.WriteString("\nThe bare contenders are two because a whole process has its own start to pay: compare whole processes with the\n" +
+		"bare helper, and calls in this process with the bare one in this process.\n\n")
+}
+
+func (r *report) circumstances(b *strings.Builder) {
+	m := &r.Machine
+	kind := "a machine"
+	if m.Virtual {
+		kind = "a virtual machine"
+	}
+	fmt.Fprintf(b, "## The machine\n\n%s, %d cores, %.0f GiB of RAM, %s with Linux %s; /run is on %s. %s.\n",
+		m.CPU, m.Cores, float64(m.RAM)/(1<<30), kind, m.Kernel, m.StateFS, m.System)
+	fmt.Fprintf(b, "%s, %d rounds. Load before %s, after %s. Others and the kernel's own threads\nused %.0f%% of the processors' time.\n\n",
+		m.Date.Format("2 January 2006, 15:04 MST"), r.Rounds, m.LoadBefore, m.LoadAfter, 100*m.Others)
+	for _, name := range slices.Sorted(maps.Keys(m.Versions)) {
+		fmt.Fprintf(b, "- %s: %s\n", name, m.Versions[name])
+	}
+	if len(r.Missing) > 0 {
+		fmt.Fprintf(b, "\nNot installed, and so not measured: %s. `scripts/setup.sh` installs them.\n", joined(r.Missing))
+	}
+}

@@ -47,6 +47,9 @@ func nearest(word string, known ...string) string {
 	if best != "" {
 		return "; did you mean " + quote(best) + "?"
 	}
+	if len(known) == 1 {
+		return "; there is only " + known[0]
+	}
 	return "; there are " + strings.Join(known, ", ")
 }
 

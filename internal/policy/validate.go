@@ -1,8 +1,10 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"path"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,10 +16,46 @@ import (
 // that names the key.
 func (p *Policy) Validate() error {
 	for _, check := range []func() error{
-		p.checkWords, p.checkRoot, p.checkMounts, p.checkCaps, p.checkLandlock, p.checkLimits, p.checkRates, p.checkContradictions,
+		p.checkNUL, p.checkWords, p.checkRoot, p.checkMounts, p.checkCaps, p.checkLandlock, p.checkLimits, p.checkRates, p.checkContradictions,
 	} {
 		if err := check(); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// checkNUL refuses NUL bytes everywhere: to the kernel a text would end there.
+func (p *Policy) checkNUL() error { return checkNUL("", reflect.ValueOf(p)) }
+
+func checkNUL(path string, v reflect.Value) error {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			return checkNUL(path, v.Elem())
+		}
+	case reflect.String:
+		if strings.IndexByte(v.String(), 0) >= 0 {
+			return bad(path, "%q has a NUL byte, where the kernel would end it", v.String())
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			if err := checkNUL(fmt.Sprintf("%s[%d]", path, i), v.Index(i)); err != nil {
+				return err
+			}
+		}
+	case reflect.Map:
+		for it := v.MapRange(); it.Next(); {
+			if err := errors.Join(checkNUL(path, it.Key()), checkNUL(path, it.Value())); err != nil {
+				return bad(path, "%q: %q has a NUL byte, where the kernel would end it", it.Key(), it.Value())
+			}
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			key, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
+			if err := checkNUL(strings.TrimPrefix(path+"."+key, "."), v.Field(i)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -92,6 +130,8 @@ func (p *Policy) checkMounts() error {
 			return err
 		}
 		switch {
+		case m.Target == "":
+			return bad(key+".target", "is missing: where inside is it to be?")
 		case !path.IsAbs(m.Target):
 			return bad(key+".target", "%q must be an absolute path", m.Target)
 		case slices.Contains(strings.Split(m.Target, "/"), ".."):

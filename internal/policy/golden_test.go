@@ -42,7 +42,10 @@ var (
 func testHost() *Host {
 	return &Host{
 		Cwd: "/home/me/work", MemTotal: 8 << 30, NoFile: 1 << 20,
-		Lookup: func(k string) (string, bool) { v, ok := map[string]string{"LANG": "C.UTF-8", "EMPTY": ""}[k]; return v, ok },
+		Lookup: func(k string) (string, bool) {
+			v, ok := map[string]string{"LANG": "C.UTF-8", "EMPTY": ""}[k]
+			return v, ok
+		},
 		Link:   func(name string) (string, bool) { to, ok := testLinks[name]; return to, ok },
 		Exists: func(name string) bool { _, link := testLinks[name]; return link || slices.Contains(testPaths, name) },
 		Read: func(name string) ([]byte, error) {

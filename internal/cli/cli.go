@@ -20,8 +20,9 @@ import (
 type app struct {
 	in       *os.File
 	out, err *os.File
-	code     int    // the exit code when no error says otherwise
-	root     string // --root: the state folder
+	code     int      // the exit code when no error says otherwise
+	accepted []string // layers that may be missing without a word
+	root     string   // --root: the state folder
 }
 
 // command is a verb and how its cobra command is made. Only the one that is called is built: most of the cost of a

@@ -274,6 +274,7 @@ func (a *app) run() *cobra.Command {
 				}
 				req.PassFDs = append(req.PassFDs, fd)
 			}
+			a.accepted = p.AllowMissing
 			store, err := a.store()
 			if err != nil {
 				return err
@@ -326,6 +327,11 @@ func (a *app) detached(store *sandbox.Store, req *sandbox.Request) error {
 	if err != nil {
 		return err
 	}
+	if b, err := store.Find(id); err == nil {
+		if st, err := b.State(); err == nil {
+			a.notice(st)
+		}
+	}
 	fmt.Fprintln(a.out, id)
 	return nil
 }
@@ -335,12 +341,22 @@ func (a *app) foreground(store *sandbox.Store, req *sandbox.Request, interactive
 	if interactive {
 		streams.In = a.in
 	}
+	req.Started = func(st *sandbox.State) { a.notice(st) }
 	result, err := store.Run(req, streams)
 	if err != nil {
 		return err
 	}
 	a.report(result)
 	return nil
+}
+
+// notice says which layers the sandbox lacks, unless the person accepted it: never weaker in silence.
+func (a *app) notice(st *sandbox.State) {
+	for _, m := range st.Missing {
+		if !slices.Contains(a.accepted, m.Layer) {
+			fmt.Fprintf(a.err, "brig: notice: the sandbox runs without the layer %s: %s; --allow-missing=%s accepts that\n", m.Layer, m.Reason, m.Layer)
+		}
+	}
 }
 
 // report sets the exit code, and says on standard error what the code alone does not.

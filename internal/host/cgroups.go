@@ -30,7 +30,7 @@ var legacyControllers = []string{"memory", "pids", "cpu", "cpuacct", "cpuset", "
 
 // ErrNotDelegated says that an unprivileged caller owns no cgroup subtree in which it could make one. The caller may
 // refuse, or go on without limits and say so.
-var ErrNotDelegated = errors.New("no cgroup: no subtree is delegated to this user; start it with systemd-run --user --scope -p Delegate=yes, or as root")
+var ErrNotDelegated = errors.New("no cgroup subtree is delegated to this user; start it with systemd-run --user --scope -p Delegate=yes, or as root")
 
 // V2 says that version 2 alone is in use.
 func (t *CgroupTree) V2() bool { return len(t.Legacy) == 0 && t.Unified != "" }

@@ -30,7 +30,7 @@ func Asked(spec *specs.Spec) []Line {
 		{"landlock", describeLandlock(a)},
 		{"root file system", describeRoot(spec)},
 		{"writable", none(strings.Join(writable(spec), " "), "nothing")},
-		{"limits", describeLimits(spec.Linux.Resources)},
+		{"cgroup", describeLimits(spec.Linux.Resources)},
 	}
 	if m := spec.Process.ApparmorProfile + spec.Process.SelinuxLabel; m != "" {
 		lines = append(lines, Line{"access control", m})

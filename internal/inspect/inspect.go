@@ -199,17 +199,24 @@ func ids(p *process, spec *specs.Spec) (Layer, error) {
 	if err != nil {
 		return l, err
 	}
-	var inside, outside, size uint64
-	if _, err := fmt.Sscan(string(data), &inside, &outside, &size); err != nil {
-		return l, fmt.Errorf("uid_map %q: %w", data, err)
+	var ranges []string
+	for line := range strings.Lines(string(data)) {
+		var inside, outside, size uint64
+		if _, err := fmt.Sscan(line, &inside, &outside, &size); err != nil {
+			return l, fmt.Errorf("uid_map %q: %w", line, err)
+		}
+		if inside == 0 && outside == 0 && size == 1<<32-1 {
+			_, asked := plan.Namespace(spec, specs.UserNamespace)
+			l.Effective, l.OK = "the host's", !asked
+			return l, nil
+		}
+		text := fmt.Sprintf("%d is %d outside", inside, outside)
+		if size > 1 {
+			text = fmt.Sprintf("%d–%d is %d–%d outside", inside, inside+size-1, outside, outside+size-1)
+		}
+		ranges = append(ranges, text)
 	}
-	identity := inside == 0 && outside == 0 && size == 1<<32-1
-	_, asked := plan.Namespace(spec, specs.UserNamespace)
-	l.OK = !asked || !identity
-	l.Effective = fmt.Sprintf("%d–%d inside is %d–%d outside", inside, inside+size-1, outside, outside+size-1)
-	if identity {
-		l.Effective = "the host's"
-	}
+	l.Effective, l.OK = strings.Join(ranges, ", "), true
 	return l, nil
 }
 
@@ -259,7 +266,7 @@ func (r *Report) seccomp(p *process, spec *specs.Spec) (Layer, error) {
 	}
 	if r.Calls != nil {
 		l.Effective += ", " + r.Calls.String()
-		l.OK = l.OK && (r.Calls.Same || spec.Linux.Seccomp == nil)
+		l.OK = l.OK && (r.Calls.Same || r.Calls.Reason != "" || spec.Linux.Seccomp == nil)
 	}
 	return l, nil
 }
@@ -345,7 +352,7 @@ func below(path string, list []string) bool {
 }
 
 func (r *Report) limits(_ *process, spec *specs.Spec) (Layer, error) {
-	l := Layer{Layer: "limits", OK: true, Effective: "none"}
+	l := Layer{Layer: "cgroup", OK: true, Effective: "none"}
 	if r.Limits == nil {
 		l.OK = describeLimits(spec.Linux.Resources) == "none"
 		return r.accepted(l), nil

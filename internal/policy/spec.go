@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -262,8 +263,14 @@ func (w *writer) annotations() error {
 	if !w.hostUsers() && w.p.Preset != Compat && w.caps == 0 {
 		a[annotation.MaxUserNamespaces] = "0"
 	}
-	if len(w.p.AllowMissing) > 0 {
-		a[annotation.AllowMissing] = strings.Join(w.p.AllowMissing, ",")
+	accepted := w.p.AllowMissing
+	if w.h.EUID != 0 && !w.limitsAsked() && !slices.Contains(accepted, "cgroup") {
+		// A user to whom no cgroup is delegated cannot have the limits that every sandbox has; run says so. Limits that
+		// somebody asked for are another matter.
+		accepted = append(slices.Clone(accepted), "cgroup")
+	}
+	if len(accepted) > 0 {
+		a[annotation.AllowMissing] = strings.Join(accepted, ",")
 	}
 	a[annotation.Isolation] = "native"
 	if w.hostView() {
@@ -274,4 +281,15 @@ func (w *writer) annotations() error {
 		a[annotation.Files] = string(text)
 	}
 	return nil
+}
+
+// limitsAsked tells whether the policy has a limit that only a cgroup can enforce beside those of its preset.
+func (w *writer) limitsAsked() bool {
+	if w.p.Limits == nil {
+		return false
+	}
+	l := *w.p.Limits
+	l.Ulimits, l.Timeout, l.Output = nil, "", ""
+	preset, err := Preset(w.p.Preset)
+	return err != nil || !reflect.DeepEqual(l, *preset.Limits)
 }

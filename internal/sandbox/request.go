@@ -26,6 +26,8 @@ type Request struct {
 	Remove bool `json:"remove,omitempty"`
 	// PassFDs become file descriptors 3 and up. Only for sandboxes that are not detached.
 	PassFDs []*os.File `json:"-"`
+	// Started is called just before the program of a sandbox in the foreground is executed. It must not keep the state.
+	Started func(*State) `json:"-"`
 }
 
 // Streams are the caller's ends of a sandbox's standard streams.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/user"
 	"runtime"
 	"strconv"
 	"strings"
@@ -93,7 +94,7 @@ func (v *supervisor) allocate() error {
 			v.state.IDs = &r
 			spec.Linux.UIDMappings, spec.Linux.GIDMappings = r.Mappings(), r.Mappings()
 		} else {
-			v.maps = idmap.Rootless(idmap.User{Name: os.Getenv("USER"), EUID: os.Geteuid(), EGID: os.Getegid()})
+			v.maps = idmap.Rootless(idmap.User{Name: userName(), EUID: os.Geteuid(), EGID: os.Getegid()})
 			spec.Linux.UIDMappings, spec.Linux.GIDMappings = v.maps.UID, v.maps.GID
 			if v.maps.Reduced != "" {
 				v.state.Missing = append(v.state.Missing, plan.MissingLayer{Layer: "ids", Reason: v.maps.Reduced})
@@ -105,13 +106,24 @@ func (v *supervisor) allocate() error {
 	return nil
 }
 
+// userName is the caller's as subuid(5) knows it. The environment is not asked: it may be another user's after su.
+func userName() string {
+	id := strconv.Itoa(os.Geteuid())
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return id
+}
+
 // limit makes the cgroup with its limits, before there is a process that could exceed them.
 func (v *supervisor) limit() error {
 	allowed := v.allowed("cgroup")
 	group, err := cgroup.Create(v.req.Spec.Linux.Resources, cgroup.Options{ID: v.ID, Path: v.req.Spec.Linux.CgroupsPath, AllowMissing: allowed})
 	switch {
 	case errors.Is(err, host.ErrNotDelegated):
-		// Without a delegated subtree an unprivileged user can have no limits: it is told, and inspect shows it.
+		if !allowed {
+			return &plan.MissingLayerError{Layer: "cgroup", Reason: err.Error()}
+		}
 		v.state.Missing = append(v.state.Missing, plan.MissingLayer{Layer: "cgroup", Reason: err.Error()})
 		return nil
 	case err != nil:
@@ -232,6 +244,9 @@ func (v *supervisor) ready(p *native.Process) error {
 		return err
 	}
 	fault.Point("running recorded")
+	if v.req.Started != nil {
+		v.req.Started(&v.state)
+	}
 	return nil
 }
 

@@ -196,7 +196,7 @@ func (b *Sandbox) runningGroup() (*cgroup.Cgroup, error) {
 		return nil, err
 	}
 	if len(st.Cgroups) == 0 {
-		return nil, fmt.Errorf("sandbox %s has no cgroup: none was delegated to this user", b.ID)
+		return nil, fmt.Errorf("sandbox %s: %w", b.ID, cgroup.ErrNotDelegated)
 	}
 	return b.group(st), nil
 }

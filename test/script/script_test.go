@@ -51,7 +51,7 @@ func TestScript(t *testing.T) {
 		UpdateScripts:       os.Getenv("UPDATE") != "",
 		Condition:           condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"rootfs": rootfs, "exit": exit, "until": until, "same": same, "pidof": pidof,
+			"rootfs": rootfs, "exit": exit, "until": until, "same": same, "user": user,
 		},
 	})
 }
@@ -66,6 +66,7 @@ func setup(e *testscript.Env) error {
 		return err
 	}
 	e.Setenv("PATH", e.WorkDir+"/bin:"+e.Getenv("PATH"))
+	e.Setenv("BRIG", bin+"/brig")
 	e.Setenv("GOCACHE", filepath.Join(e.WorkDir, "gocache"))
 	return os.MkdirAll(e.WorkDir+"/run", 0o700)
 }
@@ -159,8 +160,11 @@ func same(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// pidof NAME sets $PID to the host's pid of a sandbox's first process.
-func pidof(ts *testscript.TestScript, _ bool, args []string) {
-	ts.Check(ts.Exec("sh", "-c", "brig inspect --format json "+args[0]+" | python3 -c 'import json,sys; print(json.load(sys.stdin)[\"state\"][\"pid\"])'"))
-	ts.Setenv("PID", strings.TrimSpace(ts.ReadFile("stdout")))
+// user NAME makes a user with subordinate ids for the time of the script.
+func user(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: user NAME")
+	}
+	ts.Check(ts.Exec("useradd", "--no-create-home", "--shell", "/bin/sh", args[0]))
+	ts.Defer(func() { _ = exec.Command("userdel", args[0]).Run() })
 }

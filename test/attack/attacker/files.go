@@ -1,0 +1,308 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+var fileAttacks = []attack{
+	{"read", func(args []string) verdict {
+		path := argument(args, 0, "")
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return judge("open "+path, err)
+		}
+		n, err := unix.Read(fd, make([]byte, 256))
+		switch {
+		case err != nil:
+			return judge("read "+path, err)
+		case n == 0:
+			return held("%s is empty", path)
+		}
+		return escaped("read %d bytes of %s", n, path)
+	}},
+	{"list", func(args []string) verdict {
+		entries, err := os.ReadDir(argument(args, 0, ""))
+		if err != nil {
+			return held("%v", err)
+		}
+		if len(entries) == 0 {
+			return held("%s is empty", argument(args, 0, ""))
+		}
+		return escaped("%s has %s", argument(args, 0, ""), entries[0].Name())
+	}},
+	{"rewrite", rewrite},
+	{"open-write", func(args []string) verdict {
+		_, err := unix.Open(argument(args, 0, ""), unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		return judge("open "+argument(args, 0, "")+" for writing", err)
+	}},
+	{"create", func(args []string) verdict {
+		path := argument(args, 0, "")
+		_, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644)
+		return judge("create "+path, err)
+	}},
+	{"mknod", func(args []string) verdict {
+		kind, dev := uint32(unix.S_IFCHR), int(unix.Mkdev(1, 1)) //nolint:gosec // a device number: memory
+		if argument(args, 1, "c") == "b" {
+			kind, dev = unix.S_IFBLK, int(unix.Mkdev(254, 0)) //nolint:gosec // a device number: a disk
+		}
+		path := filepath.Join(argument(args, 0, "/tmp"), "attack-node-"+argument(args, 1, "c"))
+		err := unix.Mknod(path, kind|0o600, dev)
+		if err == nil {
+			_ = unix.Unlink(path)
+		}
+		return judge("mknod", err)
+	}},
+	{"device", func(args []string) verdict {
+		_, err := unix.Open(argument(args, 0, ""), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		return judge("open the device "+argument(args, 0, ""), err)
+	}},
+	{"walk", walk},
+	{"devices", devices},
+	{"fill", fill},
+	{"inodes", inodes},
+	{"setuid-file", func(args []string) verdict {
+		path := filepath.Join(argument(args, 0, "/tmp"), "attack-setuid")
+		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o755)
+		if err != nil {
+			return broken("%v", err)
+		}
+		defer func() { _ = unix.Unlink(path) }()
+		return judge("make a set-user-ID file", unix.Fchmod(fd, unix.S_ISUID|0o755))
+	}},
+}
+
+// rewrite writes what a file holds to it again: no harm where it works.
+func rewrite(args []string) verdict {
+	path := argument(args, 0, "")
+	old, err := os.ReadFile(path)
+	if err != nil {
+		old = []byte("0\n")
+	}
+	if text := argument(args, 1, ""); text != "" {
+		old = []byte(text)
+	}
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return judge("open "+path+" for writing", err)
+	}
+	_, err = unix.Write(fd, old)
+	return judge("write "+path, err)
+}
+
+// walk tries to change every file and folder below the first argument, but for those below the others. What it tries
+// is without effect where it is allowed: nothing is lost should a layer fail.
+func walk(args []string) verdict {
+	root := argument(args, 0, "/")
+	allowed := slices.Clone(args[min(1, len(args)):])
+	var found []string
+	count := 0
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if slices.Contains(allowed, path) || inProcess(path) {
+			if d != nil && d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if err != nil {
+			return nil
+		}
+		count++
+		if what := change(path, d); what != "" {
+			found = append(found, what+" "+path)
+			if len(found) >= 8 {
+				return filepath.SkipAll
+			}
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return broken("%v", err)
+	case len(found) > 0:
+		return escaped("%s", strings.Join(found, ", "))
+	case count < 20:
+		return broken("saw %d files only", count)
+	}
+	return held("none of %d files and folders can be changed", count)
+}
+
+// inProcess are the files of one process: its own to write.
+func inProcess(path string) bool {
+	rest, ok := strings.CutPrefix(path, "/proc/")
+	if !ok {
+		return false
+	}
+	first, _, _ := strings.Cut(rest, "/")
+	_, err := strconv.Atoi(first)
+	return err == nil
+}
+
+// change tries to change one file or folder, and says what worked.
+func change(path string, d fs.DirEntry) string {
+	switch {
+	case d.IsDir():
+		return changeFolder(path)
+	case d.Type().IsRegular():
+		if fd, err := unix.Open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err == nil {
+			_ = unix.Close(fd)
+			return "opened for writing"
+		}
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) == nil && !strings.HasPrefix(path, "/proc/") && !strings.HasPrefix(path, "/sys/") && unix.Truncate(path, st.Size) == nil {
+			return "truncated"
+		}
+	case d.Type()&fs.ModeSymlink != 0:
+		if unix.Lchown(path, -1, -1) == nil && !strings.HasPrefix(path, "/proc/") {
+			return "changed the owner of"
+		}
+		return ""
+	case d.Type()&fs.ModeDevice != 0:
+		return ""
+	}
+	return changeAny(path)
+}
+
+func changeFolder(path string) string {
+	name := filepath.Join(path, ".brig-attack")
+	if fd, err := unix.Open(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600); err == nil {
+		_ = unix.Close(fd)
+		_ = unix.Unlink(name)
+		return "made a file in"
+	}
+	if fd, err := unix.Open(path, unix.O_WRONLY|unix.O_TMPFILE|unix.O_CLOEXEC, 0o600); err == nil {
+		_ = unix.Close(fd)
+		return "made a nameless file in"
+	}
+	for what, err := range map[string]error{
+		"made a folder in":   unix.Mkdir(name, 0o700),
+		"made a link in":     unix.Symlink("x", name+"l"),
+		"made a fifo in":     unix.Mkfifo(name+"f", 0o600),
+		"made a whiteout in": unix.Mknod(name+"w", unix.S_IFCHR, 0),
+	} {
+		if err == nil {
+			_ = os.RemoveAll(name)
+			_ = unix.Unlink(name + "l")
+			_ = unix.Unlink(name + "f")
+			_ = unix.Unlink(name + "w")
+			return what
+		}
+	}
+	if err := unix.Rmdir(path); err == unix.ENOTEMPTY && !strings.HasPrefix(path, "/proc") { //nolint:errorlint // bare: only a writable mount looks
+		return "could remove"
+	}
+	return changeAny(path)
+}
+
+// changeAny sets mode and times to what they are.
+func changeAny(path string) string {
+	if strings.HasPrefix(path, "/proc/") {
+		return ""
+	}
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil {
+		return ""
+	}
+	if unix.Chmod(path, st.Mode&0o7777) == nil {
+		return "changed the mode of"
+	}
+	if unix.Rename(path, path) == nil {
+		return "renamed"
+	}
+	if unix.UtimesNanoAt(unix.AT_FDCWD, path, nil, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		return "changed the times of"
+	}
+	if unix.Lsetxattr(path, "user.brig-attack", []byte("x"), 0) == nil {
+		_ = unix.Lremovexattr(path, "user.brig-attack")
+		return "set an attribute of"
+	}
+	return ""
+}
+
+// devices finds every device node that can be opened beyond those that are named.
+func devices(args []string) verdict {
+	var found []string
+	_ = filepath.WalkDir("/", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() && (path == "/proc" || path == "/usr") {
+			if d != nil && d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if d.Type()&fs.ModeDevice == 0 || slices.Contains(args, path) {
+			return nil
+		}
+		if fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0); err == nil {
+			_ = unix.Close(fd)
+			found = append(found, path)
+		}
+		return nil
+	})
+	if len(found) > 0 {
+		return escaped("opened %s", strings.Join(found, ", "))
+	}
+	return held("no device but those that every sandbox has")
+}
+
+// fill writes until there is no room, or the second argument (MiB) is passed.
+func fill(args []string) verdict {
+	dir := argument(args, 0, "/tmp")
+	limit, err := strconv.Atoi(argument(args, 1, "64"))
+	if err != nil {
+		return broken("%v", err)
+	}
+	f, err := os.Create(filepath.Join(dir, "attack-fill"))
+	if err != nil {
+		return held("%v", err)
+	}
+	defer func() {
+		_ = f.Close()
+		_ = os.Remove(f.Name())
+	}()
+	block := make([]byte, 1<<20)
+	for n := range limit + 1 {
+		if _, err := f.Write(block); err != nil {
+			if errors.Is(err, unix.ENOSPC) {
+				return held("ENOSPC after %d MiB in %s", n, dir)
+			}
+			return broken("%v", err)
+		}
+	}
+	return escaped("wrote more than %d MiB to %s", limit, dir)
+}
+
+// inodes makes files until none can be made, or the second argument is passed.
+func inodes(args []string) verdict {
+	dir := argument(args, 0, "/tmp")
+	limit, err := strconv.Atoi(argument(args, 1, "65536"))
+	if err != nil {
+		return broken("%v", err)
+	}
+	n := 0
+	defer func() {
+		for i := range n {
+			_ = unix.Unlink(fmt.Sprintf("%s/attack-%d", dir, i))
+		}
+	}()
+	for ; n <= limit; n++ {
+		err := unix.Mknod(fmt.Sprintf("%s/attack-%d", dir, n), unix.S_IFREG|0o600, 0)
+		if err == unix.ENOSPC { //nolint:errorlint // bare
+			return held("ENOSPC after %d files in %s", n, dir)
+		}
+		if err != nil {
+			if n == 0 {
+				return judge("make files in "+dir, err)
+			}
+			return broken("%v after %d files", err, n)
+		}
+	}
+	return escaped("made more than %d files in %s", limit, dir)
+}

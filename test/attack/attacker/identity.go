@@ -1,0 +1,229 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// identityAttacks ask what the program is and holds: ids, capabilities, descriptors, its root.
+var identityAttacks = []attack{
+	{"caps", func(args []string) verdict { return capsOf(readStatus("self"), args) }},
+	{"regain", regain},
+	{"setuid", setuid},
+	{"whoami", whoami},
+	{"fds", fds},
+	{"cwd", cwd},
+	{"own-exe", ownExe},
+	{"memfd", memfd},
+	{"layers", layers},
+	{"rlimits", rlimits},
+	{"keep-privileges", func([]string) verdict {
+		// Once set it cannot be taken back, for the whole tree of processes.
+		if readStatus("self")["NoNewPrivs"] == "1" {
+			return held("no_new_privs is set")
+		}
+		return escaped("execve may still give privileges")
+	}},
+}
+
+func readStatus(pid string) map[string]string {
+	text, _ := os.ReadFile("/proc/" + pid + "/status")
+	m := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		m[key] = strings.TrimSpace(value)
+	}
+	return m
+}
+
+// capsOf looks for capabilities in the sets that are named, or in all five.
+func capsOf(status map[string]string, sets []string) verdict {
+	if len(sets) == 0 {
+		sets = []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"}
+	}
+	for _, set := range sets {
+		n, err := strconv.ParseUint(status[set], 16, 64)
+		if err != nil {
+			return broken("%s: %v", set, err)
+		}
+		if n != 0 {
+			return escaped("%s is %s", set, status[set])
+		}
+	}
+	return held("%s are empty", strings.Join(sets, " "))
+}
+
+// regain tries every way to get a capability without a file that has it.
+func regain([]string) verdict {
+	before := readStatus("thread-self")["CapEff"]
+	_ = unix.Prctl(unix.PR_SET_SECUREBITS, 0, 0, 0, 0)
+	_ = unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	all := [2]unix.CapUserData{
+		{Effective: ^uint32(0), Permitted: ^uint32(0), Inheritable: ^uint32(0)},
+		{Effective: 0x1ff, Permitted: 0x1ff, Inheritable: 0x1ff},
+	}
+	_ = unix.Capset(&hdr, &all[0])
+	for c := range 41 {
+		_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(c), 0, 0)
+	}
+	_, _ = raw(unix.SYS_SETRESUID, 0, 0, 0)
+	if after := readStatus("thread-self")["CapEff"]; after != before {
+		return escaped("CapEff went from %s to %s", before, after)
+	}
+	if a := readStatus("thread-self")["CapAmb"]; strings.Trim(a, "0") != "" {
+		return escaped("CapAmb is %s", a)
+	}
+	return held("CapEff stays %s", before)
+}
+
+// setuid runs a set-user-ID or capable file that the root file system has.
+func setuid(args []string) verdict {
+	out, err := exec.Command(argument(args, 0, ""), "whoami", strconv.Itoa(os.Getuid())).CombinedOutput()
+	text := strings.TrimSpace(string(out))
+	if strings.HasPrefix(text, "ESCAPED ") {
+		return escaped("%s", strings.TrimPrefix(text, "ESCAPED "))
+	}
+	if strings.HasPrefix(text, "HELD ") {
+		return held("%s", strings.TrimPrefix(text, "HELD "))
+	}
+	return broken("%s: %s %v", argument(args, 0, ""), text, err)
+}
+
+// whoami tells whether the process is more than the user that is named.
+func whoami(args []string) verdict {
+	if want := argument(args, 0, ""); strconv.Itoa(os.Geteuid()) != want {
+		return escaped("effective user %d, and not %s", os.Geteuid(), want)
+	}
+	return capsOf(readStatus("self"), []string{"CapPrm", "CapEff"})
+}
+
+// fds looks for descriptors other than 0, 1, 2 and those that are named.
+func fds(args []string) verdict {
+	var found []string
+	for fd := 3; fd < 4096; fd++ {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil { //nolint:gosec // small
+			continue
+		}
+		to, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+		if strings.HasPrefix(to, "anon_inode:[event") { // the Go runtime's poller
+			continue
+		}
+		found = append(found, fmt.Sprintf("%d (%s)", fd, to))
+	}
+	if len(found) > 0 {
+		return escaped("open: %s", strings.Join(found, ", "))
+	}
+	return held("0, 1 and 2 are open, %d named", len(args))
+}
+
+// cwd tries to leave the root by the working directory, and by every descriptor (CVE-2024-21626). The argument is a
+// file that only the host has.
+func cwd(args []string) verdict {
+	canary := strings.TrimPrefix(argument(args, 0, "/nonexistent"), "/")
+	up := strings.Repeat("../", 40)
+	for _, dir := range append([]int{unix.AT_FDCWD}, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10) {
+		var st unix.Stat_t
+		if unix.Fstatat(dir, up+canary, &st, 0) == nil {
+			return escaped("%s is reached from descriptor %d", canary, dir)
+		}
+		if fd, err := unix.Openat(dir, up, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
+			var here, root unix.Stat_t
+			if unix.Fstat(fd, &here) == nil && unix.Stat("/", &root) == nil && (here.Dev != root.Dev || here.Ino != root.Ino) {
+				return escaped("the top from descriptor %d is not the root", dir)
+			}
+			_ = unix.Close(fd)
+		}
+	}
+	buf := make([]byte, 4096)
+	n, err := unix.Getcwd(buf)
+	if err == nil && !strings.HasPrefix(string(buf[:n]), "/") {
+		return escaped("the working directory is %s", buf[:n-1])
+	}
+	if err != nil {
+		return held("the working directory: %v", err)
+	}
+	return held("the working directory is %s", buf[:n-1])
+}
+
+// ownExe looks at the programs of all processes in sight for one that is not of this root, and tries to write them
+// (CVE-2019-5736). The argument is "DEVICE:INODE" of the host's runtime.
+func ownExe(args []string) verdict {
+	for _, pid := range append(pids(), os.Getpid()) {
+		base := fmt.Sprintf("/proc/%d/", pid)
+		var st unix.Stat_t
+		if unix.Stat(base+"exe", &st) == nil && fmt.Sprintf("%d:%d", st.Dev, st.Ino) == argument(args, 0, "") {
+			return escaped("process %d is the host's runtime", pid)
+		}
+		if fd, err := unix.Open(base+"exe", unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil || err == unix.ETXTBSY { //nolint:errorlint // bare: only its running kept it
+			_ = unix.Close(fd)
+			return escaped("%sexe can be written: %v", base, err)
+		}
+	}
+	return held("no program in sight is the host's, none can be written")
+}
+
+// memfd runs a program that no file system holds; it must be confined like any other.
+func memfd([]string) verdict {
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return broken("%v", err)
+	}
+	fd, err := unix.MemfdCreate("attack", 0)
+	if err != nil {
+		return judge("memfd_create", err)
+	}
+	if _, err := unix.Write(fd, self); err != nil {
+		return broken("%v", err)
+	}
+	out, err := exec.Command(fmt.Sprintf("/proc/self/fd/%d", fd), "layers").CombinedOutput()
+	text := strings.TrimSpace(string(out))
+	switch {
+	case strings.HasPrefix(text, "HELD"):
+		return held("a program in memory is confined, too: %s", text)
+	case strings.HasPrefix(text, "ESCAPED"):
+		return escaped("%s", text)
+	}
+	return judge("run a program in memory", unwrapErrno(err))
+}
+
+func unwrapErrno(err error) error {
+	if e, ok := err.(*os.PathError); ok { //nolint:errorlint // os/exec's
+		return e.Err
+	}
+	return err
+}
+
+// layers looks for a process that lost a layer over fork and execve.
+func layers([]string) verdict {
+	s := readStatus("self")
+	if s["Seccomp"] != "2" || s["NoNewPrivs"] != "1" {
+		return escaped("Seccomp %s, NoNewPrivs %s", s["Seccomp"], s["NoNewPrivs"])
+	}
+	return held("Seccomp 2, NoNewPrivs 1")
+}
+
+// rlimits tries to raise every hard limit that is not infinite.
+func rlimits([]string) verdict {
+	count := 0
+	for r := range 16 {
+		var l unix.Rlimit
+		if err := unix.Getrlimit(r, &l); err != nil || l.Max == ^uint64(0) {
+			continue
+		}
+		count++
+		l.Max++
+		if err := unix.Prlimit(0, r, &l, nil); err == nil {
+			return escaped("raised limit %d to %d", r, l.Max)
+		}
+	}
+	if count == 0 {
+		return broken("no limit is finite")
+	}
+	return held("none of %d hard limits can be raised", count)
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"encoding/binary"
+	"net"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var socketAttacks = []attack{
+	{"socket", func(args []string) verdict {
+		var n [3]int
+		for i := range n {
+			v, err := strconv.ParseInt(argument(args, i, "0"), 0, 32)
+			if err != nil {
+				return broken("%v", err)
+			}
+			n[i] = int(v)
+		}
+		fd, err := unix.Socket(n[0], n[1], n[2])
+		if err == nil {
+			_ = unix.Close(fd)
+		}
+		if err == unix.EINVAL { //nolint:errorlint // bare: there is no such protocol
+			err = unix.EPROTONOSUPPORT
+		}
+		return judge("socket "+argument(args, 3, argument(args, 0, "")), err)
+	}},
+	{"link-down", linkDown},
+	{"abstract", func(args []string) verdict {
+		conn, err := net.DialTimeout("unix", "@"+argument(args, 0, ""), 5*time.Second)
+		if err != nil {
+			return held("%v", err)
+		}
+		_ = conn.Close()
+		return escaped("connected to an abstract socket of the host")
+	}},
+	{"tcp", func(args []string) verdict {
+		conn, err := net.DialTimeout("tcp", argument(args, 0, ""), 5*time.Second)
+		if err != nil {
+			return held("%v", err)
+		}
+		_ = conn.Close()
+		return escaped("connected to %s of the host", argument(args, 0, ""))
+	}},
+}
+
+// linkDown takes the loopback down by netlink, which only an administrator of the network may.
+func linkDown([]string) verdict {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return judge("netlink", err)
+	}
+	m := make([]byte, unix.SizeofNlMsghdr+unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(m, uint32(len(m))) //nolint:gosec // 32 bytes
+	binary.NativeEndian.PutUint16(m[4:], unix.RTM_NEWLINK)
+	binary.NativeEndian.PutUint16(m[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK)
+	info := m[unix.SizeofNlMsghdr:]
+	binary.NativeEndian.PutUint32(info[4:], 1) // lo
+	binary.NativeEndian.PutUint32(info[12:], unix.IFF_UP)
+	if err := unix.Sendto(fd, m, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return judge("netlink request", err)
+	}
+	answer := make([]byte, 4096)
+	n, _, err := unix.Recvfrom(fd, answer, 0)
+	if err != nil || n < unix.SizeofNlMsghdr+4 {
+		return broken("netlink answered %d bytes, %v", n, err)
+	}
+	code := int32(binary.NativeEndian.Uint32(answer[unix.SizeofNlMsghdr:])) //nolint:gosec // an errno
+	if code == 0 {
+		return escaped("took the loopback down")
+	}
+	return judge("take the loopback down", unix.Errno(-code)) //nolint:gosec // an errno
+}

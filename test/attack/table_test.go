@@ -1,0 +1,208 @@
+package attack
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// row is an attack, where it is run, and how it is shown to work.
+type row struct {
+	name   string
+	attack []string // of the attacker; {…} are filled in
+	flags  []string // of brig run
+	// control runs the attack where it must succeed.
+	control control
+	// granted are the presets whose policy gives what the attack takes, and why that is no escape.
+	granted map[string]string
+	// only is the one view that has what the attack needs.
+	only string
+}
+
+// control is a way to run an attack without the layers that hold it.
+type control struct {
+	// open are flags of brig run that open the layer; nil is no sandbox at all.
+	open []string
+	// apart are namespaces of its own, so that the host does not feel it.
+	apart bool
+	// user is who runs it outside.
+	user int
+	// args stand for the attacker's.
+	args []string
+	// impossible is why this kernel or machine cannot show that the attack works.
+	impossible string
+	// prepare changes the command.
+	prepare func(t *testing.T, a *syscall.SysProcAttr)
+}
+
+var (
+	host  = control{}
+	apart = control{apart: true}
+)
+
+func opened(flags ...string) control      { return control{open: flags} }
+func impossible(reason string) control    { return control{impossible: reason} }
+func hostArgs(args ...string) control     { return control{args: args} }
+func compat(why string) map[string]string { return map[string]string{"compat": why} }
+func everyPreset(why string) map[string]string {
+	return map[string]string{"default": why, "strict": why, "compat": why}
+}
+
+var presets = []string{"default", "strict", "compat"}
+
+// TestAttacks runs every row in every preset, with a root folder and with the host's programs.
+func TestAttacks(t *testing.T) {
+	t.Parallel()
+	need(t)
+	for _, r := range rows() {
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			for _, preset := range presets {
+				for _, v := range views() {
+					if r.only == "" || r.only == v.name {
+						t.Run(preset+"/"+v.name, func(t *testing.T) { r.sandboxed(t, preset, v) })
+					}
+				}
+			}
+			t.Run("control", r.proves)
+		})
+	}
+}
+
+// sandboxed runs the attack where it must be held.
+func (r *row) sandboxed(t *testing.T, preset string, v view) {
+	flags := append([]string{"--preset", preset}, fill(t, r.flags)...)
+	word, reason := run(t, v, flags, fill(t, r.attack)...).verdict()
+	count(preset, word)
+	why, granted := r.granted[preset]
+	switch {
+	case granted && word == "HELD":
+		t.Errorf("held (%s), but the table says that the policy grants it: %s", reason, why)
+	case granted && word == "ESCAPED":
+		count(preset, "granted")
+	case word != "HELD":
+		t.Errorf("%s: %s", word, reason)
+	}
+}
+
+// proves runs the attack where it must succeed.
+func (r *row) proves(t *testing.T) {
+	c := r.control
+	args := r.attack
+	if c.args != nil {
+		args = c.args
+	}
+	var got result
+	if c.open != nil {
+		v := views()[0]
+		if r.only == "host-view" {
+			v = views()[1]
+		}
+		got = run(t, v, append(fill(t, r.flags), fill(t, c.open)...), fill(t, args)...)
+	} else {
+		got = c.outside(t, fill(t, args))
+	}
+	word, reason := got.verdict()
+	switch {
+	case c.impossible != "" && word == "ESCAPED":
+		t.Errorf("the attack works here, though the table says that it cannot be shown: %s", c.impossible)
+	case c.impossible != "":
+		unproved.Store(r.name, c.impossible+" (outside: "+reason+")")
+	case word != "ESCAPED":
+		t.Errorf("the attack does not work without the layer either: %s: %s", word, reason)
+	default:
+		count("control", "ESCAPED")
+	}
+}
+
+// outside runs the attacker without a sandbox.
+func (c *control) outside(t *testing.T, args []string) result {
+	cmd := command(t.Context(), bench.attacker, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.Dir = t.TempDir()
+	if c.apart {
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET
+		cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS // Go makes its mounts private
+	}
+	if c.user != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(c.user), Gid: uint32(c.user)} //nolint:gosec // small
+	}
+	if c.prepare != nil {
+		c.prepare(t, cmd.SysProcAttr)
+	}
+	return finish(cmd)
+}
+
+// fill puts what only the running test knows into arguments.
+func fill(t *testing.T, args []string) []string {
+	t.Helper()
+	out := slices.Clone(args)
+	for i, a := range out {
+		switch {
+		case strings.Contains(a, "{victim}"):
+			out[i] = strings.ReplaceAll(a, "{victim}", victim(t))
+		case strings.Contains(a, "{canary}"):
+			out[i] = strings.ReplaceAll(a, "{canary}", bench.canary)
+		case strings.Contains(a, "{dir}"):
+			out[i] = strings.ReplaceAll(a, "{dir}", t.TempDir())
+		case strings.Contains(a, "{rootfs}"):
+			out[i] = strings.ReplaceAll(a, "{rootfs}", bench.rootfs)
+		case strings.Contains(a, "{brig}"):
+			out[i] = strings.ReplaceAll(a, "{brig}", identity(t, bench.brig))
+		}
+	}
+	return out
+}
+
+// identity is "DEVICE:INODE" of a file.
+func identity(t *testing.T, path string) string {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+}
+
+var (
+	counts   = map[string]int{}
+	countsMu sync.Mutex
+	unproved sync.Map
+	began    = time.Now()
+)
+
+func count(where, word string) {
+	countsMu.Lock()
+	counts[where+" "+word]++
+	countsMu.Unlock()
+}
+
+// tell prints what was run, and which attacks this machine cannot show to work.
+func tell() {
+	if len(counts) == 0 {
+		return
+	}
+	var keys []string
+	for k := range counts {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	for _, k := range keys {
+		fmt.Fprintf(os.Stderr, "%-24s %d\n", k, counts[k])
+	}
+	var list []string
+	unproved.Range(func(name, why any) bool {
+		list = append(list, fmt.Sprintf("  %-24s %s", name, why))
+		return true
+	})
+	sort.Strings(list)
+	fmt.Fprintf(os.Stderr, "%d attacks cannot be shown to work on this machine:\n%s\nin %s\n", len(list), strings.Join(list, "\n"), time.Since(began).Round(time.Second))
+}

@@ -108,8 +108,12 @@ func (w *writer) devices() error {
 		return d
 	}
 	rules := []specs.LinuxDeviceCgroup{{Access: "rwm"}}
+	access := "rw"
+	if w.hostUsers() {
+		access = "rwm" // without a user namespace the launch makes its nodes by mknod
+	}
 	for _, d := range [][2]int64{{1, 3}, {1, 5}, {1, 7}, {1, 8}, {1, 9}, {5, 0}, {5, 2}} {
-		rules = append(rules, rule("c", d[0], d[1], "rw"))
+		rules = append(rules, rule("c", d[0], d[1], access))
 	}
 	rules = append(rules, rule("c", 136, -1, "rw")) // the slaves of pseudo-terminals
 	for i, text := range w.p.Devices {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -116,11 +117,18 @@ func (w *writer) devices() error {
 		rules = append(rules, rule("c", d[0], d[1], access))
 	}
 	rules = append(rules, rule("c", 136, -1, "rw")) // the slaves of pseudo-terminals
+	seen := map[string]Device{}
 	for i, text := range w.p.Devices {
 		d, err := ParseDevice(text)
 		if err != nil {
 			return bad(fmt.Sprintf("devices[%d]", i), "%v", err)
 		}
+		if before, ok := seen[d.Target]; ok && before == d {
+			continue // in the file and on the command line
+		} else if ok || w.mounted(d.Target) {
+			return bad(fmt.Sprintf("devices[%d]", i), "%s is mounted over already; give the device another place inside", d.Target)
+		}
+		seen[d.Target] = d
 		kind, major, minor, err := w.h.Device(d.Source)
 		if err != nil {
 			return bad(fmt.Sprintf("devices[%d]", i), "%v", err)
@@ -134,6 +142,11 @@ func (w *writer) devices() error {
 	}
 	w.spec.Linux.Resources.Devices = rules
 	return nil
+}
+
+// mounted tells whether the spec has a mount at a path already.
+func (w *writer) mounted(target string) bool {
+	return slices.ContainsFunc(w.spec.Mounts, func(m specs.Mount) bool { return m.Destination == target })
 }
 
 // Changes gives the limits that are set in l, for `brig update` of a running sandbox; what is not set stays as it is.

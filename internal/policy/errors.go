@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Error is something wrong in a policy. Path names the key ("limits.memory", "mounts[1].target"); File, Line and Column
@@ -27,8 +28,27 @@ func (e *Error) Error() string {
 	if e.Path != "" {
 		b.WriteString(e.Path + ": ")
 	}
-	return b.String() + e.Msg
+	return oneLine(b.String() + e.Msg)
 }
+
+// oneLine writes out what is not printable: a file or a name of somebody else's may hold line feeds and terminal
+// sequences.
+func oneLine(s string) string {
+	if !strings.ContainsFunc(s, hidden) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if hidden(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+func hidden(r rune) bool { return !unicode.IsPrint(r) }
 
 func bad(path, format string, args ...any) error {
 	return &Error{Path: path, Msg: fmt.Sprintf(format, args...)}

@@ -254,7 +254,7 @@ func ParseDevice(text string) (Device, error) {
 	default:
 		return d, fmt.Errorf("%q is no device; write PATH, PATH:INSIDE or PATH:INSIDE:rwm", text)
 	}
-	if !path.IsAbs(d.Source) || !path.IsAbs(d.Target) || path.Clean(d.Target) != d.Target || strings.Trim(d.Access, "rwm") != "" || d.Access == "" {
+	if !path.IsAbs(d.Source) || !path.IsAbs(d.Target) || path.Clean(d.Target) != d.Target || d.Target == "/" || strings.Trim(d.Access, "rwm") != "" || d.Access == "" {
 		return d, fmt.Errorf("%q is no device; write PATH, PATH:INSIDE or PATH:INSIDE:rwm", text)
 	}
 	return d, nil

@@ -188,5 +188,5 @@ func readonlyPaths(strict bool) []string {
 	if strict {
 		return nil
 	}
-	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/pressure", "/proc/sys", "/proc/sysrq-trigger"}
 }

@@ -172,9 +172,27 @@ func (w *writer) capabilities() error {
 	names := w.caps.Upto(last).Names()
 	sets.Bounding, sets.Effective, sets.Permitted = names, names, names
 	if w.spec.Process.User.UID != 0 {
-		sets.Inheritable, sets.Ambient = names, names
+		asked := (w.caps & w.asked()).Upto(last).Names()
+		sets.Inheritable, sets.Ambient = asked, asked
 	}
 	return nil
+}
+
+// asked are the capabilities that a person named, in addition to those that the preset gives. Only these hold for a user other
+// than root: as docker's defaults, the preset's are for root alone (CVE-2022-29162 was about sets that were not empty).
+// A merged list has the preset's before the person's.
+func (w *writer) asked() (asked caps.Set) {
+	var given caps.Set
+	c := w.p.Capabilities
+	if w.p.Preset == Compat && !slices.ContainsFunc(c.Drop, func(n string) bool { return sameCap(n, "ALL") }) {
+		given, _ = capSet("", dockerCaps())
+	}
+	for _, name := range c.Add {
+		set, _ := capSet("", []string{name}) // was read before
+		asked |= set &^ given
+		given &^= set
+	}
+	return asked
 }
 
 // everyCap is what ALL means before the kernel's newest capability cuts it.

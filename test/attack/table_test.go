@@ -3,6 +3,7 @@ package attack
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"sort"
 	"strings"
@@ -40,7 +41,7 @@ type control struct {
 	// impossible is why this kernel or machine cannot show that the attack works.
 	impossible string
 	// prepare changes the command.
-	prepare func(t *testing.T, a *syscall.SysProcAttr)
+	prepare func(c *exec.Cmd)
 }
 
 var (
@@ -133,10 +134,11 @@ func (c *control) outside(t *testing.T, args []string) result {
 		cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS // Go makes its mounts private
 	}
 	if c.user != 0 {
+		cmd.Dir = bench.dir
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(c.user), Gid: uint32(c.user)} //nolint:gosec // small
 	}
 	if c.prepare != nil {
-		c.prepare(t, cmd.SysProcAttr)
+		c.prepare(cmd)
 	}
 	return finish(cmd)
 }

@@ -187,12 +187,16 @@ func TestSpecErrors(t *testing.T) {
 		host func(*Host)
 	}{
 		{"args: no program is given; write it after --", Policy{}, nil},
+		{`root.path: /home/me/work/a\nb\x1b[31m does not exist; give the folder of a root file system`, Policy{Root: &Root{Path: "a\nb\x1b[31m"}}, nil},
 		{"root.path: /home/me/work/no does not exist; give the folder of a root file system", Policy{Root: &Root{Path: "no"}}, nil},
 		{"mounts[1].source: /srv/no does not exist; make it first",
 			Policy{Mounts: []Mount{{Source: "/srv/data", Target: "/a"}, {Source: "../../../srv/no", Target: "/b"}}}, nil},
 		{"namespaces.user: host needs root: without a user namespace an unprivileged user can isolate nothing",
 			Policy{Namespaces: &Namespaces{User: "host"}}, func(h *Host) { h.EUID = 1000 }},
 		{"devices[0]: stat /dev/nul: file does not exist", Policy{Devices: []string{"/dev/nul"}}, nil},
+		{"devices[0]: /dev/pts is mounted over already; give the device another place inside", Policy{Devices: []string{"/dev/fuse:/dev/pts"}}, nil},
+		{"devices[2]: /dev/x is mounted over already; give the device another place inside",
+			Policy{Devices: []string{"/dev/fuse:/dev/x", "/dev/fuse:/dev/x", "/dev/kvm:/dev/x"}}, nil},
 		{"limits.deviceReadBps: /dev/fuse is no block device of this host", Policy{Limits: &Limits{DeviceReadBps: []string{"/dev/fuse:1m"}}}, nil},
 		{"limits.deviceWriteIops: /dev/sdz is no block device of this host", Policy{Limits: &Limits{DeviceWriteIO: []string{"/dev/sdz:1"}}}, nil},
 		{"seccomp: read the profile: open /home/me/work/dfault: file does not exist; the built-in ones are default, strict and compat", Policy{Seccomp: "dfault"}, nil},

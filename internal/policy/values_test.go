@@ -239,7 +239,7 @@ func TestParseDevice(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"", "fuse", "/dev/a:", "/dev/a:x", "/dev/a:/dev/b:", "/dev/a:/dev/b:rwx", "/dev/a:b:rwm", "/dev/a:/dev/../b", "/dev/a:/dev/b:r:w", "/dev/a:rwz", "/dev/a:/dev/b/",
+		"", "fuse", "/dev/a:", "/dev/a:x", "/dev/a:/dev/b:", "/dev/a:/dev/b:rwx", "/dev/a:b:rwm", "/dev/a:/dev/../b", "/dev/a:/dev/b:r:w", "/dev/a:rwz", "/dev/a:/dev/b/", "/dev/a:/",
 	} {
 		_, err := ParseDevice(text)
 		refused(t, err, text, "write PATH, PATH:INSIDE or PATH:INSIDE:rwm")

@@ -23,7 +23,7 @@ func TestParseErrors(t *testing.T) {
 		{"args: [id]\nmounts:\n  - source: /a\n    target: /b\n    mode: x\n", `5:5: mounts[0]: unknown key "mode"; there are type, source, target, readOnly, options`},
 		{"Preset: strict\n", `1:1: unknown key "Preset"; did you mean "preset"?`},
 		{"limits:\n  deviceWriteIO: [x]\n", `2:3: limits: unknown key "deviceWriteIO"; did you mean "deviceWriteIops"?`},
-		{`{"args": ["id"], "lmits": {}}`, `1:18: unknown key "lmits"; did you mean "limits"?`},
+		{`{"args": ["id"], "limitz": {}}`, `1:18: unknown key "limitz"; did you mean "limits"?`},
 		{"limits: {memory: 1g, limits: {}}\n", `1:22: limits: unknown key "limits"; did you mean "ulimits"?`},
 		{"? a\n", `1:1: unknown key "?"` + allKeys},
 

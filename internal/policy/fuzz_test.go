@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -28,8 +29,8 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := Parse("box.yaml", data)
 		if err != nil {
-			e, ok := err.(*Error)
-			if !ok || e.File != "box.yaml" || strings.Contains(err.Error(), "\n") || e.Line < 0 || e.Line > 0 && e.Column < 1 {
+			var e *Error
+			if !errors.As(err, &e) || e.File != "box.yaml" || strings.Contains(err.Error(), "\n") || e.Line < 0 || e.Line > 0 && e.Column < 1 {
 				t.Fatalf("%T %q", err, err)
 			}
 			return

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"brig/internal/annotation"
+	"brig/internal/caps"
 	"brig/internal/seccomp"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -41,7 +42,7 @@ var (
 
 func testHost() *Host {
 	return &Host{
-		Cwd: "/home/me/work", MemTotal: 8 << 30, NoFile: 1 << 20,
+		Cwd: "/home/me/work", MemTotal: 8 << 30, NoFile: 1 << 20, LastCap: caps.Max,
 		Lookup: func(k string) (string, bool) {
 			v, ok := map[string]string{"LANG": "C.UTF-8", "EMPTY": ""}[k]
 			return v, ok

@@ -165,14 +165,10 @@ func (w *writer) capabilities() error {
 		w.spec.Annotations[annotation.LockCaps] = "true"
 		return nil
 	}
-	last, err := caps.Last()
-	if err != nil {
-		return err
-	}
-	names := w.caps.Upto(last).Names()
+	names := w.caps.Upto(w.h.LastCap).Names()
 	sets.Bounding, sets.Effective, sets.Permitted = names, names, names
 	if w.spec.Process.User.UID != 0 {
-		asked := (w.caps & w.asked()).Upto(last).Names()
+		asked := (w.caps & w.asked()).Upto(w.h.LastCap).Names()
 		sets.Inheritable, sets.Ambient = asked, asked
 	}
 	return nil

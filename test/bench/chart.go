@@ -60,7 +60,7 @@ func (r *report) chart() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img">`+"\n", chartWidth, height, chartWidth, height)
 	b.WriteString("<title>How long one sandbox takes</title>\n" + chartStyle)
-	fmt.Fprintf(&b, `<text class="title" x="10" y="20">How long one sandbox takes, %d times each, in turns</text>`+"\n", r.Rounds)
+	fmt.Fprintf(&b, `<text class="title" x="10" y="20">One sandbox that runs true, %d times each, in turns</text>`+"\n", r.Rounds)
 	b.WriteString(`<text class="small" x="10" y="37">a dot is one sample, the bar the median, the box the middle half; logarithmic axis, left is better</text>` + "\n")
 	a.draw(&b, height)
 	for i, res := range rows {

@@ -22,7 +22,7 @@ import (
 type options struct {
 	rounds int           // -n
 	out    string        // -out
-	brig   string        // -brig
+	bin    string        // -bin
 	quiet  time.Duration // -quiet
 	seed   uint64        // -seed
 	quick  bool          // -quick
@@ -35,7 +35,7 @@ func main() {
 	o := options{}
 	flag.IntVar(&o.rounds, "n", 300, "`ROUNDS` that are counted")
 	flag.StringVar(&o.out, "out", "docs/bench", "`FOLDER` for results.json, README.md and startup.svg; empty for none")
-	flag.StringVar(&o.brig, "brig", "bin/brig", "the brig to measure; brig-oci beside it is measured too")
+	flag.StringVar(&o.bin, "bin", "", "`FOLDER` of the brig and brig-oci to measure; empty to build them from the source at hand")
 	flag.DurationVar(&o.quiet, "quiet", 0, "wait up to this long for a second in which the machine is idle")
 	flag.Uint64Var(&o.seed, "seed", 1, "seed of the order within rounds")
 	flag.BoolVar(&o.quick, "quick", false, "a few rounds, to see that it works; writes nothing unless -out is given")
@@ -43,7 +43,7 @@ func main() {
 	if o.quick {
 		quicken(&o)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM, unix.SIGPIPE) // all must clear up
 	err := run(ctx, o)
 	stop()
 	if err != nil {
@@ -68,11 +68,12 @@ func run(ctx context.Context, o options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("needs root: the peers' containers and the bare namespaces are made by it; run it as root")
 	}
-	brig, err := filepath.Abs(o.brig)
-	if err != nil {
-		return err
+	if o.bin != "" {
+		if o.bin, err = filepath.Abs(o.bin); err != nil {
+			return err
+		}
 	}
-	t, err := newTools(brig)
+	t, err := newTools(o.bin)
 	if err != nil {
 		return err
 	}
@@ -94,14 +95,14 @@ func run(ctx context.Context, o options) (err error) {
 	return r.write(o.out)
 }
 
-func newTools(brig string) (*tools, error) {
+func newTools(bin string) (*tools, error) {
 	s, err := newStage()
 	if err != nil {
 		return nil, err
 	}
 	t := &tools{stage: s}
 	if t.main, err = ordinaryLane(); err == nil {
-		err = t.find(brig)
+		err = t.find(bin)
 	}
 	if err == nil && t.paths["crun"] != "" && hybridCgroups() {
 		t.unified, err = unifiedLane()

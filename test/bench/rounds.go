@@ -49,7 +49,7 @@ func (c *crowd) perSecond() float64 {
 
 // crowds measures throughput, in turns too.
 func (t *tools) crowds(ctx context.Context, o options, list []*contender, r *report, bar *progress) error {
-	clients, total, repeats := 16, 500, 5
+	clients, total, repeats := 16, 500, 3
 	if o.quick {
 		total, repeats = 64, 1
 	}

@@ -29,7 +29,7 @@ func newStage() (_ *stage, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{dir: dir, root: filepath.Join(dir, "root"), bare: filepath.Join(dir, "bare"), empty: filepath.Join(dir, "empty")}
+	s := &stage{dir: dir, root: filepath.Join(dir, "root")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -44,19 +44,22 @@ func newStage() (_ *stage, err error) {
 	if err := makeRoot(s.root); err != nil {
 		return nil, err
 	}
-	return s, s.build()
+	if s.bare, err = s.build("brig/test/bench/bare"); err != nil {
+		return nil, err
+	}
+	s.empty, err = s.build("brig/test/bench/empty")
+	return s, err
 }
 
-// build builds the two small programs, as `make build` builds Brig's.
-func (s *stage) build() error {
-	for _, to := range []string{s.bare, s.empty} {
-		c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", to, "brig/test/bench/"+filepath.Base(to))
-		c.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := c.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w: %s", filepath.Base(to), err, out)
-		}
+// build builds a program of this module as `make build` builds Brig's, and gives its path.
+func (s *stage) build(pkg string) (string, error) {
+	to := s.path(filepath.Base(pkg))
+	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", to, pkg)
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w: %s", pkg, err, out)
 	}
-	return nil
+	return to, nil
 }
 
 func (s *stage) close() error {

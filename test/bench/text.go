@@ -55,7 +55,10 @@ func (r *report) markdown() string {
 		if len(g.rows) == 0 {
 			continue
 		}
-		fmt.Fprintf(&b, "## %s\n\n%s\n", g.title, after[g.title])
+		fmt.Fprintf(&b, "## %s\n\n", g.title)
+		if text := after[g.title]; text != "" {
+			fmt.Fprintf(&b, "%s\n", text)
+		}
 		t := g.writer()
 		fmt.Fprintf(&b, "%s\n\n", t.RenderMarkdown())
 	}
@@ -68,9 +71,11 @@ func (r *report) markdown() string {
 var after = map[string]string{
 	"The design's goals": "Ratios are of medians. The range holds 95 of 100 repetitions, found by drawing the rounds anew\n" +
 		"(for package init: half of the samples). \"Perhaps\" means that the range holds the goal.\n",
-	"Many at once":                        "500 sandboxes in all, the median of some repetitions. The machine has few cores: this is processor time more than waiting.\n",
-	"Largest resident memory of the tool": "runc and crun leave no process of their own beside a detached container; an engine puts one there (conmon, a shim).\n",
-	"What confined the program":           "Read from /proc inside each sandbox before anything was measured. A tool that does less is faster.\n",
+	"Many at once": "The median of the repetitions. With more clients than cores this is processor time more than waiting.\n",
+	"Largest resident memory of the tool": "The largest of the tool and its children. runc and crun leave no process of their own beside a detached container; an\n" +
+		"engine puts one there (conmon, a shim). The monitor of a detached sandbox of Brig's is in the first table; it was the\n" +
+		"only one, so that it shared its program with nobody.\n",
+	"What confined the program": "Read from /proc inside each sandbox before anything was measured. A tool that does less is faster.\n",
 }
 
 func (r *report) notes(b *strings.Builder) {

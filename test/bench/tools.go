@@ -28,14 +28,25 @@ type tools struct {
 	paths   map[string]string
 }
 
-// find looks for the tools; a peer that is missing is named and left out.
-func (t *tools) find(brig string) error {
-	t.paths = map[string]string{"brig": brig}
-	if _, err := os.Stat(brig); err != nil {
-		return fmt.Errorf("%w; `make build` makes it", err)
+// find builds Brig, or takes the one in a folder, and looks for the peers; one that is missing is named and left out.
+func (t *tools) find(bin string) (err error) {
+	t.paths = map[string]string{}
+	for _, name := range []string{"brig", "brig-oci"} {
+		if bin != "" {
+			if path := filepath.Join(bin, name); executable(path) {
+				t.paths[name] = path
+			}
+			continue
+		}
+		if _, err := os.Stat("cmd/" + name); err != nil {
+			continue
+		}
+		if t.paths[name], err = t.build("brig/cmd/" + name); err != nil {
+			return err
+		}
 	}
-	if oci := filepath.Join(filepath.Dir(brig), "brig-oci"); executable(oci) {
-		t.paths["brig-oci"] = oci
+	if t.paths["brig"] == "" {
+		return errors.New("there is no brig to measure; run this in Brig's source tree, or give a folder with -bin")
 	}
 	for _, name := range []string{"bwrap", "crun", "runc"} {
 		path, err := exec.LookPath(name)
@@ -65,7 +76,7 @@ func (t *tools) contenders() ([]*contender, error) {
 	}
 	list := append(t.bareOnes(), t.brigs()...)
 	if t.paths["bwrap"] != "" {
-		list = append(list, t.bubblewrap())
+		list = append(list, t.bubblewrap()...)
 	}
 	for _, name := range []string{"brig-oci", "crun", "runc"} {
 		if t.paths[name] != "" {
@@ -121,15 +132,21 @@ func (t *tools) brigs() []*contender {
 
 func with(argv []string, more ...string) []string { return append(argv[:len(argv):len(argv)], more...) }
 
-func (t *tools) bubblewrap() *contender {
+func (t *tools) bubblewrap() []*contender {
 	argv := []string{t.paths["bwrap"], "--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--unshare-net", "--unshare-ipc",
 		"--unshare-uts", "--unshare-cgroup", "--ro-bind", t.root, "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"}
-	return &contender{
+	alone := with(argv, "--as-pid-1")
+	return []*contender{{
 		key: "bwrap", name: "bubblewrap", kind: kindRun, lane: t.main,
 		note:  "the same namespaces, one id in the map, /proc, /dev and /tmp; no filter, no limits, no masks; it ends before its child, the first process of the sandbox, does, so neither the end of the namespaces nor their processor time is counted",
 		argv:  func(int64) []string { return with(argv, "/bin/true") },
 		probe: with(argv, "/bin/sh", "-c", probeScript),
-	}
+	}, {
+		key: "bwrap-alone", name: "bubblewrap --as-pid-1", kind: kindRun, lane: t.main,
+		note:  "the program is the sandbox's first process, as in Brig's, and bubblewrap waits for its end",
+		argv:  func(int64) []string { return with(alone, "/bin/true") },
+		probe: with(alone, "/bin/sh", "-c", probeScript),
+	}}
 }
 
 // ociLane gives the lane of an OCI runtime and the options that all its commands need.

@@ -213,7 +213,7 @@ func explained(spec *specs.Spec, passFDs int) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	facts.Privileged, facts.Supervised, facts.PassFDs = true, true, passFDs
+	facts.Privileged, facts.Supervised, facts.Locked, facts.PassFDs = true, true, true, passFDs
 	return plan.Compile(spec, facts)
 }
 

@@ -151,9 +151,9 @@ func (b *builder) mknod(d device) error {
 		return &UnsupportedError{"linux.devices", fmt.Sprintf("%s lies outside of the sandbox's own /dev", d.path)}
 	}
 	name := strings.TrimPrefix(path.Join(rel, path.Base(d.path)), "/")
-	if rel != "" && !m.made[rel] {
+	if rel != "" && m.made[rel] == Missing {
 		b.p.Mkdirat(m.reg, rel, 0o755)
-		m.made[rel] = true
+		m.made[rel] = Dir
 	}
 	b.p.Mknodat(m.reg, name, kind|mode, unix.Mkdev(uint32(d.spec.Major), uint32(d.spec.Minor))) //nolint:gosec // device numbers
 	fd := b.p.Openat2(d.path, m.reg, name, unix.O_PATH|unix.O_NOFOLLOW, 0, launch.NoLinks)

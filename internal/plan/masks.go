@@ -1,7 +1,9 @@
 package plan
 
 import (
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"brig/internal/annotation"
@@ -72,20 +74,20 @@ func (b *builder) maskKind(name, field string) (Kind, error) {
 		return b.facts.Host(name), nil
 	}
 	m, rel := b.deepest(b.throughLinks(name))
-	if m.fresh {
-		return Missing, nil
+	if m.fresh && rel != "" {
+		return m.made[rel], nil
 	}
 	return b.lookup(m, rel), nil
 }
 
 // sysctls writes the spec's sysctls and the ban on further user namespaces, through the private procfs.
 func (b *builder) sysctls() error {
-	for key, value := range b.linux.Sysctl {
+	for _, key := range slices.Sorted(maps.Keys(b.linux.Sysctl)) {
 		file, err := b.sysctlFile(key)
 		if err != nil {
 			return err
 		}
-		b.writeProc(launch.ProcSys, "set sysctl "+key, file, value)
+		b.writeProc(launch.ProcSys, "set sysctl "+key, file, b.linux.Sysctl[key])
 	}
 	if b.annotated(annotation.MaxUserNamespaces, "0") && b.hasUserNS() {
 		b.writeProc(launch.Namespaces, "forbid further user namespaces", "sys/user/max_user_namespaces", "0")

@@ -96,7 +96,7 @@ func (b *builder) mount(m *specs.Mount, made mounted) error {
 	switch m.Type {
 	case "proc", "sysfs":
 	case "tmpfs":
-		made.fresh, made.made = true, map[string]bool{}
+		made.fresh, made.made = true, map[string]Kind{}
 		if o.ReadOnly() {
 			attrs &^= unix.MOUNT_ATTR_RDONLY
 			b.lateReadOnly = append(b.lateReadOnly, lateMount{path: made.path, attrs: unix.MOUNT_ATTR_RDONLY})
@@ -196,7 +196,7 @@ func (b *builder) copyLink(name, to string) error {
 	b.p.Step(launch.Root, fmt.Sprintf("link %s to %s", name, to))
 	b.p.Symlinkat(to, b.root, strings.TrimPrefix(name, "/"))
 	b.links[name] = to
-	b.mounted[0].made[strings.TrimPrefix(name, "/")] = true
+	b.mounted[0].made[strings.TrimPrefix(name, "/")] = File
 	return nil
 }
 

@@ -43,6 +43,8 @@ type Facts struct {
 	InRoot func(path string) Kind
 	// Supervised: the sandbox dies with the thread that starts it.
 	Supervised bool
+	// Locked: the parent holds a lock whose end tells that it is gone.
+	Locked bool
 	// PassFDs is how many file descriptors after 2 the program gets.
 	PassFDs int
 	// InheritStdio: the standard streams of the parent are the program's, as they are.
@@ -89,6 +91,8 @@ type Plan struct {
 	Join []NamespaceFile
 	// Process is the pidfd of the sandbox that an exec joins.
 	Process launch.Reg
+	// Lock is the parent's, when Facts.Locked.
+	Lock launch.Reg
 	// UserNS: the child is in a new user namespace whose maps the parent writes at PointNamespaces.
 	UserNS bool
 	// Terminal: the child sends the master of a terminal and stops at PointTerminal.
@@ -203,6 +207,11 @@ func (b *builder) missing(layer, reason string) error {
 }
 
 func (b *builder) supervision() error {
+	if b.facts.Locked {
+		b.p.Step(launch.Supervision, "let go of the lock that tells whether the parent lives")
+		b.plan.Lock = b.p.Input("lock")
+		b.p.Close(b.plan.Lock)
+	}
 	if b.facts.Supervised {
 		b.p.Step(launch.Supervision, "die with the parent")
 		b.p.Prctl(unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL))

@@ -21,7 +21,7 @@ type mounted struct {
 	path  string // inside
 	reg   launch.Reg
 	fresh bool // a tmpfs of our own: nothing is in it but what the program puts there
-	made  map[string]bool
+	made  map[string]Kind // what the program has put there, by path in the mount
 	// source is the host's path behind a bind mount.
 	source   string
 	prepared mounts.Options
@@ -45,7 +45,7 @@ func (b *builder) oldRoot() error {
 	if err := b.makeRoot(); err != nil {
 		return err
 	}
-	b.mounted = append(b.mounted, mounted{path: "/", reg: b.root, fresh: b.ram, made: map[string]bool{"": true}})
+	b.mounted = append(b.mounted, mounted{path: "/", reg: b.root, fresh: b.ram, made: map[string]Kind{"": Dir}})
 	for i := range b.spec.Mounts {
 		if err := b.prepare(&b.spec.Mounts[i]); err != nil {
 			return err
@@ -135,9 +135,12 @@ func (b *builder) files() error {
 			return err
 		}
 		b.p.Step(launch.Root, "write "+name)
-		m, rel := b.deepest(name)
-		dir := b.freshTarget(m, path.Dir(name), strings.TrimPrefix(path.Dir(name), "/"), Dir)
-		m.made[rel] = true
+		// Into the root itself: the spec's mounts are not attached yet, and one of them may cover the file later.
+		m, dir := &b.mounted[0], b.root
+		if parent := strings.TrimPrefix(path.Dir(name), "/"); parent != "" {
+			dir = b.freshTarget(m, path.Dir(name), parent, Dir)
+		}
+		m.made[strings.TrimPrefix(name, "/")] = File
 		fd := b.p.Openat2(name, dir, path.Base(name), unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o644, launch.NoLinks)
 		b.p.Write(fd, files[name])
 		b.p.Close(fd)
@@ -167,14 +170,24 @@ func (b *builder) deepest(name string) (*mounted, string) {
 
 // throughLinks replaces the links that the program itself made: /bin/x becomes /usr/bin/x.
 func (b *builder) throughLinks(name string) string {
-	for range 8 {
-		for link, to := range b.links {
-			if name == link || strings.HasPrefix(name, link+"/") {
-				name = path.Join(path.Dir(link), to, strings.TrimPrefix(name, link))
-				if path.IsAbs(to) {
-					name = path.Join(to, strings.TrimPrefix(name, link))
-				}
-			}
+	for range 8 { // as a chain of links that ends; what is left is a link to the kernel, too, and openat2 decides
+		next := b.throughLink(name)
+		if next == name {
+			break
+		}
+		name = next
+	}
+	return name
+}
+
+func (b *builder) throughLink(name string) string {
+	for dir := name; dir != "/" && dir != "."; dir = path.Dir(dir) {
+		to, ok := b.links[dir]
+		switch rest := strings.TrimPrefix(name, dir); {
+		case ok && path.IsAbs(to):
+			return path.Join(to, rest)
+		case ok:
+			return path.Join(path.Dir(dir), to, rest)
 		}
 	}
 	return name
@@ -231,12 +244,12 @@ func (b *builder) open(name string, kind Kind, resolve uint64) launch.Reg {
 
 func (b *builder) lookup(m *mounted, rel string) Kind {
 	switch {
+	case m.source != "":
+		return b.facts.Host(path.Join(m.source, rel))
 	case rel == "":
 		return Dir
 	case m.path == "/":
 		return b.facts.InRoot("/" + rel)
-	case m.source != "":
-		return b.facts.Host(path.Join(m.source, rel))
 	}
 	return Dir // procfs and its like: the kernel knows
 }
@@ -269,13 +282,13 @@ func (b *builder) freshTarget(m *mounted, name, rel string, kind Kind) launch.Re
 		return b.open(name, Dir, launch.NoLinks)
 	}
 	for i, c := range rel {
-		if c == '/' && !m.made[rel[:i]] {
+		if c == '/' && m.made[rel[:i]] == Missing {
 			b.p.Mkdirat(m.reg, rel[:i], 0o755)
-			m.made[rel[:i]] = true
+			m.made[rel[:i]] = Dir
 		}
 	}
-	had := m.made[rel]
-	m.made[rel] = true
+	had := m.made[rel] != Missing
+	m.made[rel] = kind
 	if kind == Dir {
 		if !had {
 			b.p.Mkdirat(m.reg, rel, 0o755)

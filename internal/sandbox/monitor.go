@@ -23,6 +23,7 @@ const statusFD = 3
 // monitorJob is what `run -d` hands over.
 type monitorJob struct {
 	Root    string   `json:"root"`
+	ID      string   `json:"id"`
 	Request *Request `json:"request"`
 }
 
@@ -49,13 +50,17 @@ func (s *Store) Detach(req *Request) (string, error) {
 	if err := s.Sweep(); err != nil {
 		return "", err
 	}
-	job, err := json.Marshal(monitorJob{Root: s.root, Request: req})
+	id := newID()
+	job, err := json.Marshal(monitorJob{Root: s.root, ID: id, Request: req})
 	if err != nil {
 		return "", err
 	}
 	status, err := startMonitor(job)
 	if err != nil {
-		return "", fmt.Errorf("start the monitor: %w", err)
+		// Whatever a monitor made that was killed before it could answer: nobody knows of it.
+		b := s.sandbox(id)
+		_, gone := b.sweep()
+		return "", errors.Join(fmt.Errorf("start the monitor: %w", err), gone, b.removeFolder(req.Name))
 	}
 	if status.Error != "" {
 		return "", &DetachError{status.Error, status.ExitCode}
@@ -131,7 +136,7 @@ func monitor(report func(monitorStatus) error) error {
 	if err != nil {
 		return err
 	}
-	v, err := s.prepare(job.Request, true)
+	v, err := s.prepare(job.ID, job.Request, true)
 	if err != nil {
 		return err
 	}

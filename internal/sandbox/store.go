@@ -84,8 +84,8 @@ func (s *Store) sandbox(id string) *Sandbox {
 const newPrefix = ".new-"
 
 // create makes the folder of a new sandbox with its lock held and its name taken.
-func (s *Store) create(req *Request) (*Sandbox, *os.File, error) {
-	b := s.sandbox(newID())
+func (s *Store) create(id string, req *Request) (*Sandbox, *os.File, error) {
+	b := s.sandbox(id)
 	making, err := s.lockMaking(unix.LOCK_SH)
 	if err != nil {
 		return nil, nil, err
@@ -318,25 +318,60 @@ func (s *Store) Sweep() error {
 		}
 		found = found || orphan
 	}
-	if found {
-		_, err = idmap.Sweep(idsDir, func(folder string) bool {
-			_, err := os.Lstat(folder)
-			return !errors.Is(err, fs.ErrNotExist) // any doubt leaves the range taken
-		})
+	if !found {
+		return nil
 	}
-	return err
+	_, err = idmap.Sweep(idsDir, func(folder string) bool {
+		_, err := os.Lstat(folder)
+		return !errors.Is(err, fs.ErrNotExist) // any doubt leaves the range taken
+	})
+	return errors.Join(err, s.sweepNames())
+}
+
+// sweepNames removes names whose sandbox is gone. Nobody takes one meanwhile: takers hold the lock on the making.
+func (s *Store) sweepNames() error {
+	alone, making, err := s.tryMaking()
+	if err != nil || !alone {
+		return err
+	}
+	defer func() { _ = making.Close() }()
+	names, err := os.ReadDir(s.path("names"))
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		id, err := os.Readlink(s.path("names", n.Name()))
+		if err != nil {
+			continue
+		}
+		if _, err := os.Lstat(s.path("sandboxes", id)); errors.Is(err, fs.ErrNotExist) {
+			if err := os.Remove(s.path("names", n.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// tryMaking takes the lock on folders in the making alone, unless somebody is at it.
+func (s *Store) tryMaking() (alone bool, making *os.File, err error) {
+	making, err = os.OpenFile(s.path("making"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return false, nil, err
+	}
+	if unix.Flock(int(making.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil { //nolint:gosec // a file descriptor
+		return false, nil, making.Close()
+	}
+	return true, making, nil
 }
 
 // sweepNew removes a folder in the making whose maker was killed.
 func (s *Store) sweepNew(name string) error {
-	making, err := os.OpenFile(s.path("making"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	alone, making, err := s.tryMaking()
+	if err != nil || !alone {
 		return err
 	}
 	defer func() { _ = making.Close() }()
-	if unix.Flock(int(making.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil { //nolint:gosec // a file descriptor
-		return nil // somebody is at it
-	}
 	return os.RemoveAll(s.path("sandboxes", name))
 }
 
@@ -344,7 +379,9 @@ func (s *Store) sweepNew(name string) error {
 func (b *Sandbox) sweep() (bool, error) {
 	lock, err := os.OpenFile(filepath.Join(b.dir, lockFile), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil // it is just being removed
+		// It is just being removed, or its remover was killed before its last call: the lock goes last but one.
+		_ = os.Remove(b.dir)
+		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("look at sandbox %s: %w", b.ID, err)
@@ -357,13 +394,16 @@ func (b *Sandbox) sweep() (bool, error) {
 	var st State
 	err = b.read("state.json", &st)
 	if err == nil && st.Status == Stopped {
-		return false, nil
+		if st.Detached && !st.Remove {
+			return false, nil
+		}
+		return true, b.removeFolder(st.Name) // killed between the end and the removal
 	}
 	// No state, or an unreadable one: it was killed before, or while, the first was written.
 	if err := b.clear(context.Background(), &st); err != nil {
 		return true, err
 	}
-	if !st.Detached || st.Remove {
+	if !st.Detached || st.Remove || st.Status == Creating {
 		return true, b.removeFolder(st.Name)
 	}
 	st.Status, st.IDs, st.Cgroups, st.PID = Stopped, nil, nil, 0
@@ -371,7 +411,8 @@ func (b *Sandbox) sweep() (bool, error) {
 	return true, b.save(&st)
 }
 
-// removeFolder removes the folder and the name.
+// removeFolder removes the name and the folder, and of the folder the lock last: what a killed remover leaves is then
+// found by sweep.
 func (b *Sandbox) removeFolder(name string) error {
 	if name != "" {
 		link := b.store.path("names", name)
@@ -381,7 +422,23 @@ func (b *Sandbox) removeFolder(name string) error {
 			}
 		}
 	}
-	if err := os.RemoveAll(b.dir); err != nil {
+	fault.Point("name removed")
+	entries, err := os.ReadDir(b.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove sandbox %s: %w", b.ID, err)
+	}
+	for _, e := range entries {
+		if e.Name() != lockFile {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(b.dir, e.Name())))
+		}
+	}
+	fault.Point("files removed")
+	if err == nil {
+		err = os.RemoveAll(filepath.Join(b.dir, lockFile))
+		fault.Point("lock removed")
+		err = errors.Join(err, os.RemoveAll(b.dir))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove sandbox %s: %w", b.ID, err)
 	}
 	return nil

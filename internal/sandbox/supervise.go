@@ -52,7 +52,7 @@ func (s *Store) Run(req *Request, streams Streams) (Result, error) {
 	if err := s.Sweep(); err != nil {
 		return Result{}, err
 	}
-	b, err := s.prepare(req, false)
+	b, err := s.prepare(newID(), req, false)
 	if err != nil {
 		return Result{}, err
 	}
@@ -61,8 +61,8 @@ func (s *Store) Run(req *Request, streams Streams) (Result, error) {
 }
 
 // prepare makes the folder, the id range and the cgroup.
-func (s *Store) prepare(req *Request, detached bool) (*supervisor, error) {
-	b, lock, err := s.create(req)
+func (s *Store) prepare(id string, req *Request, detached bool) (*supervisor, error) {
+	b, lock, err := s.create(id, req)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +205,7 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 	stop := v.forwardSignals()
 	defer stop()
 	v.process, err = native.Start(v.req.Spec, native.Options{
-		Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, PassFDs: v.req.PassFDs, Supervised: true, Ready: v.ready,
+		Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, PassFDs: v.req.PassFDs, Supervised: true, Lock: v.lock, Ready: v.ready,
 	})
 	if err != nil {
 		return Result{}, v.startError(err)
@@ -401,7 +401,8 @@ func (b *Sandbox) clear(ctx context.Context, st *State) error {
 	if st.IDs != nil {
 		return idmap.Release(idsDir, b.dir, *st.IDs)
 	}
-	return nil
+	_, err := idmap.Sweep(idsDir, func(owner string) bool { return owner != b.dir }) // not written down yet
+	return err
 }
 
 // likelyCgroups are the groups that a supervisor had made when it was killed before it could write them down.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"brig/internal/cgroup"
+	"brig/internal/fault"
 	"brig/internal/idmap"
 	"brig/internal/isolation/native"
 
@@ -245,6 +246,19 @@ func (b *Sandbox) Remove(ctx context.Context, force bool) error {
 			return err
 		}
 	}
+	// Written down first: should this process be killed on the way, the next command goes on where it was.
+	st, err = b.State()
+	if errors.Is(err, ErrNotFound) {
+		return nil // it removed itself at its end
+	}
+	if err != nil {
+		return err
+	}
+	st.Remove = true
+	if err := b.save(st); err != nil {
+		return err
+	}
+	fault.Point("removal recorded")
 	return b.removeFolder(st.Name)
 }
 

@@ -13,6 +13,7 @@ import (
 	"strconv"
 
 	"brig/internal/cgroup"
+	"brig/internal/fault"
 	"brig/internal/idmap"
 	"brig/internal/launch"
 	"brig/internal/plan"
@@ -34,6 +35,8 @@ type Options struct {
 	// Supervised: the sandbox dies with the calling thread. The caller has locked its goroutine to it
 	// (runtime.LockOSThread) for as long as the sandbox is to live.
 	Supervised bool
+	// Lock tells others that the caller lives: the child lets go of it first. Nil for none.
+	Lock *os.File
 	// Ready is called when everything is in place, just before the start is given. An error ends the launch.
 	Ready func(*Process) error
 }
@@ -120,6 +123,9 @@ func (l *launching) inputs(compile func(*plan.Facts) (*plan.Plan, error)) error 
 	if l.plan, err = compile(facts); err != nil {
 		return err
 	}
+	if l.options.Lock != nil {
+		l.bind(l.plan.Lock, l.options.Lock)
+	}
 	for i, r := range l.plan.Tasks {
 		l.bind(r, tasks[i])
 	}
@@ -174,6 +180,7 @@ func (l *launching) run() (*Process, error) {
 		return nil, err
 	}
 	runtime.KeepAlive(l.opened)
+	fault.Point("child cloned")
 	p := &Process{Plan: l.plan, child: child}
 	if err := l.accompany(p); err != nil {
 		child.Kill()
@@ -192,6 +199,7 @@ func (l *launching) accompany(p *Process) error {
 		if err := l.mapIDs(c.PID); err != nil {
 			return err
 		}
+		fault.Point("id maps written")
 		if err := c.Continue(); err != nil {
 			return err
 		}
@@ -217,6 +225,7 @@ func (l *launching) accompany(p *Process) error {
 	if err := c.Continue(); err != nil {
 		return err
 	}
+	fault.Point("start given")
 	return c.WaitExec()
 }
 

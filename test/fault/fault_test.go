@@ -1,0 +1,226 @@
+//go:build faults
+
+// Package fault kills Brig at every point of its life, and proves that the next command finds and clears what is left.
+package fault
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"brig/internal/testenv"
+)
+
+var brig string
+
+func TestMain(m *testing.M) { os.Exit(build(m)) }
+
+func build(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "brig-fault-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	brig = filepath.Join(dir, "brig")
+	cmd := exec.Command("go", "build", "-tags", "faults", "-o", brig, "brig/cmd/brig")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build brig: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// machine is a store of its own and what the kernel and the shared id pool have of its sandboxes.
+type machine struct {
+	t      *testing.T
+	root   string
+	marker string // stands in the arguments of every program that is run
+}
+
+func newMachine(t *testing.T) *machine {
+	testenv.Check(t, testenv.Root)
+	return &machine{t: t, root: t.TempDir(), marker: fmt.Sprintf("marker-%d-%d", os.Getpid(), time.Now().UnixNano())}
+}
+
+func (m *machine) command(fault string, args ...string) *exec.Cmd {
+	cmd := exec.Command(brig, append([]string{args[0], "--root", m.root}, args[1:]...)...)
+	cmd.Env = append(os.Environ(), "BRIG_FAULT="+fault)
+	return cmd
+}
+
+// brig runs a command to its end, which may be the kill.
+func (m *machine) brig(fault string, args ...string) (out string, killed bool) {
+	m.t.Helper()
+	cmd := m.command(fault, args...)
+	var b bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &b, &b
+	cmd.WaitDelay = 10 * time.Second // pipes that a left-over process would hold open
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
+		m.t.Fatal(err)
+	}
+	return b.String(), strings.Contains(cmd.ProcessState.String(), "killed")
+}
+
+// left is all that there is of the sandboxes of the store.
+func (m *machine) left() []string {
+	var left []string
+	ids := map[string]bool{}
+	for _, dir := range []string{"sandboxes", "names"} {
+		entries, err := os.ReadDir(filepath.Join(m.root, dir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			m.t.Fatal(err)
+		}
+		for _, e := range entries {
+			left = append(left, dir+"/"+e.Name())
+		}
+	}
+	links, _ := filepath.Glob("/run/brig/ids/*")
+	for _, l := range links {
+		if owner, err := os.Readlink(l); err == nil && strings.HasPrefix(owner, m.root) {
+			left = append(left, l+" of "+owner)
+			ids[filepath.Base(owner)] = true
+		}
+	}
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range lines {
+		data, err := os.ReadFile(file)
+		if err == nil && bytes.Contains(data, []byte(m.marker)) && !strings.Contains(file, "/"+strconv.Itoa(os.Getpid())+"/") {
+			left = append(left, file+": "+string(bytes.ReplaceAll(data, []byte{0}, []byte{' '})))
+		}
+	}
+	return left
+}
+
+// clean demands that nothing is there after one harmless command.
+func (m *machine) clean(when string) {
+	m.t.Helper()
+	folders, err := os.ReadDir(filepath.Join(m.root, "sandboxes"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		m.t.Fatal(err)
+	}
+	if out, _ := m.brig("", "ps", "-a"); strings.Contains(out, "brig:") {
+		m.t.Errorf("%s: ps: %s", when, out)
+	}
+	left := m.left()
+	for _, f := range folders {
+		for _, pattern := range []string{"/sys/fs/cgroup/*/brig/", "/sys/fs/cgroup/brig/"} {
+			groups, _ := filepath.Glob(pattern + f.Name())
+			left = append(left, groups...)
+		}
+	}
+	if left != nil {
+		m.t.Errorf("%s: left after the next command:\n  %s", when, strings.Join(left, "\n  "))
+	}
+}
+
+// walk runs scenario with the kill at the first point, the second, … until the command survives.
+func walk(t *testing.T, scenario func(t *testing.T, fault string) (killed bool)) {
+	const most = 60 // more points than there are: the walk must come to its end
+	points := 0
+	for n := 1; ; n++ {
+		if n > most {
+			t.Fatalf("the command was still killed at point %d", most)
+		}
+		if !scenario(t, strconv.Itoa(n)) {
+			break
+		}
+		points++
+	}
+	if points < 2 {
+		t.Errorf("the walk met %d points only: is brig built with its faults?", points)
+	}
+	t.Logf("%d points", points)
+}
+
+// These do not run beside each other: what is left is looked for machine-wide.
+
+func TestRunInTheForeground(t *testing.T) {
+	m := newMachine(t)
+	walk(t, func(t *testing.T, fault string) bool {
+		out, killed := m.brig(fault, "run", "--name", "walk", "--memory", "64m", "--", "sh", "-c", "sleep 100 & sleep 100 & sleep 0.01; # "+m.marker)
+		m.clean("killed at point " + fault)
+		if strings.Contains(out, "brig: ") {
+			t.Errorf("point %s: %s", fault, out)
+		}
+		return killed
+	})
+}
+
+func TestRunWithATerminalAndInit(t *testing.T) {
+	m := newMachine(t)
+	walk(t, func(_ *testing.T, fault string) bool {
+		_, killed := m.brig(fault, "run", "-t", "--init", "--", "sh", "-c", "setsid sleep 100 & sleep 0.01; # "+m.marker)
+		m.clean("killed at point " + fault)
+		return killed
+	})
+}
+
+// The monitor is killed, and `run -d` where it clears up after one.
+func TestDetached(t *testing.T) {
+	m := newMachine(t)
+	walk(t, func(t *testing.T, fault string) bool {
+		out, killed := m.brig(fault, "run", "-d", "--name", "walk", "--", "sh", "-c", "sleep 100 & sleep 0.01; # "+m.marker)
+		if killed || strings.Contains(out, "brig: ") { // before the program ran, and run says so, or is killed on the way
+			m.clean("killed at point " + fault)
+			return true
+		}
+		m.brig("", "wait", "walk")
+		state, _ := m.brig("", "ps", "-a", "--format", "json")
+		if procs := m.processes(); procs != nil {
+			t.Errorf("point %s: processes outlive their monitor: %q", fault, procs)
+		}
+		m.brig("", "rm", "walk")
+		m.clean("killed at point " + fault)
+		return strings.Contains(state, `"lost"`)
+	})
+}
+
+func (m *machine) processes() (list []string) {
+	for _, l := range m.left() {
+		if strings.HasPrefix(l, "/proc/") {
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
+func TestExec(t *testing.T) {
+	m := newMachine(t)
+	if out, _ := m.brig("", "run", "-d", "--name", "host", "--", "sleep", "1000"); strings.Contains(out, "brig:") {
+		t.Fatal(out)
+	}
+	walk(t, func(t *testing.T, fault string) bool {
+		_, killed := m.brig(fault, "exec", "host", "sh", "-c", "sleep 0.01; # "+m.marker)
+		if out, _ := m.brig("", "exec", "host", "sh", "-c", "ps -eo args | grep -v ps; # "); strings.Contains(out, m.marker) {
+			t.Errorf("point %s: the program outlives its exec: %s", fault, out)
+		}
+		return killed
+	})
+	m.brig("", "rm", "-f", "host")
+	m.clean("at the end")
+}
+
+func TestRemove(t *testing.T) {
+	m := newMachine(t)
+	walk(t, func(t *testing.T, fault string) bool {
+		if out, _ := m.brig("", "run", "-d", "--name", "walk", "--", "true", m.marker); strings.Contains(out, "brig:") {
+			t.Fatalf("point %s: %s", fault, out)
+		}
+		m.brig("", "wait", "walk")
+		_, killed := m.brig(fault, "rm", "walk")
+		m.clean("killed at point " + fault)
+		return killed
+	})
+}

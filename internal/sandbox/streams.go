@@ -35,7 +35,7 @@ type plumbing struct {
 func (v *supervisor) plumb(streams Streams, log *logger) (*plumbing, error) {
 	p := &plumbing{v: v, streams: streams, log: log}
 	if v.req.Spec.Process.Terminal {
-		return p, nil
+		return p, noFolders(v.req.PassFDs)
 	}
 	if err := p.input(); err != nil {
 		p.close()
@@ -47,7 +47,26 @@ func (v *supervisor) plumb(streams Streams, log *logger) (*plumbing, error) {
 			return nil, err
 		}
 	}
+	if err := noFolders(append(p.child[:], v.req.PassFDs...)); err != nil {
+		p.close()
+		return nil, err
+	}
 	return p, nil
+}
+
+// noFolders refuses a folder among the files that the program gets: from it "..", which no root stops outside of it,
+// leads to the host's (CVE-2024-21626).
+func noFolders(files []*os.File) error {
+	for _, f := range files {
+		st, err := f.Stat()
+		if err != nil {
+			return fmt.Errorf("look at %s, a file for the program: %w", f.Name(), err)
+		}
+		if st.IsDir() {
+			return fmt.Errorf("%s is a folder: as an open file of the program it would lead out of the sandbox; mount it with -v", f.Name())
+		}
+	}
+	return nil
 }
 
 func (p *plumbing) input() error {

@@ -92,6 +92,12 @@ func prepare() error {
 	if err := os.WriteFile(bench.canary, []byte("the host's\n"), 0o644); err != nil { //nolint:gosec // to be found
 		return err
 	}
+	if err := os.MkdirAll(at("volume"), 0o777); err != nil { //nolint:gosec // a volume
+		return err
+	}
+	if err := os.WriteFile(at("volume/file"), []byte("of the volume\n"), 0o666); err != nil { //nolint:gosec // a volume
+		return err
+	}
 	return makeRootfs(bench.rootfs)
 }
 

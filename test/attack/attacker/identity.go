@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,7 @@ var identityAttacks = []attack{
 	{"fds", fds},
 	{"cwd", cwd},
 	{"own-exe", ownExe},
+	{"inside", inside},
 	{"memfd", memfd},
 	{"layers", layers},
 	{"rlimits", rlimits},
@@ -171,6 +173,50 @@ func ownExe(args []string) verdict {
 		}
 	}
 	return held("no program in sight is the host's, none can be written")
+}
+
+// inside looks whether the places that every sandbox has are what they should be, whatever the root file system had in
+// their stead, and that nothing of the host's is in sight. The argument is a file that only the host has.
+func inside(args []string) verdict {
+	var fs unix.Statfs_t
+	for path, magic := range map[string]int64{"/proc": unix.PROC_SUPER_MAGIC, "/dev": unix.TMPFS_MAGIC, "/dev/pts": unix.DEVPTS_SUPER_MAGIC} {
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return escaped("%s is no directory: mode %o, %v", path, st.Mode, err)
+		}
+		if err := unix.Statfs(path, &fs); err != nil || int64(fs.Type) != magic { //nolint:unconvert // 32 bits wide on some machines
+			return escaped("%s has magic %x, %v", path, fs.Type, err)
+		}
+	}
+	for path, dev := range map[string]uint64{"/dev/null": unix.Mkdev(1, 3), "/dev/zero": unix.Mkdev(1, 5), "/dev/urandom": unix.Mkdev(1, 9)} {
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || uint64(st.Rdev) != dev { //nolint:unconvert // see above
+			return escaped("%s is not the device: mode %o, device %x, %v", path, st.Mode, st.Rdev, err)
+		}
+	}
+	for _, path := range []string{"/proc/kallsyms", "/proc/keys", "/proc/timer_list", "/proc/kcore", "/sys/firmware/dmi/tables/DMI"} {
+		if b, err := os.ReadFile(path); err == nil && len(b) > 0 {
+			return escaped("%s is not masked", path)
+		}
+	}
+	for _, path := range []string{"/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/sys/kernel/hostname", "/proc/sys/vm/drop_caches"} {
+		if fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
+			_ = unix.Close(fd)
+			return escaped("%s can be written", path)
+		}
+	}
+	canary := argument(args, 0, "/nonexistent")
+	for _, dir := range []string{"/", "/tmp", "/run", "/proc", "/sys", "/dev", "/dev/shm", "/data", "/etc", "/proc/1/root", "/proc/self/cwd"} {
+		for _, up := range []string{"", "../../../../../../.."} {
+			if _, err := os.Stat(dir + "/" + up + canary); err == nil {
+				return escaped("%s of the host is in sight from %s", canary, dir)
+			}
+		}
+		if _, err := os.Stat(dir + "/" + filepath.Base(canary)); err == nil {
+			return escaped("the host's folder is at %s", dir)
+		}
+	}
+	return cwd(args)
 }
 
 // memfd runs a program that no file system holds; it must be confined like any other.

@@ -121,11 +121,15 @@ func readBusy() busy {
 	return b
 }
 
+// others is the share of the processors' time since before that was neither idle nor this program's.
+func (b busy) others(before busy) float64 {
+	have := b.at.Sub(before.at) * time.Duration(runtime.NumCPU())
+	return max(0, float64(b.all-before.all-(b.own-before.own))/float64(have))
+}
+
 func (m *machine) finish(before busy) {
-	now := readBusy()
 	m.LoadAfter = firstLine("/proc/loadavg")
-	have := now.at.Sub(before.at) * time.Duration(m.Cores)
-	m.Others = max(0, float64(now.all-before.all-(now.own-before.own))/float64(have))
+	m.Others = readBusy().others(before)
 }
 
 // idle is the share of the processors' time that others may use in a second that counts as quiet.
@@ -140,8 +144,7 @@ func waitQuiet(ctx context.Context, most time.Duration) error {
 			return ctx.Err()
 		case <-time.After(time.Second):
 		}
-		now := readBusy()
-		if float64(now.all-before.all)/float64(now.at.Sub(before.at))/float64(runtime.NumCPU()) < idle {
+		if readBusy().others(before) < idle {
 			return nil
 		}
 	}

@@ -36,7 +36,7 @@ func main() {
 	flag.IntVar(&o.rounds, "n", 300, "`ROUNDS` that are counted")
 	flag.StringVar(&o.out, "out", "docs/bench", "`FOLDER` for results.json, README.md and startup.svg; empty for none")
 	flag.StringVar(&o.bin, "bin", "", "`FOLDER` of the brig and brig-oci to measure; empty to build them from the source at hand")
-	flag.DurationVar(&o.quiet, "quiet", 0, "wait up to this long for a second in which the machine is idle")
+	flag.DurationVar(&o.quiet, "quiet", 0, "measure only while others leave the machine alone, and wait up to this long for that")
 	flag.Uint64Var(&o.seed, "seed", 1, "seed of the order within rounds")
 	flag.BoolVar(&o.quick, "quick", false, "a few rounds, to see that it works; writes nothing unless -out is given")
 	flag.Parse()

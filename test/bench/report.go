@@ -16,6 +16,7 @@ type report struct {
 	Machine    machine    `json:"machine"`
 	Rounds     int        `json:"rounds"`
 	Seed       uint64     `json:"seed"`
+	Discarded  int        `json:"discardedRounds"`   // that others disturbed
 	Missing    []string   `json:"missing,omitempty"` // peers that are not installed
 	Goals      []*goal    `json:"goals"`
 	MonitorPSS int64      `json:"monitorPssBytes"`
@@ -76,12 +77,12 @@ func (r *report) judge() {
 		} {
 			a, b := r.find(g.ours), r.find(g.theirs)
 			if a != nil && b != nil {
-				r.add(&goal{What: a.Name + " / " + b.Name, Unit: "times", Limit: g.limit, Found: ratio(a.Wall, b.Wall)})
+				r.addGoal(&goal{What: a.Name + " / " + b.Name, Unit: "times", Limit: g.limit, Found: ratio(a.Wall, b.Wall)})
 			}
 		}
 	}
 	if a, b := r.find("brig-inside"), r.find("bare-inside"); a != nil && b != nil {
-		r.add(&goal{What: a.Name + " / " + b.Name, Unit: "times", Limit: 1.3, Found: ratio(a.Wall, b.Wall)})
+		r.addGoal(&goal{What: a.Name + " / " + b.Name, Unit: "times", Limit: 1.3, Found: ratio(a.Wall, b.Wall)})
 	}
 	for _, i := range r.Inits {
 		ns := make([]time.Duration, len(i.Millis))
@@ -89,15 +90,15 @@ func (r *report) judge() {
 			ns[k] = time.Duration(ms * 1e6)
 		}
 		one := func(q float64) float64 { return quantile(ns, q).Seconds() * 1e3 }
-		r.add(&goal{What: "package init of " + i.Binary + " over an empty Go program", Unit: "ms", Limit: 0.5, Found: interval{one(.5), one(.25), one(.75)}})
+		r.addGoal(&goal{What: "package init of " + i.Binary + " over an empty Go program", Unit: "ms", Limit: 0.5, Found: interval{one(.5), one(.25), one(.75)}})
 	}
 	if r.MonitorPSS > 0 {
 		mib := float64(r.MonitorPSS) / (1 << 20)
-		r.add(&goal{What: "memory (PSS) of the monitor of an idle sandbox", Unit: "MiB", Limit: 2, Found: interval{mib, mib, mib}})
+		r.addGoal(&goal{What: "memory (PSS) of the monitor of an idle sandbox", Unit: "MiB", Limit: 2, Found: interval{mib, mib, mib}})
 	}
 }
 
-func (r *report) add(g *goal) {
+func (r *report) addGoal(g *goal) {
 	g.mark()
 	r.Goals = append(r.Goals, g)
 }

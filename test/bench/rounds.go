@@ -13,23 +13,44 @@ import (
 // one of them (the end of a network namespace takes it a while) falls on all the others alike.
 func (t *tools) inTurns(ctx context.Context, o options, list []*contender, r *report, bar *progress) error {
 	random := rand.New(rand.NewPCG(o.seed, 0)) //nolint:gosec // an order, not a secret
-	for round := -warmUp; round < o.rounds; round++ {
+	quiet := time.Now().Add(o.quiet)
+	samples := make([]sample, len(list))
+	for round := -warmUp; round < o.rounds; {
 		bar.round(round)
+		before := readBusy()
 		for _, i := range random.Perm(len(list)) {
 			if err := ctx.Err(); err != nil {
 				return fmt.Errorf("stopped: %w", err)
 			}
-			s, err := list[i].once(t.stage)
-			if err != nil {
+			var err error
+			if samples[i], err = list[i].once(t.stage); err != nil {
 				return err
 			}
-			if round >= 0 {
-				r.Results[i].Wall = append(r.Results[i].Wall, s.wall)
-				r.Results[i].CPU = append(r.Results[i].CPU, s.cpu)
+		}
+		if readBusy().others(before) > disturbed && time.Now().Before(quiet) {
+			r.Discarded++
+			if err := waitQuiet(ctx, time.Until(quiet)); err != nil {
+				return err
 			}
+			continue
+		}
+		if round++; round > 0 {
+			r.add(samples)
 		}
 	}
 	return nil
+}
+
+// disturbed is the share of the processors' time in the hands of others from which on a round does not count, for as
+// long as -quiet lasts. The kernel's own threads are among the others, and have 5 to 10 of 100 in any round.
+const disturbed = 0.2
+
+// add keeps the samples of a round.
+func (r *report) add(samples []sample) {
+	for i, s := range samples {
+		r.Results[i].Wall = append(r.Results[i].Wall, s.wall)
+		r.Results[i].CPU = append(r.Results[i].CPU, s.cpu)
+	}
 }
 
 // crowd is many clients that start sandboxes at once.
@@ -58,12 +79,16 @@ func (t *tools) crowds(ctx context.Context, o options, list []*contender, r *rep
 			r.Results[i].Crowd = &crowd{Clients: clients, Sandboxes: total}
 		}
 	}
+	quiet := time.Now().Add(o.quiet)
 	for n := range repeats {
 		for i, c := range list {
 			if c.kind != kindRun {
 				continue
 			}
 			bar.say(fmt.Sprintf("%d clients, %d sandboxes: %s, %d of %d", clients, total, c.name, n+1, repeats))
+			if err := waitQuiet(ctx, time.Until(quiet)); err != nil {
+				return err
+			}
 			took, err := t.crowd(ctx, c, clients, total)
 			if err != nil {
 				return err

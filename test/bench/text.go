@@ -97,8 +97,8 @@ func (r *report) circumstances(b *strings.Builder) {
 	}
 	fmt.Fprintf(b, "## The machine\n\n%s, %d cores, %.0f GiB of RAM, %s with Linux %s; /run is on %s. %s.\n",
 		m.CPU, m.Cores, float64(m.RAM)/(1<<30), kind, m.Kernel, m.StateFS, m.System)
-	fmt.Fprintf(b, "%s, %d rounds. Load before %s, after %s. Others and the kernel's own threads\nused %.0f%% of the processors' time.\n\n",
-		m.Date.Format("2 January 2006, 15:04 MST"), r.Rounds, m.LoadBefore, m.LoadAfter, 100*m.Others)
+	fmt.Fprintf(b, "%s, %d rounds, and %d discarded because others disturbed them. Load before %s, after %s. Others and the kernel's own threads\nused %.0f%% of the processors' time between, pauses included.\n\n",
+		m.Date.Format("2 January 2006, 15:04 MST"), r.Rounds, r.Discarded, m.LoadBefore, m.LoadAfter, 100*m.Others)
 	for _, name := range slices.Sorted(maps.Keys(m.Versions)) {
 		fmt.Fprintf(b, "- %s: %s\n", name, m.Versions[name])
 	}

@@ -155,6 +155,7 @@ func (b *builder) mknod(d device) error {
 		b.p.Mkdirat(m.reg, rel, 0o755)
 		m.made[rel] = Dir
 	}
+	m.made[name] = File
 	b.p.Mknodat(m.reg, name, kind|mode, unix.Mkdev(uint32(d.spec.Major), uint32(d.spec.Minor))) //nolint:gosec // device numbers
 	fd := b.p.Openat2(d.path, m.reg, name, unix.O_PATH|unix.O_NOFOLLOW, 0, launch.NoLinks)
 	if d.spec.UID != nil || d.spec.GID != nil {

@@ -59,7 +59,8 @@ func (b *builder) readonlyPaths() error {
 
 // openMask opens a path to be covered. A link on the way fails the launch; a path that this procfs lacks is skipped.
 func (b *builder) openMask(name string) launch.Reg {
-	at := b.p.Openat2(name, b.root, strings.TrimPrefix(path.Clean(name), "/"), unix.O_PATH, 0, launch.NoLinks)
+	name = b.throughLinks(path.Clean(name))
+	at := b.p.Openat2(name, b.root, strings.TrimPrefix(name, "/"), unix.O_PATH, 0, launch.NoLinks)
 	b.p.Last().Tolerate(unix.ENOENT, unix.ENOTDIR)
 	return at
 }
@@ -69,15 +70,12 @@ func (b *builder) maskKind(name, field string) (Kind, error) {
 	if err := checkInside(name, field); err != nil {
 		return Missing, err
 	}
-	name = path.Clean(name)
-	if strings.HasPrefix(name, "/proc/") || strings.HasPrefix(name, "/sys/") {
+	name = b.throughLinks(path.Clean(name))
+	m, rel := b.deepest(name)
+	if rel != "" && (m.path == "/proc" || m.path == "/sys") && m.source == "" {
 		return b.facts.Host(name), nil
 	}
-	m, rel := b.deepest(b.throughLinks(name))
-	if m.fresh && rel != "" {
-		return m.made[rel], nil
-	}
-	return b.lookup(m, rel), nil
+	return b.find(m, rel), nil
 }
 
 // sysctls writes the spec's sysctls and the ban on further user namespaces, through the private procfs.

@@ -20,7 +20,7 @@ import (
 type mounted struct {
 	path  string // inside
 	reg   launch.Reg
-	fresh bool // a tmpfs of our own: nothing is in it but what the program puts there
+	fresh bool            // a tmpfs of our own: nothing is in it but what the program puts there
 	made  map[string]Kind // what the program has put there, by path in the mount
 	// source is the host's path behind a bind mount.
 	source   string
@@ -208,6 +208,13 @@ func linkless(name string) bool {
 func (b *builder) target(name string, kind Kind) (launch.Reg, error) {
 	name = b.throughLinks(path.Clean(name))
 	m, rel := b.deepest(name)
+	found := b.find(m, rel)
+	switch {
+	case found == File && kind == Dir:
+		return 0, &UnsupportedError{"mounts", fmt.Sprintf("%s is a file in the root file system, and a directory is mounted there", name)}
+	case found == Dir && kind == File:
+		return 0, &UnsupportedError{"mounts", fmt.Sprintf("%s is a directory in the root file system, and a file is mounted there", name)}
+	}
 	if m.fresh {
 		return b.freshTarget(m, name, rel, kind), nil
 	}
@@ -215,17 +222,8 @@ func (b *builder) target(name string, kind Kind) (launch.Reg, error) {
 	if linkless(name) {
 		resolve = launch.NoLinks
 	}
-	switch b.lookup(m, rel) {
-	case Missing:
+	if found == Missing {
 		return b.makeTarget(name, kind, resolve), nil
-	case File:
-		if kind == Dir {
-			return 0, &UnsupportedError{"mounts", fmt.Sprintf("%s is a file in the root file system, and a directory is mounted there", name)}
-		}
-	case Dir:
-		if kind == File {
-			return 0, &UnsupportedError{"mounts", fmt.Sprintf("%s is a directory in the root file system, and a file is mounted there", name)}
-		}
 	}
 	return b.open(name, kind, resolve), nil
 }
@@ -242,8 +240,11 @@ func (b *builder) open(name string, kind Kind, resolve uint64) launch.Reg {
 	return b.p.Openat2("target "+name, b.root, rel, flags, 0, resolve)
 }
 
-func (b *builder) lookup(m *mounted, rel string) Kind {
+// find tells what is at a path of a mount.
+func (b *builder) find(m *mounted, rel string) Kind {
 	switch {
+	case m.fresh:
+		return m.made[rel] // where nothing is but what the program puts there
 	case m.source != "":
 		return b.facts.Host(path.Join(m.source, rel))
 	case rel == "":
@@ -259,7 +260,7 @@ func (b *builder) makeTarget(name string, kind Kind, resolve uint64) launch.Reg 
 	parent := path.Dir(name)
 	m, rel := b.deepest(parent)
 	var dir launch.Reg
-	if b.lookup(m, rel) == Missing {
+	if b.find(m, rel) == Missing {
 		dir = b.makeTarget(parent, Dir, resolve)
 	} else {
 		dir = b.open(parent, Dir, resolve)

@@ -22,8 +22,8 @@ func (b *builder) prepare(m *specs.Mount) error {
 	if err != nil {
 		return &UnsupportedError{"mounts " + m.Destination, err.Error()}
 	}
-	if o.TmpCopyUp {
-		return &UnsupportedError{"mounts " + m.Destination, "tmpcopyup is not supported yet"}
+	if err := unsupportedMount(m, &o); err != nil {
+		return err
 	}
 	made := mounted{path: path.Clean(m.Destination), prepared: o}
 	switch {
@@ -96,7 +96,7 @@ func (b *builder) mount(m *specs.Mount, made mounted) error {
 	switch m.Type {
 	case "proc", "sysfs":
 	case "tmpfs":
-		made.fresh, made.made = true, map[string]Kind{}
+		made.fresh, made.made = true, map[string]Kind{"": Dir}
 		if o.ReadOnly() {
 			attrs &^= unix.MOUNT_ATTR_RDONLY
 			b.lateReadOnly = append(b.lateReadOnly, lateMount{path: made.path, attrs: unix.MOUNT_ATTR_RDONLY})

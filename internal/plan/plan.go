@@ -216,6 +216,8 @@ func (b *builder) supervision() error {
 		b.p.Step(launch.Supervision, "die with the parent")
 		b.p.Prctl(unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL))
 	}
+	b.p.Step(launch.Root, "make files with the very modes that are given, whatever the caller's umask")
+	b.p.Umask(0)
 	b.oomScoreAdj()
 	// A rootless parent could not write the id maps of a non-dumpable child: its /proc files belong to root then.
 	if b.facts.Privileged {

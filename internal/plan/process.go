@@ -19,7 +19,7 @@ import (
 // process is everything between the finished file system and execve.
 func (b *builder) process() error {
 	pr := b.spec.Process
-	for _, step := range []func(*specs.Process) error{b.terminal, b.prepareLandlock, b.workdir, b.limits} {
+	for _, step := range []func(*specs.Process) error{b.unsupported, b.personality, b.terminal, b.prepareLandlock, b.workdir, b.limits} {
 		if err := step(pr); err != nil {
 			return err
 		}
@@ -168,6 +168,9 @@ func (b *builder) user(pr *specs.Process) error {
 	return nil
 }
 
+// defaultUmask is runc's and crun's: the caller's would make the same sandbox differ from one shell to the next.
+const defaultUmask = 0o022
+
 func (b *builder) becomeUser(pr *specs.Process) {
 	u := pr.User
 	if u.UID != 0 || u.GID != 0 || len(u.AdditionalGids) > 0 {
@@ -181,9 +184,11 @@ func (b *builder) becomeUser(pr *specs.Process) {
 	}
 	b.p.Setresgid(u.GID)
 	b.p.Setresuid(u.UID)
+	mask := uint32(defaultUmask)
 	if u.Umask != nil {
-		b.p.Umask(*u.Umask)
+		mask = *u.Umask
 	}
+	b.p.Umask(mask)
 	if b.facts.Supervised {
 		b.p.Step(launch.Supervision, "die with the parent: the change of credentials has cleared it")
 		b.p.Prctl(unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL))

@@ -1,0 +1,95 @@
+package plan
+
+import (
+	"fmt"
+
+	"brig/internal/launch"
+	"brig/internal/mounts"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// unsupported refuses what a spec asks for and nothing here does: a field passed over in silence would be a sandbox
+// weaker, or other, than its bundle says. A test holds that every field of the spec is either honoured or in this list.
+func (b *builder) unsupported(pr *specs.Process) error {
+	s, l := b.spec, b.linux
+	for _, f := range []struct {
+		set    bool
+		field  string
+		reason string
+	}{
+		{s.Hooks != nil && hooks(s.Hooks) > 0, "hooks", notYet},
+		{s.Solaris != nil, "solaris", otherSystem}, {s.Windows != nil, "windows", otherSystem}, {s.ZOS != nil, "zos", otherSystem},
+		{s.FreeBSD != nil, "freebsd", otherSystem}, {s.VM != nil, "vm", "is for runtimes that are virtual machines"},
+		{pr.CommandLine != "", "process.commandLine", otherSystem}, {pr.User.Username != "", "process.user.username", otherSystem},
+		{pr.Scheduler != nil, "process.scheduler", notYet}, {pr.IOPriority != nil, "process.ioPriority", notYet},
+		{pr.ExecCPUAffinity != nil, "process.execCPUAffinity", notYet},
+		{l.MountLabel != "", "linux.mountLabel", notYet}, {len(l.NetDevices) > 0, "linux.netDevices", notYet},
+		{l.IntelRdt != nil, "linux.intelRdt", notYet}, {l.MemoryPolicy != nil, "linux.memoryPolicy", notYet},
+	} {
+		if f.set {
+			return &UnsupportedError{f.field, f.reason}
+		}
+	}
+	return nil
+}
+
+const (
+	notYet      = "is not supported yet; remove it to run without"
+	otherSystem = "is for another operating system"
+)
+
+func hooks(h *specs.Hooks) int {
+	//nolint:staticcheck // Prestart is old, and bundles still have it
+	return len(h.Prestart) + len(h.CreateRuntime) + len(h.CreateContainer) + len(h.StartContainer) + len(h.Poststart) + len(h.Poststop)
+}
+
+// unsupportedMount is the same for one mount.
+func unsupportedMount(m *specs.Mount, o *mounts.Options) error {
+	bind := o.Bind || m.Type == "bind"
+	reason := ""
+	switch {
+	case o.TmpCopyUp:
+		reason = "tmpcopyup is not supported yet"
+	case o.DestNoFollow:
+		reason = "dest-nofollow is not supported yet"
+	case bind && len(o.Data) > 0:
+		reason = fmt.Sprintf("unknown option %q of a bind mount", o.Data[0])
+	case !bind && (o.IDMap || len(m.UIDMappings)+len(m.GIDMappings) > 0):
+		reason = "only bind mounts can be idmapped"
+	case len(m.UIDMappings) == 0 && len(m.GIDMappings) > 0, len(m.UIDMappings) > 0 && len(m.GIDMappings) == 0:
+		reason = "uidMappings and gidMappings belong together"
+	default:
+		return nil
+	}
+	return &UnsupportedError{"mounts " + m.Destination, reason}
+}
+
+// Execution domains of linux/personality.h.
+const (
+	perLinux   = 0x0000
+	perLinux32 = 0x0008
+)
+
+// personality sets the execution domain, before the filter takes the call away.
+func (b *builder) personality(*specs.Process) error {
+	p := b.linux.Personality
+	if p == nil {
+		return nil
+	}
+	if len(p.Flags) > 0 {
+		return &UnsupportedError{"linux.personality.flags", notYet}
+	}
+	var domain uint64
+	switch p.Domain {
+	case specs.PerLinux:
+		domain = perLinux
+	case specs.PerLinux32:
+		domain = perLinux32
+	default:
+		return &UnsupportedError{"linux.personality", fmt.Sprintf("unknown domain %q", p.Domain)}
+	}
+	b.p.Step(launch.Exec, fmt.Sprintf("set the execution domain %s", p.Domain))
+	b.p.Personality(domain)
+	return nil
+}

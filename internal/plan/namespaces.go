@@ -53,6 +53,9 @@ func (b *builder) namespaces() error {
 	if path, _ := Namespace(b.spec, specs.MountNamespace); path != "" {
 		return &UnsupportedError{"linux.namespaces", "joining a mount namespace by path is not supported"}
 	}
+	if !seen[specs.UTSNamespace] && b.spec.Hostname+b.spec.Domainname != "" {
+		return &UnsupportedError{"hostname", "needs a uts namespace of the sandbox's own: without one it would rename the host"}
+	}
 	if len(b.linux.TimeOffsets) > 0 {
 		return &UnsupportedError{"linux.timeOffsets", "clock offsets are not supported yet"}
 	}

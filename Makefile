@@ -47,8 +47,9 @@ fuzz: ## every fuzzer for FUZZTIME
 bench: setup build ## Brig beside bubblewrap, crun and runc; writes docs/bench
 	$(GO) run ./test/bench
 
-doc: build ## man pages, completions and the policy reference
-	$(GO) run ./test/gendoc
+doc: ## man pages, completions and the policy reference
+	$(GO) generate ./internal/policy
+	$(GO) run ./internal/cli/gendoc docs
 
 ci: lint test race build-all reproducible
 

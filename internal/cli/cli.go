@@ -69,6 +69,7 @@ func (a *app) command(args []string) *cobra.Command {
 		for _, c := range list {
 			if c.name == args[0] {
 				root.AddCommand(c.build(a))
+				root.CompletionOptions.DisableDefaultCmd = true
 				return root
 			}
 		}
@@ -76,7 +77,6 @@ func (a *app) command(args []string) *cobra.Command {
 	for _, c := range list {
 		root.AddCommand(c.build(a))
 	}
-	root.CompletionOptions.DisableDefaultCmd = false
 	return root
 }
 
@@ -119,6 +119,32 @@ func (a *app) fail(err error) int {
 }
 
 func (a *app) store() (*sandbox.Store, error) { return sandbox.Open(a.root) }
+
+// names completes the words of a command line with the sandboxes there are.
+func (a *app) names(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	store, err := a.store()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	list, err := store.List()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var words []string
+	for _, st := range list {
+		if st.Name != "" {
+			words = append(words, st.Name)
+		} else {
+			words = append(words, st.ID)
+		}
+	}
+	return words, cobra.ShellCompDirectiveNoFileComp
+}
+
+// choices completes a flag with its words.
+func choices(c *cobra.Command, flag string, words ...string) {
+	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+}
 
 // each calls do for every sandbox named, and joins what went wrong.
 func (a *app) each(refs []string, do func(*sandbox.Sandbox) error) error {

@@ -81,6 +81,15 @@ func (f *policyFlags) register(s *pflag.FlagSet) {
 	s.IntVar(&f.passFDs, "pass-fd", 0, "pass this many file descriptors, from 3 on")
 }
 
+// complete offers the words that a flag takes.
+func (f *policyFlags) complete(c *cobra.Command) {
+	choices(c, "preset", policy.Default, policy.Strict, policy.Compat)
+	choices(c, "network", "none", "host")
+	choices(c, "userns", "auto", "host")
+	choices(c, "isolation", "native")
+	choices(c, "security-opt", "seccomp=", "apparmor=", "label=", "landlock=")
+}
+
 // overlay is the policy that the flags alone say. A wrong value is an error that names the flag.
 func (f *policyFlags) overlay(c *cobra.Command, args []string) (*policy.Policy, error) {
 	p := &policy.Policy{
@@ -299,6 +308,7 @@ func (a *app) run() *cobra.Command {
 	s.StringVar(&cidfile, "cidfile", "", "")
 	_ = s.MarkHidden("cidfile")
 	f.register(s)
+	f.complete(c)
 	return c
 }
 

@@ -25,7 +25,7 @@ func (a *app) inspect() *cobra.Command {
 	var f format
 	var o inspect.Options
 	c := &cobra.Command{
-		Use: "inspect [flags] SANDBOX", Short: "what confines a sandbox: asked for, and in force as the kernel says", Args: cobra.ExactArgs(1),
+		Use: "inspect [flags] SANDBOX", Short: "what confines a sandbox: asked for, and in force as the kernel says", Args: cobra.ExactArgs(1), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
 			asJSON, err := f.json()
 			if err != nil {
@@ -78,7 +78,7 @@ func (a *app) inspectTable(r *inspect.Report) {
 func (a *app) stats() *cobra.Command {
 	var f format
 	c := &cobra.Command{
-		Use: "stats [flags] [SANDBOX...]", Short: "what sandboxes use of their limits",
+		Use: "stats [flags] [SANDBOX...]", Short: "what sandboxes use of their limits", ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
 			asJSON, err := f.json()
 			if err != nil {
@@ -193,6 +193,7 @@ func (a *app) explain() *cobra.Command {
 	c.Flags().SortFlags = false
 	f.register(c.Flags())
 	form.register(c.Flags())
+	f.complete(c)
 	return c
 }
 
@@ -327,6 +328,7 @@ func (a *app) policy() *cobra.Command {
 	show.Flags().SortFlags = false
 	f.register(show.Flags())
 	form.register(show.Flags())
+	f.complete(show)
 	check := &cobra.Command{
 		Use: "check FILE...", Short: "check policy files, each against its preset", Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -342,10 +344,7 @@ func (a *app) policy() *cobra.Command {
 	schema := &cobra.Command{
 		Use: "schema", Short: "print the JSON schema of a policy file", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			data, err := policy.Schema()
-			if err == nil {
-				_, err = fmt.Fprintf(a.out, "%s\n", data)
-			}
+			_, err := a.out.Write(policy.Schema())
 			return err
 		},
 	}

@@ -43,7 +43,7 @@ func (a *app) exec() *cobra.Command {
 	c := &cobra.Command{
 		Use: "exec [flags] SANDBOX PROGRAM [ARG...]", Short: "run one more program in a running sandbox",
 		Long:                  "Run one more program in a running sandbox, behind the same layers and in the same cgroup.",
-		DisableFlagsInUseLine: true, Args: cobra.MinimumNArgs(2),
+		DisableFlagsInUseLine: true, Args: cobra.MinimumNArgs(2), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
 			b, err := a.find(args[0])
 			if err != nil {
@@ -177,7 +177,7 @@ func (a *app) logs() *cobra.Command {
 	var follow bool
 	var tail int
 	c := &cobra.Command{
-		Use: "logs [flags] SANDBOX", Short: "print what a detached sandbox has written", Args: cobra.ExactArgs(1),
+		Use: "logs [flags] SANDBOX", Short: "print what a detached sandbox has written", Args: cobra.ExactArgs(1), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
 			b, err := a.find(args[0])
 			if err != nil {
@@ -210,7 +210,7 @@ func (a *app) resume() *cobra.Command {
 
 func (a *app) verb(name, short string, do func(*sandbox.Sandbox) error) *cobra.Command {
 	return &cobra.Command{
-		Use: name + " SANDBOX...", Short: short, Args: cobra.MinimumNArgs(1),
+		Use: name + " SANDBOX...", Short: short, Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error { return a.each(args, do) },
 	}
 }
@@ -266,7 +266,7 @@ func (a *app) stop() *cobra.Command {
 func (a *app) wait() *cobra.Command {
 	var f format
 	c := &cobra.Command{
-		Use: "wait SANDBOX", Short: "wait for the end of a sandbox, print its exit code and exit with it", Args: cobra.ExactArgs(1),
+		Use: "wait SANDBOX", Short: "wait for the end of a sandbox, print its exit code and exit with it", Args: cobra.ExactArgs(1), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
 			asJSON, err := f.json()
 			if err != nil {

@@ -1,16 +1,11 @@
 package policy
 
-import (
-	"encoding/json"
+import _ "embed"
 
-	"github.com/invopop/jsonschema"
-)
+//go:generate go run ./genschema schema.json
 
-// Schema is the JSON schema of a policy file, indented.
-func Schema() ([]byte, error) {
-	r := jsonschema.Reflector{Anonymous: true, DoNotReference: true}
-	s := r.Reflect(&Policy{})
-	s.ID = "https://brig.invalid/policy-v1.json"
-	s.Title = "Brig policy"
-	return json.MarshalIndent(s, "", "  ")
-}
+//go:embed schema.json
+var schemaText []byte
+
+// Schema is the JSON schema of a policy file.
+func Schema() []byte { return schemaText }

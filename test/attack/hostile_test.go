@@ -35,7 +35,7 @@ func newOutside(t *testing.T) *outside {
 	}
 	for name, text := range map[string]string{
 		filepath.Base(o.canary): "the host's\n", "file": "a file\n", "passwd": "evil:x:0:0::/:/bin/sh\n", "group": "evil:x:0:\n",
-		"prog": "#!/bin/sh\necho ESCAPED the host's program ran\nexit 42\n",
+		"prog": "#!/bin/sh\necho ESCAPED a program of the host ran\nexit 42\n",
 	} {
 		if err := os.WriteFile(filepath.Join(o.dir, name), []byte(text), 0o777); err != nil { //nolint:gosec // open to attacks
 			t.Fatal(err)

@@ -21,6 +21,13 @@ var identityAttacks = []attack{
 	{"cwd", cwd},
 	{"own-exe", ownExe},
 	{"inside", inside},
+	{"ids", func([]string) verdict {
+		// Not an attack: who it is.
+		if os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
+			return escaped("real and effective ids differ")
+		}
+		return held("%d:%d", os.Getuid(), os.Getgid())
+	}},
 	{"memfd", memfd},
 	{"layers", layers},
 	{"rlimits", rlimits},

@@ -29,6 +29,10 @@ func (b *builder) sysctlFile(key string) (string, error) {
 	if path.Clean(file) != file || path.IsAbs(file) || strings.HasPrefix(file, "../") || strings.IndexByte(file, 0) >= 0 {
 		return "", &UnsupportedError{"linux.sysctl", fmt.Sprintf("%q is no sysctl", key)}
 	}
+	if value := b.linux.Sysctl[key]; strings.ContainsAny(value, "\n\x00") {
+		// More than a line was the way in of CVE-2022-0811.
+		return "", &UnsupportedError{"linux.sysctl", fmt.Sprintf("the value %q of %s is more than one line", value, key)}
+	}
 	var kind specs.LinuxNamespaceType
 	switch {
 	case slices.Contains(ipcSysctls, file), strings.HasPrefix(file, "fs/mqueue/"):

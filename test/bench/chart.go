@@ -17,19 +17,24 @@ const (
 	chartRight  = 70 // room for the last median
 )
 
-// chartStyle has colours that can be read on white and on black, and the text colour of the reader's choice.
+// chartDots is how many samples of a row are drawn at most.
+const chartDots = 150
+
+// chartStyle has colours that can be read on white and on black; where the reader's choice is known, better ones.
 const chartStyle = `<style>
-text{font:13px system-ui,sans-serif;fill:#24292f}
+text{font:13px system-ui,sans-serif;fill:#768390}
 .title{font-size:15px;font-weight:600}
-.small{font-size:11px;fill:#6e7781}
+.name{fill:currentColor}
+.small{font-size:11px}
 .grid{stroke:#8888;stroke-width:.5}
 .box{fill:none;stroke-width:1.5}
 .ours{color:#d1690b}
-.theirs{color:#3b7fc4}
+.theirs{color:#3f87cf}
 .dot{fill:currentColor;fill-opacity:.18}
 .box,.median{stroke:currentColor}
 .median{stroke-width:3}
-@media (prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9198a1}.ours{color:#f0883e}.theirs{color:#6cb6ff}}
+@media (prefers-color-scheme:light){text{fill:#57606a}}
+@media (prefers-color-scheme:dark){text{fill:#9198a1}.ours{color:#f0883e}.theirs{color:#6cb6ff}}
 </style>
 `
 
@@ -41,8 +46,7 @@ func (a axis) x(d time.Duration) float64 {
 	return chartLabels + at*(chartWidth-chartLabels-chartRight)
 }
 
-// chart draws every sample of the whole runs and of the execs as a dot, with a box from the first to the third quarter
-// and a bar at the median.
+// chart draws samples as dots, with a box from the first to the third quarter and a bar at the median.
 func (r *report) chart() string {
 	var rows []*result
 	a := axis{math.Inf(1), 0}
@@ -86,8 +90,12 @@ func drawRow(b *strings.Builder, a axis, res *result, y int) {
 	if strings.HasPrefix(res.Key, "brig") {
 		class = "ours"
 	}
-	fmt.Fprintf(b, `<g class="%s"><text x="10" y="%d">%s</text>`+"\n", class, y+4, html.EscapeString(res.Name))
+	fmt.Fprintf(b, `<g class="%s"><text class="name" x="10" y="%d">%s</text>`+"\n", class, y+4, html.EscapeString(res.Name))
+	step := (len(res.Wall) + chartDots - 1) / chartDots
 	for i, d := range res.Wall {
+		if i%step != 0 {
+			continue
+		}
 		// A fixed scatter: the golden angle spreads neighbours, and the same samples give the same file.
 		off := math.Mod(float64(i)*.618, 1)*14 - 7
 		if s := d.Seconds(); s <= a.high {

@@ -58,7 +58,7 @@ func (t *tools) describe() machine {
 
 // fileSystem names the file system that a folder lies on.
 func fileSystem(dir string) string {
-	out, err := exec.Command("stat", "-f", "-c", "%T", dir).Output()
+	out, err := exec.Command("findmnt", "-n", "-o", "FSTYPE", "-T", dir).Output()
 	if err != nil {
 		return "unknown"
 	}

@@ -189,7 +189,7 @@ func (r *report) crowdGrid() grid {
 }
 
 func (r *report) memoryGrid() grid {
-	g := grid{title: "Largest resident memory of the tool", header: []string{"", "median"}}
+	g := grid{title: "Memory at most", header: []string{"", "median"}}
 	for _, res := range r.Results {
 		if len(res.PeakRSS) == 0 {
 			continue

@@ -72,7 +72,7 @@ var after = map[string]string{
 	"The design's goals": "Ratios are of medians. The range holds 95 of 100 repetitions, found by drawing the rounds anew\n" +
 		"(for package init: half of the samples). \"Perhaps\" means that the range holds the goal.\n",
 	"Many at once": "The median of the repetitions. With more clients than cores this is processor time more than waiting.\n",
-	"Largest resident memory of the tool": "The largest of the tool and its children. runc and crun leave no process of their own beside a detached container; an\n" +
+	"Memory at most": "Resident memory of the tool or of its largest child. runc and crun leave no process of their own beside a detached container; an\n" +
 		"engine puts one there (conmon, a shim). The monitor of a detached sandbox of Brig's is in the first table; it was the\n" +
 		"only one, so that it shared its program with nobody.\n",
 	"What confined the program": "Read from /proc inside each sandbox before anything was measured. A tool that does less is faster.\n",
@@ -97,8 +97,11 @@ func (r *report) circumstances(b *strings.Builder) {
 	}
 	fmt.Fprintf(b, "## The machine\n\n%s, %d cores, %.0f GiB of RAM, %s with Linux %s; /run is on %s. %s.\n",
 		m.CPU, m.Cores, float64(m.RAM)/(1<<30), kind, m.Kernel, m.StateFS, m.System)
-	fmt.Fprintf(b, "%s, %d rounds, and %d discarded because others disturbed them. Load before %s, after %s. Others and the kernel's own threads\nused %.0f%% of the processors' time between, pauses included.\n\n",
-		m.Date.Format("2 January 2006, 15:04 MST"), r.Rounds, r.Discarded, m.LoadBefore, m.LoadAfter, 100*m.Others)
+	fmt.Fprintf(b, "%s: %d rounds, and %d that were discarded because others disturbed them.\n"+
+		"Load before: %s; after: %s, from the many clients.\n"+
+		"Other people's work and the kernel's own threads used %.0f%% of the processors' time between, pauses included.\n"+
+		"Command line: `go run ./test/bench %s`.\n\n",
+		m.Date.Format("2 January 2006, 15:04 MST"), r.Rounds, r.Discarded, m.LoadBefore, m.LoadAfter, 100*m.Others, strings.Join(m.Command, " "))
 	for _, name := range slices.Sorted(maps.Keys(m.Versions)) {
 		fmt.Fprintf(b, "- %s: %s\n", name, m.Versions[name])
 	}

@@ -167,14 +167,7 @@ func (b *builder) attachBind(m *specs.Mount, made mounted) error {
 		return nil // optional and missing
 	}
 	b.p.Step(launch.Mounts, fmt.Sprintf("mount %s on %s", m.Source, m.Destination))
-	if o.Set|o.Clear != 0 {
-		// Of a recursive bind, "ro" and its like mean every mount in it: a writable one below would be a hole.
-		flags := 0
-		if o.Recursive {
-			flags = unix.AT_RECURSIVE
-		}
-		b.p.MountSetattr(made.reg, "", flags, o.Set, o.Clear, 0)
-	}
+	b.bindAttributes(made.reg, o)
 	if o.RecursiveSet|o.RecursiveClear != 0 {
 		b.p.MountSetattr(made.reg, "", unix.AT_RECURSIVE, o.RecursiveSet, o.RecursiveClear, 0)
 	}
@@ -186,6 +179,25 @@ func (b *builder) attachBind(m *specs.Mount, made mounted) error {
 		b.p.MountSetattr(made.reg, "", flags, 0, 0, o.Propagation)
 	}
 	return b.attach(made, b.facts.Host(m.Source))
+}
+
+// bindAttributes sets the flags of a bind mount. Of a recursive one, "ro" and its like mean every mount in it, and "rw"
+// and its like the mount itself alone: either way a mount that is read-only on the host stays so inside.
+func (b *builder) bindAttributes(reg launch.Reg, o *mounts.Options) {
+	if !o.Recursive {
+		if o.Set|o.Clear != 0 {
+			b.p.MountSetattr(reg, "", 0, o.Set, o.Clear, 0)
+		}
+		return
+	}
+	// The modes of access times are cleared and set in one call (mount_setattr(2)).
+	times := o.Clear & unix.MOUNT_ATTR__ATIME
+	if o.Set|times != 0 {
+		b.p.MountSetattr(reg, "", unix.AT_RECURSIVE, o.Set, times, 0)
+	}
+	if loosened := o.Clear &^ unix.MOUNT_ATTR__ATIME; loosened != 0 {
+		b.p.MountSetattr(reg, "", 0, 0, loosened, 0)
+	}
 }
 
 // copyLink recreates a symlink of the host's in the RAM root (crun's copy-symlink).

@@ -147,9 +147,10 @@ func (w *writer) mount(i int) error {
 		return bad(fmt.Sprintf("mounts[%d].source", i), "%s does not exist; make it first", source)
 	}
 	options = append([]string{"rbind"}, options...)
-	if isTrue(m.ReadOnly) {
+	switch {
+	case isTrue(m.ReadOnly):
 		options = append(options, "ro")
-	} else {
+	case m.ReadOnly != nil: // without a word, what is read-only on the host stays so
 		options = append(options, "rw")
 	}
 	if !w.hostUsers() && w.h.EUID == 0 {

@@ -28,7 +28,7 @@ func (b *builder) masks() error {
 		at := b.openMask(name)
 		switch {
 		case kind == File:
-			b.p.MoveMount(b.p.OpenTree("mask", b.null, "", unix.AT_EMPTY_PATH), at)
+			b.p.MoveMount(b.nullMask(), at)
 		case empty == 0:
 			empty = b.tmpfs("empty folder", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "mode=0", "size=4k", "nr_inodes=1")
 			b.p.MoveMount(empty, at)
@@ -37,6 +37,16 @@ func (b *builder) masks() error {
 		}
 	}
 	return b.readonlyPaths()
+}
+
+// nullMask gives a mount of /dev/null: the one at hand when it is nowhere yet, for before Linux 6.15 a detached mount
+// cannot be copied (open_tree(2) fails with EINVAL).
+func (b *builder) nullMask() launch.Reg {
+	if b.dev == nil && !b.nullUsed {
+		b.nullUsed = true
+		return b.null
+	}
+	return b.p.OpenTree("mask", b.null, "", unix.AT_EMPTY_PATH)
 }
 
 func (b *builder) readonlyPaths() error {

@@ -140,8 +140,10 @@ type builder struct {
 	dev     *mounted          // /dev, when it is a fresh tmpfs
 	nodes   []device          // device nodes taken from the host
 	null    launch.Reg        // the mount of /dev/null
-	proc    launch.Reg        // a procfs that no path leads to, or that the spec mounts: fully visible and writable
-	pts     launch.Reg        // the mount of devpts
+	// nullUsed: without a fresh /dev, the first mask is that mount itself.
+	nullUsed bool
+	proc     launch.Reg // a procfs that no path leads to, or that the spec mounts: fully visible and writable
+	pts      launch.Reg // the mount of devpts
 
 	lateReadOnly []lateMount
 	slave        launch.Reg

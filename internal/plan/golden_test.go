@@ -1,0 +1,268 @@
+package plan
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"brig/internal/annotation"
+	"brig/internal/caps"
+	"brig/internal/mac"
+	"brig/internal/seccomp"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// A machine of the tests' own.
+var (
+	testDirs = []string{
+		"/", "/usr", "/etc/alternatives", "/etc/ssl/certs", "/dev", "/proc/acpi", "/proc/asound", "/proc/scsi", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
+		"/sys/firmware", "/sys/devices/virtual/powercap", "/sys/kernel/debug", "/sys/kernel/security", "/sys/module", "/srv/root", "/srv/data", "/srv/data/in",
+		"/home/me/work", "/home/me/work/src", "/run/pod/shm", "/run/pod/secrets", "/srv/bundle/rootfs",
+	}
+	testFiles = []string{
+		"/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/resolv.conf", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore", "/proc/keys",
+		"/proc/key-users", "/proc/kmsg", "/proc/schedstat", "/proc/timer_list", "/proc/vmallocinfo", "/proc/sysrq-trigger", "/run/pod/hosts", "/run/pod/resolv.conf",
+		"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/fuse", "/dev/kvm", "/dev/sda",
+	}
+	testLinks   = map[string]string{"/bin": "usr/bin", "/sbin": "usr/sbin", "/lib": "usr/lib", "/lib64": "usr/lib64"}
+	testInRoot  = []string{"/", "/proc", "/dev", "/sys", "/etc", "/var", "/var/run", "/tmp", "/run", "/srv", "/bin", "/work"}
+	testInRootF = []string{"/etc/hosts", "/etc/passwd"}
+)
+
+func kind(dirs, files []string) func(string) Kind {
+	return func(name string) Kind {
+		switch {
+		case slices.Contains(dirs, name):
+			return Dir
+		case slices.Contains(files, name):
+			return File
+		}
+		return Missing
+	}
+}
+
+func testFacts() *Facts {
+	return &Facts{
+		Privileged: true, LandlockABI: 7, LastCap: caps.Max, Supervised: true,
+		Host:   kind(append(slices.Clone(testDirs), "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64"), testFiles),
+		Link:   func(name string) (string, bool) { to, ok := testLinks[name]; return to, ok },
+		InRoot: kind(testInRoot, testInRootF),
+	}
+}
+
+type golden struct {
+	name, spec string
+	facts      func(*Facts)
+	change     func(*specs.Spec)
+	exec       bool
+}
+
+func annotate(pairs ...string) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		for i := 0; i < len(pairs); i += 2 {
+			s.Annotations[pairs[i]] = pairs[i+1]
+		}
+	}
+}
+
+// goldens are the launches whose programs are held in testdata/NAME.program.txt, from the spec testdata/SPEC.json.
+var goldens = []golden{
+	{name: "default", spec: "default"},
+	{name: "strict", spec: "strict"},
+	{name: "compat", spec: "compat"},
+	{name: "terminal-init", spec: "terminal"},
+	{name: "terminal", spec: "terminal", change: annotate(annotation.Init, "")},
+	{name: "rootfs", spec: "rootfs"},
+	{name: "devices", spec: "devices"},
+	{name: "mounts", spec: "mounts"},
+	{name: "network", spec: "network"},
+	{name: "host-users", spec: "host-users", facts: func(f *Facts) { f.CgroupTasks = 3 }},
+	{name: "bundle", spec: "bundle", facts: func(f *Facts) { f.MAC = mac.Host{AppArmor: true, OwnAttr: true, Enforcing: true} }},
+	{name: "privileges", spec: "privileges", facts: func(f *Facts) { f.Supervised = false }},
+	{name: "joined-user", spec: "joined-user"},
+	{name: "rootless", spec: "default", facts: func(f *Facts) { f.Privileged = false }},
+	{name: "no-landlock", spec: "default", change: annotate(annotation.AllowMissing, "seccomp, landlock"), facts: func(f *Facts) { f.LandlockABI = 0 }},
+	{name: "landlock-old", spec: "default", facts: func(f *Facts) { f.LandlockABI = 1 }},
+	{name: "streams", spec: "default", facts: func(f *Facts) { f.PassFDs, f.InheritStdio = 2, true }},
+	{name: "exec", spec: "default", exec: true},
+	{name: "exec-terminal", spec: "terminal", exec: true},
+	{name: "exec-rootless", spec: "default", exec: true, facts: func(f *Facts) { f.Privileged, f.Supervised = false, false }},
+	{name: "exec-bundle", spec: "bundle", exec: true, facts: func(f *Facts) { f.CgroupTasks, f.MAC = 1, mac.Host{AppArmor: true} }},
+}
+
+func readSpec(t testing.TB, name string) *specs.Spec {
+	t.Helper()
+	data, err := os.ReadFile("testdata/" + name + ".json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &specs.Spec{}
+	if err := json.Unmarshal(data, s); err != nil {
+		t.Fatal(err)
+	}
+	if profile := s.Annotations[annotation.Seccomp]; profile != "" && s.Linux.Seccomp == nil {
+		// The specs of policies leave it out: it is long, and a name stands for it.
+		if s.Linux.Seccomp, err = seccomp.Profile(profile, s.Process.Capabilities.Bounding); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func (g *golden) inputs(t testing.TB) (*specs.Spec, *Facts) {
+	t.Helper()
+	spec, facts := readSpec(t, g.spec), testFacts()
+	if g.change != nil {
+		g.change(spec)
+	}
+	if g.facts != nil {
+		g.facts(facts)
+	}
+	return spec, facts
+}
+
+func (g *golden) run(spec *specs.Spec, facts *Facts) (*Plan, error) {
+	if g.exec {
+		return CompileExec(spec, facts)
+	}
+	return Compile(spec, facts)
+}
+
+func (g *golden) compile(t testing.TB) *Plan {
+	t.Helper()
+	p, err := g.run(g.inputs(t))
+	if err != nil {
+		t.Fatalf("%s: %v", g.name, err)
+	}
+	return p
+}
+
+// filterSize differs from one machine to another.
+var filterSize = regexp.MustCompile(`\{\d+ instructions\}`)
+
+// text is the whole plan as it is held: the program, and what the parent does for it.
+func text(t testing.TB, p *Plan) string {
+	t.Helper()
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "clone: %s\n", CloneText(p.CloneFlags))
+	for _, bind := range p.Binds {
+		fmt.Fprintf(&b, "bind: %s", bind.Source)
+		for word, on := range map[string]bool{" recursive": bind.Recursive, " own-ids": bind.OwnIDs && !bind.Recursive, " recursive own-ids": bind.OwnIDs && bind.Recursive} {
+			if on && (word != " recursive" || !bind.OwnIDs) {
+				b.WriteString(word)
+			}
+		}
+		b.WriteByte('\n')
+	}
+	for _, n := range p.Join {
+		fmt.Fprintf(&b, "join: %s %s\n", n.Type, n.Path)
+	}
+	fmt.Fprintf(&b, "inputs: %d tasks, %d streams, %d files, high fd %d\n", len(p.Tasks), len(p.Stdio), len(p.PassFDs), p.HighFD)
+	fmt.Fprintf(&b, "maps %v, terminal %v, landlock ABI %d, proved %v\n", p.UserNS, p.Terminal, p.LandlockABI, p.LandlockProbed)
+	for _, m := range p.Missing {
+		fmt.Fprintf(&b, "missing: %s: %s\n", m.Layer, m.Reason)
+	}
+	if err := p.Program.WriteText(&b); err != nil {
+		t.Fatal(err)
+	}
+	return filterSize.ReplaceAllString(b.String(), "{the filter's instructions}")
+}
+
+func TestGoldenPrograms(t *testing.T) {
+	t.Parallel()
+	for _, g := range goldens {
+		t.Run(g.name, func(t *testing.T) {
+			t.Parallel()
+			got := text(t, g.compile(t))
+			file := "testdata/" + g.name + ".program.txt"
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatalf("%v; go test -update writes it", err)
+			}
+			if got != string(want) {
+				t.Errorf("%s differs; go test -update writes it anew\n%s", file, firstDifference(string(want), got))
+			}
+		})
+	}
+}
+
+func firstDifference(want, got string) string {
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range min(len(w), len(g)) {
+		if w[i] != g[i] {
+			return fmt.Sprintf("line %d: want %q\n        got  %q", i+1, w[i], g[i])
+		}
+	}
+	return fmt.Sprintf("%d lines, want %d", len(g), len(w))
+}
+
+// TestGoldenFilesAreUsed: a file that no case reads would hold nothing.
+func TestGoldenFilesAreUsed(t *testing.T) {
+	t.Parallel()
+	files, err := os.ReadDir("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if !slices.ContainsFunc(goldens, func(g golden) bool { return f.Name() == g.name+".program.txt" || f.Name() == g.spec+".json" }) {
+			t.Errorf("testdata/%s belongs to no case", f.Name())
+		}
+	}
+}
+
+// TestCompileIsPure compiles each spec a hundred times, some of them at once: the same spec and facts give the same
+// program to the byte, and nothing is written into either of them (the race detector sees it).
+func TestCompileIsPure(t *testing.T) {
+	t.Parallel()
+	for _, g := range goldens {
+		t.Run(g.name, func(t *testing.T) {
+			t.Parallel()
+			spec, facts := g.inputs(t)
+			before, err := json.Marshal(spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, err := g.run(spec, facts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := text(t, first)
+			var wg sync.WaitGroup
+			for range 4 {
+				wg.Go(func() {
+					for range 25 {
+						p, err := g.run(spec, facts)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						if !reflect.DeepEqual(p, first) {
+							t.Errorf("another program: %s", firstDifference(want, text(t, p)))
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			if after, err := json.Marshal(spec); err != nil || !bytes.Equal(before, after) {
+				t.Errorf("the spec was changed: %v", err)
+			}
+		})
+	}
+}

@@ -186,6 +186,9 @@ func (r result) verdict() (word, reason string) {
 	if r.code == 128+int(unix.SIGSYS) {
 		return "HELD", "killed by the filter"
 	}
+	if r.code == 128+int(unix.SIGKILL) && strings.Contains(r.errors, "ran out of the memory") {
+		return "HELD", "killed for the memory it took"
+	}
 	return "BROKEN", fmt.Sprintf("exit code %d, output %q, errors %q", r.code, r.out, r.errors)
 }
 

@@ -36,6 +36,8 @@ func rows() []row {
 	list = append(list, fileRows()...)
 	list = append(list, roomRows()...)
 	list = append(list, identityRows()...)
+	list = append(list, greedRows()...)
+	list = append(list, hostNetworkRows()...)
 	return list
 }
 
@@ -324,4 +326,27 @@ func raiseLimits() control {
 		}
 	}
 	return host
+}
+
+// greedRows take more than the limits give. The control has a higher limit.
+func greedRows() []row {
+	list := []row{
+		{name: "fork-bomb", attack: []string{"fork-bomb", "200"}, flags: []string{"--pids-limit", "64"}, control: opened("--pids-limit", "1024")},
+		{name: "fork-bomb-default-limit", attack: []string{"fork-bomb", "600"}, control: opened("--pids-limit", "1024")},
+	}
+	for kind, mib := range map[string]int{"anonymous": 128, "memfd": 128, "shm": 128, "files": 128, "sockets": 48, "pipes": 48} {
+		list = append(list, row{name: "memory-" + kind, attack: []string{"hog", kind, strconv.Itoa(mib)}, flags: []string{"-m", "32m"}, control: opened("-m", "1g")})
+	}
+	return list
+}
+
+// hostNetworkRows reach for the host's sockets.
+func hostNetworkRows() []row {
+	shared := []string{"--network", "host"}
+	return []row{
+		{name: "tcp-host", attack: []string{"tcp", "{tcp}"}, control: opened(shared...)},
+		{name: "abstract-host", attack: []string{"abstract", "{abstract}"}, control: opened(append(noLandlock, shared...)...)},
+		{name: "CVE-2020-15257-abstract", attack: []string{"abstract", "{abstract}"}, flags: shared, control: opened(noLandlock...)},
+		{name: "landlock-tcp-connect", attack: []string{"tcp", "{tcp}"}, flags: append([]string{"--tcp-connect", "1"}, shared...), control: opened("--tcp-connect", "{port}")},
+	}
 }

@@ -2,8 +2,10 @@ package attack
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
@@ -153,6 +155,13 @@ func fill(t *testing.T, args []string) []string {
 			out[i] = strings.ReplaceAll(a, "{victim}", victim(t))
 		case strings.Contains(a, "{canary}"):
 			out[i] = strings.ReplaceAll(a, "{canary}", bench.canary)
+		case strings.Contains(a, "{abstract}"):
+			out[i] = strings.ReplaceAll(a, "{abstract}", listener(t).abstract)
+		case strings.Contains(a, "{tcp}"):
+			out[i] = strings.ReplaceAll(a, "{tcp}", listener(t).tcp)
+		case strings.Contains(a, "{port}"):
+			_, port, _ := net.SplitHostPort(listener(t).tcp)
+			out[i] = strings.ReplaceAll(a, "{port}", port)
 		case strings.Contains(a, "{dir}"):
 			out[i] = strings.ReplaceAll(a, "{dir}", t.TempDir())
 		case strings.Contains(a, "{rootfs}"):
@@ -163,6 +172,40 @@ func fill(t *testing.T, args []string) []string {
 	}
 	return out
 }
+
+// listening are sockets of the host's that take every connection.
+type listening struct{ abstract, tcp string }
+
+var listener = func() func(t *testing.T) listening {
+	var once sync.Once
+	var l listening
+	return func(t *testing.T) listening {
+		t.Helper()
+		once.Do(func() {
+			l.abstract = filepath.Base(bench.dir)
+			for network, address := range map[string]string{"unix": "@" + l.abstract, "tcp": "127.0.0.1:0"} {
+				s, err := net.Listen(network, address)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if network == "tcp" {
+					l.tcp = s.Addr().String()
+				}
+				go func() {
+					for {
+						conn, err := s.Accept()
+						if err != nil {
+							return
+						}
+						_ = conn.Close()
+					}
+				}()
+			}
+		})
+		return l
+	}
+}()
 
 // identity is "DEVICE:INODE" of a file.
 func identity(t *testing.T, path string) string {

@@ -130,16 +130,19 @@ func hogShm() error {
 	return nil
 }
 
-// hogPipes fills pipes: memory of the kernel's that only memory.kmem or version 2 counts.
+// hogPipes fills pipes: memory of the kernel's own.
 func hogPipes() error {
-	for range 16 {
+	b := make([]byte, 64<<10)
+	for taken := 0; taken < 1<<20; {
 		var p [2]int
 		if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 			return err
 		}
-		if _, err := unix.Write(p[1], make([]byte, 64<<10)); err != nil {
+		n, err := unix.Write(p[1], b)
+		if err != nil {
 			return err
 		}
+		taken += n
 	}
 	return nil
 }

@@ -148,7 +148,7 @@ func watch(args []string) verdict {
 	for {
 		select {
 		case <-done:
-			return held("%d looks at %d processes", looks, len(seen))
+			return held("%d looks at %d processes, %d while they were entering", looks, len(seen), entering)
 		default:
 		}
 		for _, pid := range pids() {
@@ -186,9 +186,34 @@ func pids() []int {
 	}
 }
 
+// beforeExec tries to get into a process that is on its way into the sandbox: it has the runtime's name until it
+// executes its program.
+func beforeExec(pid int) string {
+	name := func() string {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		return strings.TrimSpace(string(text))
+	}
+	if name() != "brig" {
+		return ""
+	}
+	entering++
+	for _, v := range pry(pid) {
+		if v.word == "ESCAPED" && name() == "brig" {
+			return v.text + " while it was entering"
+		}
+	}
+	return ""
+}
+
+// entering counts the looks at processes that were entering.
+var entering int
+
 // steal looks for the host's file behind a process's links, and for its memory while it is not yet the program.
 func steal(pid int, want string) string {
 	base := fmt.Sprintf("/proc/%d/", pid)
+	if v := beforeExec(pid); v != "" {
+		return v
+	}
 	is := func(path string) bool {
 		var st unix.Stat_t
 		return unix.Stat(path, &st) == nil && fmt.Sprintf("%d:%d", st.Dev, st.Ino) == want

@@ -1,0 +1,235 @@
+package attack
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"brig/internal/testenv"
+
+	"golang.org/x/sys/unix"
+)
+
+// withMark are the processes that have a word in their environment.
+func withMark(mark string) (pids []int) {
+	for _, pid := range marked() {
+		environ, err := os.ReadFile("/proc/" + pid + "/environ")
+		if n, nerr := strconv.Atoi(pid); err == nil && nerr == nil && bytes.Contains(environ, []byte(mark)) {
+			pids = append(pids, n)
+		}
+	}
+	return pids
+}
+
+// TestSwapHog takes more than memory and swap together.
+func TestSwapHog(t *testing.T) {
+	t.Parallel()
+	need(t)
+	testenv.Check(t, testenv.Swap)
+	if word, reason := run(t, views()[0], []string{"-m", "32m"}, "hog", "anonymous", "128").verdict(); word != "HELD" {
+		t.Errorf("%s: %s", word, reason)
+	}
+	if word, reason := run(t, views()[0], []string{"-m", "32m", "--memory-swap", "-1"}, "hog", "anonymous", "128").verdict(); word != "ESCAPED" {
+		t.Errorf("control: %s: %s", word, reason)
+	}
+}
+
+// TestFlood writes without end.
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	need(t)
+	for _, preset := range presets {
+		for _, extra := range [][]string{nil, {"-t"}, {"--init"}} {
+			r := run(t, views()[0], append([]string{"--preset", preset, "--output-limit", "1m"}, extra...), "flood")
+			if r.code != 137 || len(r.out) > 1<<20 || !strings.Contains(r.errors, "wrote more than") {
+				t.Errorf("%s %v: code %d, %d bytes, %s", preset, extra, r.code, len(r.out), r.errors)
+			}
+		}
+	}
+	// The control: without the limit it goes on. A reader that leaves ends it.
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c := brigCommand(ctx, runArgs(views()[0], nil, "flood")...)
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	n, err := io.CopyN(io.Discard, out, 8<<20)
+	if n != 8<<20 {
+		t.Errorf("control: %d bytes, %v", n, err)
+	}
+	_ = out.Close()
+	_ = c.Wait()
+}
+
+// TestFloodedLog writes without end into the log of a detached sandbox: the disk must not fill.
+func TestFloodedLog(t *testing.T) {
+	t.Parallel()
+	need(t)
+	const most = 64 << 20
+	name := "flood-" + random()
+	if r := run(t, views()[0], []string{"-d", "--name", name, "--timeout", "3s"}, "flood"); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	defer brig(t, "rm", "-f", name)
+	if r := brig(t, "wait", name); r.code != 124 {
+		t.Errorf("wait: %+v", r)
+	}
+	var size int64
+	_ = filepath.WalkDir(bench.state, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && strings.Contains(filepath.Base(path), "log") {
+			if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
+				size += info.Size()
+			}
+		}
+		return nil
+	})
+	if size == 0 || size > most {
+		t.Errorf("the log has %d bytes; at most %d are expected, and some", size, most)
+	}
+}
+
+// TestStubborn ignores every signal that can be ignored.
+func TestStubborn(t *testing.T) {
+	t.Parallel()
+	need(t)
+	for _, preset := range presets {
+		for _, extra := range [][]string{{"--init=false"}, {"--init"}, {"-u", "1000"}} {
+			r := run(t, views()[0], append([]string{"--preset", preset, "--timeout", "500ms"}, extra...), "ignore")
+			if r.code != 124 || !strings.Contains(r.out, "READY") {
+				t.Errorf("%s %v: --timeout: %+v", preset, extra, r)
+			}
+			name := "stubborn-" + random()
+			if r := run(t, views()[0], append([]string{"--preset", preset, "-d", "--name", name}, extra...), "ignore"); r.code != 0 {
+				t.Fatalf("%+v", r)
+			}
+			if r := brig(t, "stop", "-t", "200ms", name); r.code != 0 {
+				t.Errorf("%s %v: stop: %+v", preset, extra, r)
+			}
+			if r := brig(t, "wait", name); r.code != 137 {
+				t.Errorf("%s %v: wait: %+v", preset, extra, r)
+			}
+			if r := brig(t, "rm", name); r.code != 0 {
+				t.Errorf("%s %v: rm: %+v", preset, extra, r)
+			}
+		}
+	}
+	// The control: outside, a polite request changes nothing.
+	p, err := start(command(t.Context(), bench.attacker, "ignore"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.kill()
+	if err := unix.Kill(p.cmd.Process.Pid, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(p.cmd.Process.Pid, 0); err != nil {
+		t.Errorf("control: %v", err)
+	}
+	var status unix.WaitStatus
+	if pid, err := unix.Wait4(p.cmd.Process.Pid, &status, unix.WNOHANG, nil); pid != 0 {
+		t.Errorf("control: it ended: %v %v", status, err)
+	}
+}
+
+// TestOrphans leaves a process behind that has forked twice, in a session of its own.
+func TestOrphans(t *testing.T) {
+	t.Parallel()
+	need(t)
+	mark := "BRIG_ORPHAN=" + random()
+	for _, preset := range presets {
+		for _, extra := range [][]string{{"--init=false"}, {"--init"}, {"-t"}, {"--output-limit", "1m"}, {"--userns", "host"}} {
+			if preset == "strict" && extra[0] == "--userns" {
+				continue // a contradiction
+			}
+			r := run(t, views()[0], append([]string{"--preset", preset, "-e", mark}, extra...), "orphan")
+			if r.code != 0 || !strings.Contains(r.out, "READY") {
+				t.Errorf("%s %v: %+v", preset, extra, r)
+			}
+			if left := withMark(mark); len(left) > 0 {
+				t.Errorf("%s %v: left behind: %v", preset, extra, left)
+			}
+		}
+	}
+	c := command(t.Context(), bench.attacker, "orphan")
+	c.Env = append(c.Env, mark)
+	if r := finish(c); r.code != 0 {
+		t.Fatalf("control: %+v", r)
+	}
+	left := withMark(mark)
+	if len(left) == 0 {
+		t.Error("control: nothing is left behind without a sandbox either")
+	}
+	for _, pid := range left {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+// TestExecOrphans leaves a process behind by `brig exec`, which ends with the sandbox.
+func TestExecOrphans(t *testing.T) {
+	t.Parallel()
+	need(t)
+	mark := "BRIG_ORPHAN=" + random()
+	name := "orphans-" + random()
+	if r := run(t, views()[0], []string{"-d", "--name", name, "-e", mark}, "sleep"); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if r := brig(t, "exec", name, "/attack", "orphan"); r.code != 0 {
+		t.Errorf("%+v", r)
+	}
+	if n := len(withMark(mark)); n != 2 {
+		t.Errorf("control: %d processes, want the first and the orphan", n)
+	}
+	if r := brig(t, "rm", "-f", name); r.code != 0 {
+		t.Errorf("%+v", r)
+	}
+	if left := withMark(mark); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestBomb forks in every process as fast as it can. The host must stay in charge.
+func TestBomb(t *testing.T) {
+	t.Parallel()
+	need(t)
+	mark := "BRIG_BOMB=" + random()
+	for _, preset := range presets {
+		r := run(t, views()[0], []string{"--preset", preset, "--cpus", "0.5", "--pids-limit", "100", "-e", mark, "--timeout", "500ms"}, "bomb")
+		if r.code != 124 {
+			t.Errorf("%s: --timeout: %+v", preset, r)
+		}
+		if left := withMark(mark); len(left) > 0 {
+			t.Errorf("%s: left behind: %v", preset, left)
+		}
+	}
+	name := "bomb-" + random()
+	if r := run(t, views()[0], []string{"-d", "--name", name, "--cpus", "0.5", "--pids-limit", "100", "-e", mark}, "bomb"); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	// Threads count, too: the attacker has a few.
+	for deadline := time.Now().Add(patience); len(withMark(mark)) < 80; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Error("control: the bomb does not go off")
+			break
+		}
+	}
+	if n := len(withMark(mark)); n > 100 {
+		t.Errorf("%d processes, and 100 are allowed", n)
+	}
+	if r := brig(t, "rm", "-f", name); r.code != 0 {
+		t.Errorf("rm: %+v", r)
+	}
+	if left := withMark(mark); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}

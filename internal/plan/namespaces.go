@@ -118,10 +118,9 @@ func (b *builder) join(kind specs.LinuxNamespaceType, path string, flag uint64) 
 func (b *builder) identity() error {
 	b.p.Step(launch.IDs, "wait for the id maps")
 	b.p.Await(launch.PointNamespaces)
-	if _, ok := Namespace(b.spec, specs.UserNamespace); ok {
+	if b.hasUserNS() {
 		b.becomeRoot()
-	}
-	if !b.facts.Privileged {
+	} else if !b.facts.Privileged {
 		b.nonDumpable()
 	}
 	return nil
@@ -132,9 +131,7 @@ func (b *builder) becomeRoot() {
 	b.p.Setgroups(nil).Tolerate(unix.EPERM) // denied where only one group is mapped (CVE-2014-8989)
 	b.p.Setresgid(0)
 	b.p.Setresuid(0)
-	if b.facts.Privileged {
-		b.nonDumpable() // a change of ids resets it to /proc/sys/fs/suid_dumpable
-	}
+	b.nonDumpable() // a change of ids resets it to /proc/sys/fs/suid_dumpable
 }
 
 // CloneText names the flags of clone3 as a person reads them.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -38,17 +39,40 @@ type supervisor struct {
 	lock    *os.File
 	group   *cgroup.Cgroup
 	maps    idmap.Maps
-	process *native.Process
 
-	mu    sync.Mutex
-	cause Cause // why the supervisor itself ended it
+	// What is written down beside the launch, which does not wait for it.
+	recording, running task
+
+	mu      sync.Mutex
+	process *native.Process // while it can be signalled
+	cause   Cause           // why the supervisor itself ended it
 	code  int
 	note  string
+}
+
+// task is work in the background that gives one error.
+type task chan error
+
+func begin(do func() error) task {
+	t := make(task, 1)
+	go func() { t <- do() }()
+	return t
+}
+
+// join waits for the end of a task. Joined once more, or never begun, it is no error.
+func (t *task) join() error {
+	if *t == nil {
+		return nil
+	}
+	err := <-*t
+	*t = nil
+	return err
 }
 
 // Run runs a sandbox in the foreground, to its end: signals that reach this process go on to the program, and the
 // sandbox does not outlive this process. Nothing of it is left afterwards.
 func (s *Store) Run(req *Request, streams Streams) (Result, error) {
+	go takeSignals()
 	if err := s.Sweep(); err != nil {
 		return Result{}, err
 	}
@@ -74,11 +98,12 @@ func (s *Store) prepare(id string, req *Request, detached bool) (*supervisor, er
 	if req.Spec.Process != nil {
 		v.state.Command, v.state.Terminal = req.Spec.Process.Args, req.Spec.Process.Terminal
 	}
-	for _, step := range []func() error{v.allocate, v.limit, v.mapVolumes, v.record} {
+	for _, step := range []func() error{v.allocate, v.limit, v.mapVolumes} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, v.discard())
 		}
 	}
+	v.recording = begin(v.record)
 	return v, nil
 }
 
@@ -178,16 +203,17 @@ func (v *supervisor) mapVolumes() error {
 	return nil
 }
 
-// record writes the spec and the first state.
+// record writes the first state and the spec, beside the launch: a killed supervisor's cgroup and ids are found without
+// them, and nothing of the stranger's runs before both are there.
 func (v *supervisor) record() error {
-	if err := v.write("config.json", v.req.Spec); err != nil {
-		return err
-	}
-	fault.Point("spec written")
 	if err := v.save(&v.state); err != nil {
 		return err
 	}
 	fault.Point("state written")
+	if err := v.write("config.json", v.req.Spec); err != nil {
+		return err
+	}
+	fault.Point("spec written")
 	return nil
 }
 
@@ -204,15 +230,15 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 	defer plumbing.close()
 	stop := v.forwardSignals()
 	defer stop()
-	v.process, err = native.Start(v.req.Spec, native.Options{
+	process, err := native.Start(v.req.Spec, native.Options{
 		Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, PassFDs: v.req.PassFDs, Supervised: true, Lock: v.lock, Ready: v.ready,
 	})
 	if err != nil {
 		return Result{}, v.startError(err)
 	}
-	defer func() { _ = v.process.Release() }()
+	defer v.hold(process)()
 	fault.Point("program started")
-	plumbing.start(v.process.Terminal)
+	plumbing.start(process.Terminal)
 	if v.req.Timeout > 0 {
 		timer := time.AfterFunc(v.req.Timeout, func() {
 			v.end(TimedOut, 124, fmt.Sprintf("it ran longer than %s", v.req.Timeout))
@@ -220,12 +246,12 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 		defer timer.Stop()
 	}
 	if started != nil {
-		if err := started(); err != nil {
+		if err := errors.Join(v.running.join(), started()); err != nil {
 			v.kill()
 		}
 	}
-	status, err := v.process.Wait()
-	if err != nil {
+	status, err := process.Wait()
+	if err := errors.Join(err, v.running.join()); err != nil {
 		return Result{}, err
 	}
 	fault.Point("program ended")
@@ -236,17 +262,20 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 // ready stores what is known when everything is in place, just before the program is executed.
 func (v *supervisor) ready(p *native.Process) error {
 	fault.Point("program ready")
+	if err := v.recording.join(); err != nil {
+		return err
+	}
 	v.state.Status, v.state.PID, v.state.Started = Running, p.PID, time.Now()
 	v.state.StartTime, _ = startTime(p.PID)
 	v.state.Landlock = Landlock{ABI: p.Plan.LandlockABI, Proved: p.Plan.LandlockProbed}
 	v.state.Missing = append(v.state.Missing, p.Plan.Missing...)
-	if err := v.save(&v.state); err != nil {
-		return err
-	}
-	fault.Point("running recorded")
 	if v.req.Started != nil {
 		v.req.Started(&v.state)
 	}
+	v.running = begin(func() error {
+		defer fault.Point("running recorded")
+		return v.save(&v.state)
+	})
 	return nil
 }
 
@@ -260,11 +289,37 @@ func (v *supervisor) end(cause Cause, code int, note string) {
 	v.kill()
 }
 
-// kill ends the first process, and with it the pid namespace; where the sandbox has none, its cgroup.
-func (v *supervisor) kill() {
-	if p := v.process; p != nil {
+// hold makes the process the one that signals go to, until the function it gives is called: timers and signals come from
+// other goroutines, and its pidfd must not be used when it is closed.
+func (v *supervisor) hold(p *native.Process) (release func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.process = p
+	if v.cause != "" { // it was to end before it began
 		_ = p.Signal(unix.SIGKILL)
 	}
+	return func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.process = nil
+		_ = p.Release()
+	}
+}
+
+// signal sends a signal to the process, and says whether there is one.
+func (v *supervisor) signal(s syscall.Signal) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.process == nil {
+		return false
+	}
+	_ = v.process.Signal(s)
+	return true
+}
+
+// kill ends the first process, and with it the pid namespace; where the sandbox has none, its cgroup.
+func (v *supervisor) kill() {
+	v.signal(unix.SIGKILL)
 	if _, own := plan.Namespace(v.req.Spec, specs.PIDNamespace); !own && v.group != nil {
 		_ = v.group.Kill(context.Background())
 	}
@@ -343,7 +398,7 @@ func (v *supervisor) finish(result Result) error {
 
 // discard removes every trace.
 func (v *supervisor) discard() error {
-	err := v.release()
+	err := errors.Join(v.recording.join(), v.running.join(), v.release())
 	fault.Point("before the folder is removed")
 	return errors.Join(err, v.removeFolder(v.req.Name), v.lock.Close())
 }
@@ -423,6 +478,9 @@ func likelyCgroups(id string) (map[string]string, error) {
 	}
 	if tree.Unified != "" {
 		add("", tree.Unified)
+		if own, err := tree.Delegated(); os.Geteuid() != 0 && err == nil {
+			add("", filepath.Join(tree.Unified, own))
+		}
 	}
 	return paths, nil
 }

@@ -316,13 +316,13 @@ func (v *supervisor) exec(pidfd *os.File, streams Streams) (Result, error) {
 	defer plumbing.close()
 	stop := v.forwardSignals()
 	defer stop()
-	v.process, err = native.Exec(v.req.Spec, pidfd, native.Options{Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, Supervised: true})
+	process, err := native.Exec(v.req.Spec, pidfd, native.Options{Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, Supervised: true})
 	if err != nil {
 		return Result{}, commandError(v.req.Spec.Process.Args, err)
 	}
-	defer func() { _ = v.process.Release() }()
-	plumbing.start(v.process.Terminal)
-	status, err := v.process.Wait()
+	defer v.hold(process)()
+	plumbing.start(process.Terminal)
+	status, err := process.Wait()
 	if err != nil {
 		return Result{}, err
 	}

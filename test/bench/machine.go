@@ -50,6 +50,7 @@ func (t *tools) describe() machine {
 		m.RAM = uint64(info.Totalram) * uint64(info.Unit) //nolint:unconvert // 32 bits wide on some machines
 	}
 	m.StateFS = fileSystem("/run")
+	m.Versions["source"] = source()
 	for name, path := range t.paths {
 		m.Versions[name] = version(path)
 	}
@@ -63,6 +64,15 @@ func fileSystem(dir string) string {
 		return "unknown"
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// source names the commit that Brig was built from.
+func source() string {
+	out, err := exec.Command("git", "describe", "--always", "--dirty=, with changes", "--exclude=*").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return "commit " + strings.TrimSpace(string(out))
 }
 
 // versionOf is the command line that prints a tool's version.

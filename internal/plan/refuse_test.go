@@ -1,0 +1,321 @@
+package plan
+
+import (
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"brig/internal/annotation"
+	"brig/internal/caps"
+	"brig/internal/mac"
+	"brig/internal/seccomp"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// bundle is a small spec that compiles; change makes it one that does not.
+func bundle(change func(*specs.Spec)) *specs.Spec {
+	s := &specs.Spec{
+		Version: specs.Version,
+		Process: &specs.Process{Args: []string{"/bin/true"}, Cwd: "/", NoNewPrivileges: true},
+		Root:    &specs.Root{Path: "/srv/bundle/rootfs"},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc"}, {Destination: "/dev", Type: "tmpfs", Source: "tmpfs"},
+		},
+		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
+			{Type: specs.UserNamespace}, {Type: specs.MountNamespace}, {Type: specs.PIDNamespace}, {Type: specs.NetworkNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+		}},
+		Annotations: map[string]string{},
+	}
+	if change != nil {
+		change(s)
+	}
+	return s
+}
+
+func without(s *specs.Spec, kind specs.LinuxNamespaceType) {
+	for i, n := range s.Linux.Namespaces {
+		if n.Type == kind {
+			s.Linux.Namespaces = append(s.Linux.Namespaces[:i], s.Linux.Namespaces[i+1:]...)
+			return
+		}
+	}
+}
+
+func addMount(m specs.Mount) func(*specs.Spec) {
+	return func(s *specs.Spec) { s.Mounts = append(s.Mounts, m) }
+}
+
+// TestRefusals: what a spec asks for and Brig does not do is refused, by the name of the field, before anything starts.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		field, reason string
+		change        func(*specs.Spec)
+	}{
+		{"linux", "is missing", func(s *specs.Spec) { s.Linux = nil }},
+		{"process", "is missing", func(s *specs.Spec) { s.Process = nil }},
+		{"process.args", "is empty", func(s *specs.Spec) { s.Process.Args = nil }},
+		{"process.args", "is empty", func(s *specs.Spec) { s.Process.Args = []string{""} }},
+		{"process", "NUL byte", func(s *specs.Spec) { s.Process.Args = []string{"/bin/true", "a\x00b"} }},
+		{"process", "NUL byte", func(s *specs.Spec) { s.Process.Env = []string{"A=\x00"} }},
+		{"process.cwd", "absolute path", func(s *specs.Spec) { s.Process.Cwd = "work" }},
+		{"process.cwd", `without ".."`, func(s *specs.Spec) { s.Process.Cwd = "/a/../../b" }},
+		{"process.rlimits", `unknown limit "RLIMIT_FUN"`, func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_FUN"}} }},
+		{"process.rlimits", "above the hard one", func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CPU", Soft: 2, Hard: 1}} }},
+		{"root.path", "is missing", func(s *specs.Spec) { s.Root = nil }},
+		{"root.path", "is missing", func(s *specs.Spec) { s.Root.Path = "" }},
+
+		{"hooks", notYet, func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/x"}}} }},
+		{"windows", otherSystem, func(s *specs.Spec) { s.Windows = &specs.Windows{} }},
+		{"solaris", otherSystem, func(s *specs.Spec) { s.Solaris = &specs.Solaris{} }},
+		{"zos", otherSystem, func(s *specs.Spec) { s.ZOS = &specs.ZOS{} }},
+		{"freebsd", otherSystem, func(s *specs.Spec) { s.FreeBSD = &specs.FreeBSD{} }},
+		{"vm", "virtual machines", func(s *specs.Spec) { s.VM = &specs.VM{} }},
+		{"process.commandLine", otherSystem, func(s *specs.Spec) { s.Process.CommandLine = "cmd" }},
+		{"process.user.username", otherSystem, func(s *specs.Spec) { s.Process.User.Username = "app" }},
+		{"process.scheduler", notYet, func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedBatch} }},
+		{"process.ioPriority", notYet, func(s *specs.Spec) { s.Process.IOPriority = &specs.LinuxIOPriority{} }},
+		{"process.execCPUAffinity", notYet, func(s *specs.Spec) { s.Process.ExecCPUAffinity = &specs.CPUAffinity{Final: "0"} }},
+		{"linux.mountLabel", notYet, func(s *specs.Spec) { s.Linux.MountLabel = "system_u:object_r:container_file_t:s0" }},
+		{"linux.netDevices", notYet, func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth1": {}} }},
+		{"linux.intelRdt", notYet, func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }},
+		{"linux.memoryPolicy", notYet, func(s *specs.Spec) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{} }},
+		{"linux.timeOffsets", "not supported yet", func(s *specs.Spec) { s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {}} }},
+		{"linux.personality", `unknown domain "SUNOS"`, func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: "SUNOS"} }},
+		{"linux.personality.flags", notYet, func(s *specs.Spec) {
+			s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux, Flags: []specs.LinuxPersonalityFlag{"READ_IMPLIES_EXEC"}}
+		}},
+		{"linux.rootfsPropagation", `unknown value "sharde"`, func(s *specs.Spec) { s.Linux.RootfsPropagation = "sharde" }},
+		{"linux.seccomp", "SCMP_ACT_NOTIFY needs a listener", func(s *specs.Spec) {
+			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/run/x", Syscalls: []specs.LinuxSyscall{{Names: []string{"mount"}, Action: specs.ActNotify}}}
+		}},
+
+		{"linux.namespaces", "a mount namespace is needed", func(s *specs.Spec) { without(s, specs.MountNamespace) }},
+		{"linux.namespaces", "the pid namespace is there twice", func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.PIDNamespace})
+		}},
+		{"linux.namespaces", `unknown type "pidd"`, func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "pidd"})
+		}},
+		{"linux.namespaces", "joining a mount namespace by path", func(s *specs.Spec) { s.Linux.Namespaces[1].Path = "/proc/1/ns/mnt" }},
+		{"hostname", "rename the host", func(s *specs.Spec) { without(s, specs.UTSNamespace); s.Hostname = "box" }},
+		{"hostname", "rename the host", func(s *specs.Spec) { without(s, specs.UTSNamespace); s.Domainname = "box" }},
+
+		{"linux.sysctl", "would change the host", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.core_pattern": "|/bin/x"} }},
+		{"linux.sysctl", "would change the host", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"vm.overcommit_memory": "1"} }},
+		{"linux.sysctl", "is no sysctl", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net/../kernel/core_pattern": "x"} }},
+		{"linux.sysctl", "is no sysctl", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net..ipv4": "x"} }},
+		{"linux.sysctl", "is no sysctl", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"/net/ipv4/ip_forward": "1"} }},
+		{"linux.sysctl", "needs a network namespace", func(s *specs.Spec) {
+			without(s, specs.NetworkNamespace)
+			s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
+		}},
+		{"linux.sysctl", "needs a ipc namespace", func(s *specs.Spec) {
+			without(s, specs.IPCNamespace)
+			s.Linux.Sysctl = map[string]string{"kernel.shmmax": "1"}
+		}},
+		{"linux.sysctl", "needs a uts namespace", func(s *specs.Spec) {
+			without(s, specs.UTSNamespace)
+			s.Linux.Sysctl = map[string]string{"kernel.hostname": "x"}
+		}},
+
+		{"linux.maskedPaths", "absolute path", func(s *specs.Spec) { s.Linux.MaskedPaths = []string{"proc/kcore"} }},
+		{"linux.maskedPaths", `without ".."`, func(s *specs.Spec) { s.Linux.MaskedPaths = []string{"/proc/../etc"} }},
+		{"linux.readonlyPaths", "NUL", func(s *specs.Spec) { s.Linux.ReadonlyPaths = []string{"/proc/sys\x00"} }},
+		{"linux.devices", "absolute path", func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "dev/fuse", Type: "c"}} }},
+		{"linux.devices", "does not exist on the host", func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/no", Type: "c"}} }},
+		{"linux.devices", `unknown type "x"`, func(s *specs.Spec) {
+			without(s, specs.UserNamespace)
+			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/fuse", Type: "x"}}
+		}},
+		{"linux.devices", "outside of the sandbox's own /dev", func(s *specs.Spec) {
+			without(s, specs.UserNamespace)
+			s.Linux.Devices = []specs.LinuxDevice{{Path: "/work/fuse", Type: "c"}}
+		}},
+
+		{"mounts.destination", "absolute path", addMount(specs.Mount{Destination: "data", Type: "tmpfs"})},
+		{"mounts.destination", `without ".."`, addMount(specs.Mount{Destination: "/a/../b", Type: "tmpfs"})},
+		{"mounts /data", "the source \"data\" must be absolute", addMount(specs.Mount{Destination: "/data", Type: "bind", Source: "data"})},
+		{"mounts /data", "the source /no/such does not exist", addMount(specs.Mount{Destination: "/data", Source: "/no/such", Options: []string{"rbind"}})},
+		{"mounts /data", "NUL byte", addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"bind", "a\x00"}})},
+		{"mounts /data", `unknown option "sizze=1"`, addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"rbind", "sizze=1"}})},
+		{"mounts /data", "tmpcopyup is not supported yet", addMount(specs.Mount{Destination: "/data", Type: "tmpfs", Options: []string{"tmpcopyup"}})},
+		{"mounts /data", "dest-nofollow is not supported yet", addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"bind", "dest-nofollow"}})},
+		{"mounts /data", "only bind mounts can be idmapped", addMount(specs.Mount{Destination: "/data", Type: "tmpfs", Options: []string{"idmap"}})},
+		{"mounts /data", "belong together", addMount(specs.Mount{Destination: "/data", Type: "bind", Source: "/srv/data", UIDMappings: []specs.LinuxIDMapping{{Size: 1}}})},
+		{"mounts /data", "a ext4 file system cannot be mounted in a user namespace", addMount(specs.Mount{Destination: "/data", Type: "ext4", Source: "/dev/sda"})},
+		{"mounts /data", "copy-symlink needs a root in RAM", addMount(specs.Mount{Destination: "/data", Type: "bind", Source: "/bin", Options: []string{"copy-symlink"}})},
+		{"mounts", "/etc/hosts is a file in the root file system", addMount(specs.Mount{Destination: "/etc/hosts", Type: "tmpfs"})},
+		{"mounts", "/etc is a directory in the root file system", addMount(specs.Mount{Destination: "/etc", Type: "bind", Source: "/run/pod/hosts"})},
+		{"mounts", "/dev is a directory in the root file system", addMount(specs.Mount{Destination: "/dev", Type: "bind", Source: "/run/pod/hosts"})},
+
+		{annotation.Landlock, `unknown value "yes"`, annotate(annotation.Landlock, "yes")},
+		{annotation.Landlock, "needs process.noNewPrivileges", func(s *specs.Spec) { s.Process.NoNewPrivileges = false; s.Annotations[annotation.Landlock] = "on" }},
+		{annotation.LandlockBind, `"http" is no port`, annotate(annotation.Landlock, "on", annotation.LandlockBind, "80,http")},
+		{annotation.LandlockConnect, `"65536" is no port`, annotate(annotation.Landlock, "on", annotation.LandlockConnect, "65536")},
+		{annotation.Files, "needs run.brig.root=ram", annotate(annotation.Files, "{}")},
+		{annotation.Files, "is not a JSON object", annotate(annotation.Root, "ram", annotation.Files, "[]")},
+		{annotation.Files, "absolute path", annotate(annotation.Root, "ram", annotation.Files, `{"etc/passwd":""}`)},
+	} {
+		t.Run(c.field+" "+c.reason, func(t *testing.T) {
+			t.Parallel()
+			_, err := Compile(bundle(c.change), testFacts())
+			var u *UnsupportedError
+			if !errors.As(err, &u) || u.Field != c.field || !strings.Contains(u.Reason, c.reason) || !strings.HasPrefix(err.Error(), "config.json: "+c.field+": ") {
+				t.Errorf("%v, want %s: … %s", err, c.field, c.reason)
+			}
+		})
+	}
+	if _, err := Compile(bundle(nil), testFacts()); err != nil {
+		t.Errorf("the spec that all of these are made of: %v", err)
+	}
+}
+
+// TestOtherErrors are refused by the packages that know the words.
+func TestOtherErrors(t *testing.T) {
+	t.Parallel()
+	_, err := Compile(bundle(func(s *specs.Spec) {
+		s.Process.Capabilities = &specs.LinuxCapabilities{Permitted: []string{"CAP_CHWON"}}
+	}), testFacts())
+	var unknown *caps.UnknownError
+	if !errors.As(err, &unknown) || !strings.HasPrefix(err.Error(), "config.json: process.capabilities.permitted: ") {
+		t.Error(err)
+	}
+	_, err = Compile(bundle(func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "ALLOW"} }), testFacts())
+	if err == nil || !strings.HasPrefix(err.Error(), "config.json: linux.seccomp: ") {
+		t.Error(err)
+	}
+	_, err = Compile(bundle(func(s *specs.Spec) { s.Process.ApparmorProfile = "&stack" }), testFacts())
+	var name *mac.NameError
+	if !errors.As(err, &name) {
+		t.Error(err)
+	}
+	facts := testFacts()
+	facts.Privileged = false
+	_, err = Compile(bundle(addMount(specs.Mount{Destination: "/data", Type: "bind", Source: "/srv/data", Options: []string{"idmap"}})), facts)
+	if err == nil || !strings.Contains(err.Error(), "idmapped mounts need root") {
+		t.Error(err)
+	}
+}
+
+// TestMissingLayers: a layer that is asked for and cannot be given is an error that names it and the way to accept that;
+// accepted, it stands in the plan.
+func TestMissingLayers(t *testing.T) {
+	t.Parallel()
+	landlocked := annotate(annotation.Landlock, "on", annotation.LandlockBind, "80", annotation.LandlockConnect, "*")
+	for _, c := range []struct {
+		layer  string
+		change func(*specs.Spec)
+		facts  func(*Facts)
+	}{
+		{"landlock", landlocked, func(f *Facts) { f.LandlockABI = 0 }},
+		{"landlock-tcp", func(s *specs.Spec) { landlocked(s); without(s, specs.NetworkNamespace) }, func(f *Facts) { f.LandlockABI = 3 }},
+		{"apparmor", func(s *specs.Spec) { s.Process.ApparmorProfile = "brig" }, nil},
+		{"selinux", func(s *specs.Spec) { s.Process.SelinuxLabel = "system_u:system_r:container_t:s0" }, nil},
+	} {
+		t.Run(c.layer, func(t *testing.T) {
+			t.Parallel()
+			facts := testFacts()
+			if c.facts != nil {
+				c.facts(facts)
+			}
+			for _, allowed := range []string{"", "seccomp", "x" + c.layer, c.layer + "x"} {
+				spec := bundle(c.change)
+				spec.Annotations[annotation.AllowMissing] = allowed
+				_, err := Compile(spec, facts)
+				var m *MissingLayerError
+				if !errors.As(err, &m) || m.Layer != c.layer || m.Reason == "" || !strings.HasSuffix(err.Error(), "--allow-missing="+c.layer) {
+					t.Errorf("with %q allowed: %v", allowed, err)
+				}
+			}
+			for _, allowed := range []string{c.layer, "seccomp, " + c.layer, c.layer + ",gvisor"} {
+				spec := bundle(c.change)
+				spec.Annotations[annotation.AllowMissing] = allowed
+				p, err := Compile(spec, facts)
+				if err != nil || len(p.Missing) != 1 || p.Missing[0].Layer != c.layer || p.Missing[0].Reason == "" {
+					t.Fatalf("with %q allowed: %+v, %v", allowed, p, err)
+				}
+				program := text(t, p)
+				if strings.Contains(program, "landlock_restrict_self") != (c.layer != "landlock" && spec.Annotations[annotation.Landlock] != "") {
+					t.Error("the program has, or lacks, a ruleset")
+				}
+			}
+		})
+	}
+	// With a network of its own nobody can be reached, and old rulesets do.
+	facts := testFacts()
+	facts.LandlockABI = 3
+	if p, err := Compile(bundle(landlocked), facts); err != nil || p.LandlockABI != 3 {
+		t.Error(err)
+	}
+}
+
+// honoured are the fields of a spec that a plan turns into instructions, or that another package reads.
+var honoured = map[string][]string{
+	"Spec":        {"Version", "Process", "Root", "Hostname", "Domainname", "Mounts", "Annotations", "Linux"},
+	"Process":     {"Terminal", "ConsoleSize", "User", "Args", "Env", "Cwd", "Capabilities", "Rlimits", "NoNewPrivileges", "ApparmorProfile", "OOMScoreAdj", "SelinuxLabel"},
+	"User":        {"UID", "GID", "Umask", "AdditionalGids"},
+	"Root":        {"Path", "Readonly"},
+	"Mount":       {"Destination", "Type", "Source", "Options", "UIDMappings", "GIDMappings"},
+	"LinuxDevice": {"Path", "Type", "Major", "Minor", "FileMode", "UID", "GID"},
+	"Linux": {"UIDMappings", "GIDMappings", "Sysctl", "Resources", "CgroupsPath", "Namespaces", "Devices", "Seccomp", "RootfsPropagation", "MaskedPaths", "ReadonlyPaths",
+		"Personality", "TimeOffsets"},
+	"LinuxNamespace":    {"Type", "Path"},
+	"POSIXRlimit":       {"Type", "Soft", "Hard"},
+	"LinuxCapabilities": {"Bounding", "Effective", "Inheritable", "Permitted", "Ambient"},
+	"LinuxPersonality":  {"Domain", "Flags"},
+	"LinuxSeccomp":      {"DefaultAction", "DefaultErrnoRet", "Architectures", "Flags", "Syscalls", "ListenerPath", "ListenerMetadata"}, // package seccomp; a listener is refused
+}
+
+// refused are those that TestRefusals has.
+var refused = map[string][]string{
+	"Spec":    {"Hooks", "Solaris", "Windows", "VM", "ZOS", "FreeBSD"},
+	"Process": {"CommandLine", "Scheduler", "IOPriority", "ExecCPUAffinity"},
+	"User":    {"Username"},
+	"Linux":   {"NetDevices", "MountLabel", "IntelRdt", "MemoryPolicy"},
+}
+
+// TestNoFieldIsPassedOver: a field that a newer runtime-spec has, or one that nobody thought of, must be honoured or
+// refused; this test fails until somebody decides.
+func TestNoFieldIsPassedOver(t *testing.T) {
+	t.Parallel()
+	for _, typ := range []reflect.Type{
+		reflect.TypeFor[specs.Spec](), reflect.TypeFor[specs.Process](), reflect.TypeFor[specs.User](), reflect.TypeFor[specs.Root](), reflect.TypeFor[specs.Mount](),
+		reflect.TypeFor[specs.Linux](), reflect.TypeFor[specs.LinuxDevice](), reflect.TypeFor[specs.LinuxNamespace](), reflect.TypeFor[specs.POSIXRlimit](),
+		reflect.TypeFor[specs.LinuxCapabilities](), reflect.TypeFor[specs.LinuxPersonality](), reflect.TypeFor[specs.LinuxSeccomp](),
+	} {
+		known := slices.Concat(honoured[typ.Name()], refused[typ.Name()])
+		var fields []string
+		for i := range typ.NumField() {
+			fields = append(fields, typ.Field(i).Name)
+		}
+		slices.Sort(known)
+		slices.Sort(fields)
+		if !slices.Equal(known, fields) {
+			t.Errorf("%s has the fields\n%q\nhonoured or refused are\n%q", typ.Name(), fields, known)
+		}
+	}
+}
+
+// TestFilterIsThePlans: what the parent reports as the filter is what the program loads.
+func TestFilterIsThePlans(t *testing.T) {
+	t.Parallel()
+	profile, err := seccomp.Profile(seccomp.Default, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Compile(bundle(func(s *specs.Spec) { s.Linux.Seccomp = profile }), testFacts())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := seccomp.Compile(profile, seccomp.Options{})
+	if err != nil || p.Filter == nil || !reflect.DeepEqual(*p.Filter, want) {
+		t.Errorf("filter %v, %v", p.Filter, err)
+	}
+	if p, err = Compile(bundle(nil), testFacts()); err != nil || p.Filter != nil || strings.Contains(text(t, p), "seccomp(") {
+		t.Errorf("a filter without a profile: %v, %v", p.Filter, err)
+	}
+}

@@ -47,7 +47,7 @@ func hooks(h *specs.Hooks) int {
 // unsupportedMount is the same for one mount.
 func unsupportedMount(m *specs.Mount, o *mounts.Options) error {
 	bind := o.Bind || m.Type == "bind"
-	reason := ""
+	var reason string
 	switch {
 	case o.TmpCopyUp:
 		reason = "tmpcopyup is not supported yet"

@@ -22,8 +22,9 @@ var receivers struct {
 	set  map[*supervisor]bool
 }
 
-// takeSignals makes the process take them. Until somebody receives them they are lost.
-func takeSignals() {
+// forwardSignals hands signals on to the sandbox, until ignoreSignals. A signal before it ends this process, and the
+// child with it; the next command clears up.
+func (v *supervisor) forwardSignals() {
 	receivers.once.Do(func() {
 		receivers.set = map[*supervisor]bool{}
 		c := make(chan os.Signal, 8)
@@ -38,19 +39,16 @@ func takeSignals() {
 			}
 		}()
 	})
-}
-
-// forwardSignals hands signals on to the sandbox until the function it gives is called.
-func (v *supervisor) forwardSignals() (stop func()) {
-	takeSignals()
 	receivers.mu.Lock()
 	receivers.set[v] = true
 	receivers.mu.Unlock()
-	return func() {
-		receivers.mu.Lock()
-		delete(receivers.set, v)
-		receivers.mu.Unlock()
-	}
+}
+
+// ignoreSignals ends it: signals are then lost, so that nobody interrupts the way out.
+func (v *supervisor) ignoreSignals() {
+	receivers.mu.Lock()
+	delete(receivers.set, v)
+	receivers.mu.Unlock()
 }
 
 // forward sends one signal. The kernel keeps from the first process of a pid namespace every signal that it has no

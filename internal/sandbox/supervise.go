@@ -40,9 +40,6 @@ type supervisor struct {
 	group   *cgroup.Cgroup
 	maps    idmap.Maps
 
-	// What is written down beside the launch, which does not wait for it.
-	recording, running task
-
 	mu      sync.Mutex
 	process *native.Process // while it can be signalled
 	cause   Cause           // why the supervisor itself ended it
@@ -50,29 +47,9 @@ type supervisor struct {
 	note  string
 }
 
-// task is work in the background that gives one error.
-type task chan error
-
-func begin(do func() error) task {
-	t := make(task, 1)
-	go func() { t <- do() }()
-	return t
-}
-
-// join waits for the end of a task. Joined once more, or never begun, it is no error.
-func (t *task) join() error {
-	if *t == nil {
-		return nil
-	}
-	err := <-*t
-	*t = nil
-	return err
-}
-
 // Run runs a sandbox in the foreground, to its end: signals that reach this process go on to the program, and the
 // sandbox does not outlive this process. Nothing of it is left afterwards.
 func (s *Store) Run(req *Request, streams Streams) (Result, error) {
-	go takeSignals()
 	if err := s.Sweep(); err != nil {
 		return Result{}, err
 	}
@@ -103,7 +80,6 @@ func (s *Store) prepare(id string, req *Request, detached bool) (*supervisor, er
 			return nil, errors.Join(err, v.discard())
 		}
 	}
-	v.recording = begin(v.record)
 	return v, nil
 }
 
@@ -203,8 +179,8 @@ func (v *supervisor) mapVolumes() error {
 	return nil
 }
 
-// record writes the first state and the spec, beside the launch: a killed supervisor's cgroup and ids are found without
-// them, and nothing of the stranger's runs before both are there.
+// record writes the first state and the spec. It has its time while the child sets itself up: a killed supervisor's cgroup
+// and ids are found without them, and nothing of the stranger's runs before both are there.
 func (v *supervisor) record() error {
 	if err := v.save(&v.state); err != nil {
 		return err
@@ -228,15 +204,25 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 		return Result{}, err
 	}
 	defer plumbing.close()
-	stop := v.forwardSignals()
-	defer stop()
+	defer v.ignoreSignals()
 	process, err := native.Start(v.req.Spec, native.Options{
-		Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, PassFDs: v.req.PassFDs, Supervised: true, Lock: v.lock, Ready: v.ready,
+		Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, PassFDs: v.req.PassFDs, Supervised: true, Lock: v.lock,
+		Meanwhile: func() error {
+			v.forwardSignals()
+			return v.record()
+		},
+		Ready: v.ready,
 	})
 	if err != nil {
 		return Result{}, v.startError(err)
 	}
 	defer v.hold(process)()
+	if err := v.save(&v.state); err != nil {
+		v.kill()
+		_, _ = process.Wait()
+		return Result{}, err
+	}
+	fault.Point("running recorded")
 	fault.Point("program started")
 	plumbing.start(process.Terminal)
 	if v.req.Timeout > 0 {
@@ -246,12 +232,12 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 		defer timer.Stop()
 	}
 	if started != nil {
-		if err := errors.Join(v.running.join(), started()); err != nil {
+		if err := started(); err != nil {
 			v.kill()
 		}
 	}
 	status, err := process.Wait()
-	if err := errors.Join(err, v.running.join()); err != nil {
+	if err != nil {
 		return Result{}, err
 	}
 	fault.Point("program ended")
@@ -259,12 +245,10 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 	return v.result(status), nil
 }
 
-// ready stores what is known when everything is in place, just before the program is executed.
+// ready notes what is known when everything is in place, just before the program is executed. It is written down when the
+// program runs.
 func (v *supervisor) ready(p *native.Process) error {
 	fault.Point("program ready")
-	if err := v.recording.join(); err != nil {
-		return err
-	}
 	v.state.Status, v.state.PID, v.state.Started = Running, p.PID, time.Now()
 	v.state.StartTime, _ = startTime(p.PID)
 	v.state.Landlock = Landlock{ABI: p.Plan.LandlockABI, Proved: p.Plan.LandlockProbed}
@@ -272,10 +256,6 @@ func (v *supervisor) ready(p *native.Process) error {
 	if v.req.Started != nil {
 		v.req.Started(&v.state)
 	}
-	v.running = begin(func() error {
-		defer fault.Point("running recorded")
-		return v.save(&v.state)
-	})
 	return nil
 }
 
@@ -398,7 +378,7 @@ func (v *supervisor) finish(result Result) error {
 
 // discard removes every trace.
 func (v *supervisor) discard() error {
-	err := errors.Join(v.recording.join(), v.running.join(), v.release())
+	err := v.release()
 	fault.Point("before the folder is removed")
 	return errors.Join(err, v.removeFolder(v.req.Name), v.lock.Close())
 }

@@ -314,9 +314,14 @@ func (v *supervisor) exec(pidfd *os.File, streams Streams) (Result, error) {
 		return Result{}, err
 	}
 	defer plumbing.close()
-	stop := v.forwardSignals()
-	defer stop()
-	process, err := native.Exec(v.req.Spec, pidfd, native.Options{Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, Supervised: true})
+	defer v.ignoreSignals()
+	process, err := native.Exec(v.req.Spec, pidfd, native.Options{
+		Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, Supervised: true,
+		Meanwhile: func() error {
+			v.forwardSignals()
+			return nil
+		},
+	})
 	if err != nil {
 		return Result{}, commandError(v.req.Spec.Process.Args, err)
 	}

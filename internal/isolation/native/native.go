@@ -37,6 +37,8 @@ type Options struct {
 	Supervised bool
 	// Lock tells others that the caller lives: the child lets go of it first. Nil for none.
 	Lock *os.File
+	// Meanwhile is called while the child sets itself up, for work that need not come before. An error ends the launch.
+	Meanwhile func() error
 	// Ready is called when everything is in place, just before the start is given. An error ends the launch.
 	Ready func(*Process) error
 }
@@ -201,6 +203,11 @@ func (l *launching) accompany(p *Process) error {
 		}
 		fault.Point("id maps written")
 		if err := c.Continue(); err != nil {
+			return err
+		}
+	}
+	if l.options.Meanwhile != nil {
+		if err := l.options.Meanwhile(); err != nil {
 			return err
 		}
 	}

@@ -17,31 +17,32 @@ var forwarded = []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT
 // receivers are the supervisors of this process that take signals. They stay registered with the runtime once and for
 // all: taking six signals and giving them back costs a millisecond of hand-overs between threads, measured.
 var receivers struct {
-	once sync.Once
-	mu   sync.Mutex
-	set  map[*supervisor]bool
+	mu  sync.Mutex
+	set map[*supervisor]bool
+}
+
+func receive() {
+	c := make(chan os.Signal, 8)
+	signal.Notify(c, forwarded...)
+	for s := range c {
+		receivers.mu.Lock()
+		for v := range receivers.set {
+			v.forward(s.(syscall.Signal)) //nolint:forcetypeassert // Notify sends no other
+		}
+		receivers.mu.Unlock()
+	}
 }
 
 // forwardSignals hands signals on to the sandbox, until ignoreSignals. A signal before it ends this process, and the
 // child with it; the next command clears up.
 func (v *supervisor) forwardSignals() {
-	receivers.once.Do(func() {
-		receivers.set = map[*supervisor]bool{}
-		c := make(chan os.Signal, 8)
-		signal.Notify(c, forwarded...)
-		go func() {
-			for s := range c {
-				receivers.mu.Lock()
-				for v := range receivers.set {
-					v.forward(s.(syscall.Signal)) //nolint:forcetypeassert // Notify sends no other
-				}
-				receivers.mu.Unlock()
-			}
-		}()
-	})
 	receivers.mu.Lock()
+	defer receivers.mu.Unlock()
+	if receivers.set == nil {
+		receivers.set = map[*supervisor]bool{}
+		go receive() // nobody waits for it
+	}
 	receivers.set[v] = true
-	receivers.mu.Unlock()
 }
 
 // ignoreSignals ends it: signals are then lost, so that nobody interrupts the way out.

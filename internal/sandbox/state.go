@@ -12,10 +12,9 @@ type Status string
 
 // The statuses of a sandbox. Paused is not among those that are stored: it is read from the cgroup.
 const (
-	Creating Status = "creating"
-	Running  Status = "running"
-	Paused   Status = "paused"
-	Stopped  Status = "stopped"
+	Running Status = "running"
+	Paused  Status = "paused"
+	Stopped Status = "stopped"
 )
 
 // Cause is why a sandbox ended. Exit codes collide (a program may well exit with 124), so it is told beside them.

@@ -403,7 +403,7 @@ func (b *Sandbox) sweep() (bool, error) {
 	if err := b.clear(context.Background(), &st); err != nil {
 		return true, err
 	}
-	if !st.Detached || st.Remove || st.Status == Creating {
+	if !st.Detached || st.Remove || err != nil {
 		return true, b.removeFolder(st.Name)
 	}
 	st.Status, st.IDs, st.Cgroups, st.PID = Stopped, nil, nil, 0

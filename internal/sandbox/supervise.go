@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -34,17 +35,17 @@ const cleanTimeout = 20 * time.Second
 // supervisor is one sandbox in the hands of the process that runs it.
 type supervisor struct {
 	*Sandbox
-	req     *Request
-	state   State
-	lock    *os.File
-	group   *cgroup.Cgroup
-	maps    idmap.Maps
+	req   *Request
+	state State
+	lock  *os.File
+	group *cgroup.Cgroup
+	maps  idmap.Maps
 
 	mu      sync.Mutex
 	process *native.Process // while it can be signalled
 	cause   Cause           // why the supervisor itself ended it
-	code  int
-	note  string
+	code    int
+	note    string
 }
 
 // Run runs a sandbox in the foreground, to its end: signals that reach this process go on to the program, and the
@@ -69,7 +70,7 @@ func (s *Store) prepare(id string, req *Request, detached bool) (*supervisor, er
 	}
 	v := &supervisor{Sandbox: b, req: req, lock: lock}
 	v.state = State{
-		Version: stateVersion, ID: b.ID, Name: req.Name, Status: Creating, Labels: req.Labels, Created: time.Now(), Monitor: os.Getpid(),
+		Version: stateVersion, ID: b.ID, Name: req.Name, Labels: req.Labels, Created: time.Now(), Monitor: os.Getpid(),
 		Detached: detached, Remove: req.Remove, Isolation: "native", Preset: req.Preset, StopAfter: req.StopAfter,
 	}
 	if req.Spec.Process != nil {
@@ -179,15 +180,15 @@ func (v *supervisor) mapVolumes() error {
 	return nil
 }
 
-// record writes the first state and the spec. It has its time while the child sets itself up: a killed supervisor's cgroup
-// and ids are found without them, and nothing of the stranger's runs before both are there.
+// record writes the spec. It has its time while the child sets itself up. There is no state before the program runs: what
+// a killed supervisor made until then is found by the sandbox's id.
 func (v *supervisor) record() error {
-	if err := v.save(&v.state); err != nil {
-		return err
+	text, err := json.Marshal(v.req.Spec)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(v.dir, "config.json"), text, 0o600)
 	}
-	fault.Point("state written")
-	if err := v.write("config.json", v.req.Spec); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("write the spec of sandbox %s: %w", v.ID, err)
 	}
 	fault.Point("spec written")
 	return nil

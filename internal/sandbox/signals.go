@@ -35,7 +35,7 @@ func receive() {
 
 // forwardSignals hands signals on to the sandbox, until ignoreSignals. A signal before it ends this process, and the
 // child with it; the next command clears up.
-func (v *supervisor) forwardSignals() {
+func (v *supervisor) forwardSignals() error {
 	receivers.mu.Lock()
 	defer receivers.mu.Unlock()
 	if receivers.set == nil {
@@ -43,6 +43,7 @@ func (v *supervisor) forwardSignals() {
 		go receive() // nobody waits for it
 	}
 	receivers.set[v] = true
+	return nil
 }
 
 // ignoreSignals ends it: signals are then lost, so that nobody interrupts the way out.

@@ -180,17 +180,41 @@ func (v *supervisor) mapVolumes() error {
 	return nil
 }
 
-// record writes the spec. It has its time while the child sets itself up. There is no state before the program runs: what
-// a killed supervisor made until then is found by the sandbox's id.
+// recordAfter is how old a sandbox in the foreground is when it is written down. Encoding spec and state takes longer than
+// many a program; until then nobody can have asked for it by its id, and what a killed supervisor leaves is found without.
+const recordAfter = 20 * time.Millisecond
+
+// recordSoon sees to it that the sandbox is written down: at once when it is detached, or when it has no cgroup by which
+// its processes could be found. The function it gives is called at the end, and says what went wrong.
+func (v *supervisor) recordSoon() (finished func() error, err error) {
+	if v.state.Detached || v.group == nil {
+		return func() error { return nil }, v.record()
+	}
+	done := make(chan error, 1)
+	timer := time.AfterFunc(recordAfter, func() { done <- v.record() })
+	return func() error {
+		if timer.Stop() {
+			return nil
+		}
+		return <-done
+	}, nil
+}
+
+// record writes the spec and the state; who finds the state finds the spec.
 func (v *supervisor) record() error {
 	text, err := json.Marshal(v.req.Spec)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(v.dir, "config.json"), text, 0o600)
 	}
-	if err != nil {
-		return fmt.Errorf("write the spec of sandbox %s: %w", v.ID, err)
+	if err == nil {
+		fault.Point("spec written")
+		err = v.save(&v.state)
 	}
-	fault.Point("spec written")
+	if err != nil {
+		v.kill() // it would be a sandbox that nobody can see
+		return fmt.Errorf("write down sandbox %s: %w", v.ID, err)
+	}
+	fault.Point("state written")
 	return nil
 }
 
@@ -208,22 +232,17 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 	defer v.ignoreSignals()
 	process, err := native.Start(v.req.Spec, native.Options{
 		Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, PassFDs: v.req.PassFDs, Supervised: true, Lock: v.lock,
-		Meanwhile: func() error {
-			v.forwardSignals()
-			return v.record()
-		},
-		Ready: v.ready,
+		Meanwhile: v.forwardSignals, Ready: v.ready,
 	})
 	if err != nil {
 		return Result{}, v.startError(err)
 	}
 	defer v.hold(process)()
-	if err := v.save(&v.state); err != nil {
-		v.kill()
-		_, _ = process.Wait()
+	recorded, err := v.recordSoon()
+	if err != nil {
+		_, _ = process.Wait() // record has killed it
 		return Result{}, err
 	}
-	fault.Point("running recorded")
 	fault.Point("program started")
 	plumbing.start(process.Terminal)
 	if v.req.Timeout > 0 {
@@ -238,7 +257,7 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 		}
 	}
 	status, err := process.Wait()
-	if err != nil {
+	if err := errors.Join(err, recorded()); err != nil {
 		return Result{}, err
 	}
 	fault.Point("program ended")

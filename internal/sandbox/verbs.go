@@ -317,10 +317,7 @@ func (v *supervisor) exec(pidfd *os.File, streams Streams) (Result, error) {
 	defer v.ignoreSignals()
 	process, err := native.Exec(v.req.Spec, pidfd, native.Options{
 		Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, Supervised: true,
-		Meanwhile: func() error {
-			v.forwardSignals()
-			return nil
-		},
+		Meanwhile: v.forwardSignals,
 	})
 	if err != nil {
 		return Result{}, commandError(v.req.Spec.Process.Args, err)

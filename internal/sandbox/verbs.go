@@ -202,13 +202,30 @@ func (b *Sandbox) runningGroup() (*cgroup.Cgroup, error) {
 	return b.group(st), nil
 }
 
-// Update changes limits while the sandbox runs.
+// Update changes limits while the sandbox runs, and in its spec: they are what is asked for from then on.
 func (b *Sandbox) Update(r *specs.LinuxResources) error {
 	group, err := b.runningGroup()
 	if err != nil {
 		return err
 	}
-	return group.Update(r)
+	if err := group.Update(r); err != nil || r == nil {
+		return err
+	}
+	spec, err := b.Spec()
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if spec.Linux.Resources == nil {
+		spec.Linux.Resources = &specs.LinuxResources{}
+	}
+	if err := json.Unmarshal(text, spec.Linux.Resources); err != nil { // over what is there: r has only what changes
+		return err
+	}
+	return b.write("config.json", spec)
 }
 
 // Stats reads what the sandbox uses.

@@ -53,12 +53,20 @@ func describeIDs(spec *specs.Spec) string {
 }
 
 func describeLandlock(a map[string]string) string {
-	mode := a[annotation.Landlock]
+	mode := landlockMode(a)
 	if mode == "" {
 		return "off"
 	}
 	abi, _ := host.LandlockABI()
 	return mode + ": " + landlock.Describe(abi)
+}
+
+// landlockMode is what is asked for, "" for nothing.
+func landlockMode(a map[string]string) string {
+	if mode := a[annotation.Landlock]; mode != "off" {
+		return mode
+	}
+	return ""
 }
 
 func describeRoot(spec *specs.Spec) string {

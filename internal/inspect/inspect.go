@@ -19,6 +19,7 @@ import (
 	"brig/internal/annotation"
 	"brig/internal/caps"
 	"brig/internal/cgroup"
+	"brig/internal/mac"
 	"brig/internal/plan"
 	"brig/internal/sandbox"
 
@@ -111,7 +112,7 @@ func (r *Report) read(spec *specs.Spec, o Options) error {
 		}
 	}
 	for _, read := range []func(*process, *specs.Spec) (Layer, error){
-		namespaces, ids, capabilities, noNewPrivs, r.seccomp, r.landlock, accessControl, r.mounts, r.limits,
+		namespaces, ids, capabilities, noNewPrivs, r.seccomp, r.landlock, r.accessControl, r.mounts, r.limits,
 	} {
 		l, err := read(p, spec)
 		if err != nil {
@@ -272,7 +273,7 @@ func (r *Report) seccomp(p *process, spec *specs.Spec) (Layer, error) {
 }
 
 func (r *Report) landlock(_ *process, spec *specs.Spec) (Layer, error) {
-	l := Layer{Layer: "landlock", Effective: "off", OK: spec.Annotations[annotation.Landlock] == ""}
+	l := Layer{Layer: "landlock", Effective: "off", OK: landlockMode(spec.Annotations) == ""}
 	if abi := r.State.Landlock.ABI; abi > 0 {
 		l.Effective, l.OK = fmt.Sprintf("ABI %d", abi), true
 		if r.State.Landlock.Proved {
@@ -292,18 +293,33 @@ func (r *Report) accepted(l Layer) Layer {
 	return l
 }
 
-func accessControl(p *process, spec *specs.Spec) (Layer, error) {
-	asked := spec.Process.ApparmorProfile + spec.Process.SelinuxLabel
+// accessControl: a profile counts when it is the very one that was asked for, and in force: one in complain mode stops
+// nothing.
+func (r *Report) accessControl(p *process, spec *specs.Spec) (Layer, error) {
+	profile, label := spec.Process.ApparmorProfile, spec.Process.SelinuxLabel
+	l := Layer{Layer: "access control", Asked: none(profile+label, "nothing"), Effective: "none"}
 	data, err := os.ReadFile(p.dir + "/attr/current")
-	label := strings.TrimRight(string(data), "\n\x00")
-	if err != nil || label == "" {
-		if asked == "" {
-			return Layer{}, nil // the host has none, and none was asked for
-		}
-		label = "none"
+	have := strings.TrimRight(string(data), "\n\x00")
+	if err == nil && have != "" {
+		l.Effective = have
+	} else if profile+label == "" {
+		return Layer{}, nil // the host has none, and none was asked for
 	}
-	return Layer{Layer: "access control", Asked: none(asked, "nothing"), Effective: label,
-		OK: asked == "" || strings.HasPrefix(label, asked)}, nil
+	switch {
+	case profile+label == "":
+		l.OK = true
+	case label != "":
+		l.OK = have == label
+	default:
+		c := mac.ParseCurrent(mac.AppArmor, have)
+		l.OK = c.Name == profile && (c.Mode == "enforce" || c.Mode == "kill" || profile == mac.Unconfined)
+	}
+	for _, m := range r.State.Missing {
+		if m.Layer == string(mac.AppArmor) && profile != "" || m.Layer == string(mac.SELinux) && label != "" {
+			l.OK, l.Effective = true, "missing, as --allow-missing accepts: "+m.Reason
+		}
+	}
+	return l, nil
 }
 
 func (r *Report) mounts(p *process, spec *specs.Spec) (Layer, error) {
@@ -339,6 +355,28 @@ func (r *Report) mounts(p *process, spec *specs.Spec) (Layer, error) {
 	}
 	l.Effective += fmt.Sprintf(", %d mounts", len(list))
 	return l, nil
+}
+
+// asTight tells whether every limit in force is at most what was asked for.
+func (r *Report) asTight(asked *specs.LinuxResources) bool {
+	within := func(in *uint64, limit *int64) bool {
+		return limit == nil || *limit <= 0 || in != nil && *in <= uint64(*limit) //nolint:gosec // is positive
+	}
+	ok := true
+	if m := asked.Memory; m != nil {
+		ok = within(r.Limits.MemoryBytes, m.Limit)
+		if m.Limit != nil && m.Swap != nil && *m.Swap >= *m.Limit && *m.Limit > 0 && r.Limits.SwapCounted {
+			swap := *m.Swap - *m.Limit                                                  // the spec's is of both together
+			ok = ok && r.Limits.SwapBytes != nil && *r.Limits.SwapBytes <= uint64(swap) //nolint:gosec // is not negative
+		}
+	}
+	if asked.Pids != nil {
+		ok = ok && within(r.Limits.Pids, asked.Pids.Limit)
+	}
+	if c := asked.CPU; c != nil && c.Quota != nil && *c.Quota > 0 && c.Period != nil && *c.Period > 0 {
+		ok = ok && r.Limits.CPUs != nil && *r.Limits.CPUs <= float64(*c.Quota)/float64(*c.Period)
+	}
+	return ok
 }
 
 func hasOption(options, word string) bool { return slices.Contains(strings.Split(options, ","), word) }
@@ -379,10 +417,7 @@ func (r *Report) limits(_ *process, spec *specs.Spec) (Layer, error) {
 		parts = append(parts, "on cpus "+r.Limits.CPUSet)
 	}
 	if asked != nil {
-		lost := asked.Memory != nil && asked.Memory.Limit != nil && r.Limits.MemoryBytes == nil ||
-			asked.Pids != nil && asked.Pids.Limit != nil && *asked.Pids.Limit > 0 && r.Limits.Pids == nil ||
-			asked.CPU != nil && asked.CPU.Quota != nil && r.Limits.CPUs == nil
-		l.OK = !lost
+		l.OK = r.asTight(asked)
 	}
 	l.Effective = none(strings.Join(parts, ", "), "none")
 	return r.accepted(l), nil

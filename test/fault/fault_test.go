@@ -149,7 +149,7 @@ func walk(t *testing.T, scenario func(t *testing.T, fault string) (killed bool))
 func TestRunInTheForeground(t *testing.T) {
 	m := newMachine(t)
 	walk(t, func(t *testing.T, fault string) bool {
-		out, killed := m.brig(fault, "run", "--name", "walk", "--memory", "64m", "--", "sh", "-c", "sleep 100 & sleep 100 & sleep 0.01; # "+m.marker)
+		out, killed := m.brig(fault, "run", "--name", "walk", "--memory", "64m", "--", "sh", "-c", "sleep 100 & sleep 100 & sleep 0.06; # "+m.marker)
 		m.clean("killed at point " + fault)
 		if strings.Contains(out, "brig: ") {
 			t.Errorf("point %s: %s", fault, out)
@@ -161,7 +161,7 @@ func TestRunInTheForeground(t *testing.T) {
 func TestRunWithATerminalAndInit(t *testing.T) {
 	m := newMachine(t)
 	walk(t, func(_ *testing.T, fault string) bool {
-		_, killed := m.brig(fault, "run", "-t", "--init", "--", "sh", "-c", "setsid sleep 100 & sleep 0.01; # "+m.marker)
+		_, killed := m.brig(fault, "run", "-t", "--init", "--", "sh", "-c", "setsid sleep 100 & sleep 0.06; # "+m.marker)
 		m.clean("killed at point " + fault)
 		return killed
 	})
@@ -171,7 +171,7 @@ func TestRunWithATerminalAndInit(t *testing.T) {
 func TestDetached(t *testing.T) {
 	m := newMachine(t)
 	walk(t, func(t *testing.T, fault string) bool {
-		out, killed := m.brig(fault, "run", "-d", "--name", "walk", "--", "sh", "-c", "sleep 100 & sleep 0.01; # "+m.marker)
+		out, killed := m.brig(fault, "run", "-d", "--name", "walk", "--", "sh", "-c", "sleep 100 & sleep 0.06; # "+m.marker)
 		if killed || strings.Contains(out, "brig: ") { // before the program ran, and run says so, or is killed on the way
 			m.clean("killed at point " + fault)
 			return true
@@ -202,7 +202,7 @@ func TestExec(t *testing.T) {
 		t.Fatal(out)
 	}
 	walk(t, func(t *testing.T, fault string) bool {
-		_, killed := m.brig(fault, "exec", "host", "sh", "-c", "sleep 0.01; # "+m.marker)
+		_, killed := m.brig(fault, "exec", "host", "sh", "-c", "sleep 0.06; # "+m.marker)
 		if out, _ := m.brig("", "exec", "host", "sh", "-c", "ps -eo args | grep -v ps; # "); strings.Contains(out, m.marker) {
 			t.Errorf("point %s: the program outlives its exec: %s", fault, out)
 		}

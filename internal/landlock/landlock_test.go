@@ -93,16 +93,16 @@ func TestCreate(t *testing.T) {
 // TestPorts: a direction with any port is not handled at all, one with a list is, and one with neither is shut.
 func TestPorts(t *testing.T) {
 	t.Parallel()
-	any, none, some := Ports{Any: true}, Ports{}, Ports{List: []uint16{443}}
+	open, none, some := Ports{Any: true}, Ports{}, Ports{List: []uint16{443}}
 	for _, c := range []struct {
 		bind, connect Ports
 		net           string
 		rules         []string
 	}{
-		{any, any, "net 0x0", nil},
+		{open, open, "net 0x0", nil},
 		{none, none, "net 0x3", nil},
-		{any, none, "net 0x2", nil},
-		{some, any, "net 0x1", []string{"rights 0x1 on port 443"}},
+		{open, none, "net 0x2", nil},
+		{some, open, "net 0x1", []string{"rights 0x1 on port 443"}},
 		{some, some, "net 0x3", []string{"rights 0x1 on port 443", "rights 0x2 on port 443"}},
 		{Ports{Any: true, List: []uint16{1}}, none, "net 0x2", nil},
 	} {

@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv(childProfile); name != "" {
 		child(name)
 	}
+	if n := os.Getenv(childCount); n != "" {
+		measure(n)
+	}
 	os.Exit(m.Run())
 }
 

@@ -45,7 +45,7 @@ func verdict(a specs.LinuxSeccompAction, errno *uint) libseccomp.ScmpAction {
 }
 
 // theirs compiles the profile for one architecture, adding rules the way runc does. ok is false when libseccomp refuses a rule.
-func theirs(t *testing.T, p *specs.LinuxSeccomp, a specs.Arch, optimize bool) (program []seccomp.Instruction, ok bool) {
+func theirs(t testing.TB, p *specs.LinuxSeccomp, a specs.Arch, optimize bool) (program []seccomp.Instruction, ok bool) {
 	t.Helper()
 	def := verdict(p.DefaultAction, p.DefaultErrnoRet)
 	f, err := libseccomp.NewFilter(def)

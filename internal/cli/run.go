@@ -31,7 +31,7 @@ type policyFlags struct {
 	devices, readBps, writeBps, readIOps          []string
 	writeIOps, sysctls, allowMissing              []string
 	landlockBind, landlockConnect                 []string
-	readOnly, tty, init                           bool
+	readOnly, tty, init, noNewPrograms            bool
 	passFDs                                       int
 }
 
@@ -77,6 +77,7 @@ func (f *policyFlags) register(s *pflag.FlagSet) {
 	s.StringArrayVarP(&f.labels, "label", "l", nil, "label, `KEY=VALUE`")
 	s.BoolVarP(&f.tty, "tty", "t", false, "a terminal of the sandbox's own")
 	s.BoolVar(&f.init, "init", false, "a process at pid 1 that reaps orphans and forwards signals")
+	s.BoolVar(&f.noNewPrograms, "no-new-programs", false, "the program may execute no other")
 	s.StringSliceVar(&f.allowMissing, "allow-missing", nil, "layers that may be absent where the host cannot give them")
 	s.IntVar(&f.passFDs, "pass-fd", 0, "pass this many file descriptors, from 3 on")
 }
@@ -114,6 +115,9 @@ func (f *policyFlags) overlay(c *cobra.Command, args []string) (*policy.Policy, 
 	}
 	if f.init {
 		p.Init = &f.init
+	}
+	if f.noNewPrograms {
+		p.NoNewPrograms = &f.noNewPrograms
 	}
 	if f.userns != "" {
 		p.Namespaces = &policy.Namespaces{User: f.userns}

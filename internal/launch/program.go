@@ -49,6 +49,8 @@ const (
 	PointCreated
 	// PointReady: all is set up but for the last irrevocable steps; the parent gives the start.
 	PointReady
+	// PointListener: the child has sent the listener of a filter that asks before execve; see Child.LetOneProgram.
+	PointListener
 )
 
 func (p Point) String() string {
@@ -61,6 +63,8 @@ func (p Point) String() string {
 		return "created"
 	case PointReady:
 		return "ready"
+	case PointListener:
+		return "listener"
 	}
 	return fmt.Sprintf("point %d", uint32(p))
 }
@@ -202,7 +206,7 @@ func (p *Program) Await(point Point) {
 	p.emit(Instruction{Name: "await", op: opAwait, point: point})
 }
 
-// SendFD sends a copy of the file descriptor in reg to the parent, which meets it in Child.Terminal.
+// SendFD sends a copy of the file descriptor in reg to the parent, which meets it in Child.Received.
 func (p *Program) SendFD(fd Reg) {
 	p.emit(Instruction{Name: "sendmsg", op: opSendFD, args: []Arg{reg(fd)}})
 }

@@ -39,7 +39,7 @@ type Child struct {
 
 	program  *Program
 	ctl      *os.File
-	terminal *os.File
+	received *os.File
 }
 
 // StepError is the failure of one instruction in the child.
@@ -201,11 +201,11 @@ func (c *Child) WaitExec() error {
 	}
 }
 
-// Terminal is the master of the terminal that the child made, or nil. The caller owns it from now on.
-func (c *Child) Terminal() *os.File {
-	t := c.terminal
-	c.terminal = nil
-	return t
+// Received is the file descriptor that the child has sent last (SendFD), or nil. The caller owns it from now on.
+func (c *Child) Received() *os.File {
+	f := c.received
+	c.received = nil
+	return f
 }
 
 // ControlFD gives the parent's end of the control socket away, to keep a child waiting across processes.
@@ -214,8 +214,8 @@ func (c *Child) ControlFD() *os.File { return c.ctl }
 // Release closes what the parent holds of the child. The process itself goes on.
 func (c *Child) Release() error {
 	err := c.ctl.Close()
-	if c.terminal != nil {
-		err = errors.Join(err, c.terminal.Close())
+	if c.received != nil {
+		err = errors.Join(err, c.received.Close())
 	}
 	return errors.Join(err, c.PIDFD.Close())
 }
@@ -262,23 +262,23 @@ func (c *Child) receive() (*message, error) {
 	}
 	switch m.kind {
 	case messageFD:
-		err = c.takeTerminal(control[:cn])
+		err = c.takeFD(control[:cn])
 	case messageForked:
 		err = c.takeForked(int(m.value)) //nolint:gosec // a pid
 	}
 	return &m, err
 }
 
-func (c *Child) takeTerminal(control []byte) error {
+func (c *Child) takeFD(control []byte) error {
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil || len(messages) != 1 {
-		return fmt.Errorf("the child sent no terminal: %w", err)
+		return fmt.Errorf("the child sent no file descriptor: %w", err)
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
 	if err != nil || len(fds) != 1 {
-		return fmt.Errorf("the child sent no terminal: %w", err)
+		return fmt.Errorf("the child sent no file descriptor: %w", err)
 	}
-	c.terminal = os.NewFile(uintptr(fds[0]), "/dev/ptmx")
+	c.received = os.NewFile(uintptr(fds[0]), "from the child")
 	return nil
 }
 

@@ -97,6 +97,8 @@ type Plan struct {
 	UserNS bool
 	// Terminal: the child sends the master of a terminal and stops at PointTerminal.
 	Terminal bool
+	// Listener: the child sends the listener of a filter that asks before execve, and stops at PointListener.
+	Listener bool
 	// HighFD is launch.Clone's.
 	HighFD int
 	// Filter is the compiled seccomp profile, nil for none.

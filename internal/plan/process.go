@@ -36,6 +36,9 @@ func (b *builder) process() error {
 		}
 	}
 	b.streams()
+	if err := b.oneProgram(pr); err != nil {
+		return err
+	}
 	if pr.NoNewPrivileges {
 		if err := b.seccomp(); err != nil {
 			return err
@@ -250,7 +253,9 @@ func (b *builder) streams() {
 		for fd := range 3 {
 			b.p.Dup3(b.slave, fd)
 		}
-		b.p.Ioctl("controlling terminal", b.slave, unix.TIOCSCTTY, 0)
+		if !b.reaper() {
+			b.p.Ioctl("controlling terminal", b.slave, unix.TIOCSCTTY, 0)
+		}
 	case !b.facts.InheritStdio:
 		b.p.Step(launch.Exec, "standard input, output and error")
 		for fd, name := range []string{"standard input", "standard output", "standard error"} {
@@ -269,15 +274,49 @@ func (b *builder) streams() {
 	}
 	b.p.Step(launch.Exec, "no other file crosses execve")
 	b.p.CloseOnExecFrom(first)
-	if b.annotated(annotation.Init, "true") && !b.isExec() {
+	if b.reaper() {
 		b.p.Step(launch.Exec, "leave a reaper at pid 1")
 		b.p.ForkInit()
 		b.p.Setsid()
 		if b.slave != 0 {
-			b.p.Ioctl("controlling terminal", b.slave, unix.TIOCSCTTY, 1)
+			b.p.Ioctl("controlling terminal", b.slave, unix.TIOCSCTTY, 0) // the program's, not the reaper's
 		}
 	}
 }
+
+// oneProgram loads a filter of its own that asks the parent before every execve. The parent says yes until one has
+// succeeded and closes the listener then: from there on the kernel answers ENOSYS (seccomp_unotify(2)). No flag of a
+// profile could say that: to a filter the first execve looks like the second.
+func (b *builder) oneProgram(pr *specs.Process) error {
+	if !b.annotated(annotation.NoNewPrograms, "true") {
+		return nil
+	}
+	if !pr.NoNewPrivileges {
+		return &UnsupportedError{annotation.NoNewPrograms, "needs process.noNewPrivileges"}
+	}
+	ask := &specs.LinuxSeccomp{
+		DefaultAction: specs.ActAllow,
+		ListenerPath:  "(the parent)", // no agent by path: the compiler wants one named where a rule asks
+		Syscalls:      []specs.LinuxSyscall{{Names: []string{"execve", "execveat"}, Action: specs.ActNotify}},
+	}
+	if b.linux.Seccomp != nil {
+		ask.Architectures = b.linux.Seccomp.Architectures
+	}
+	filter, err := seccomp.Compile(ask, seccomp.Options{})
+	if err != nil {
+		return fmt.Errorf("compile the filter that asks before execve: %w", err)
+	}
+	b.p.Step(launch.Seccomp, "ask the parent before every execve: it lets one program through")
+	listener := b.p.Seccomp(filter.Bytes(), uint64(filter.Flags))
+	b.p.SendFD(listener)
+	b.p.Await(launch.PointListener)
+	b.p.Close(listener)
+	b.plan.Listener = true
+	return nil
+}
+
+// reaper says that the program is not pid 1 but the child of Brig's own init.
+func (b *builder) reaper() bool { return b.annotated(annotation.Init, "true") && !b.isExec() }
 
 // seccomp compiles the filter and loads it.
 func (b *builder) seccomp() error {

@@ -208,7 +208,6 @@ func TestSpecErrors(t *testing.T) {
 					return []byte(`{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["raed"],"action":"SCMP_ACT_ALLOW"}]}`), nil
 				}
 			}},
-		{"noNewPrograms: is not supported yet", Policy{NoNewPrograms: &yes}, nil},
 		{`network: unknown value "brdige"; there are none, host`, Policy{Network: "brdige"}, nil},
 	} {
 		t.Run(c.want, func(t *testing.T) {

@@ -29,7 +29,7 @@ type Policy struct {
 	Landlock      *Landlock     `json:"landlock,omitempty" yaml:"landlock,omitempty" jsonschema_description:"File, TCP and scope rules of the kernel's Landlock."`
 	AppArmor      string        `json:"apparmor,omitempty" yaml:"apparmor,omitempty" jsonschema_description:"Name of a loaded AppArmor profile."`
 	SELinux       string        `json:"selinux,omitempty" yaml:"selinux,omitempty" jsonschema_description:"SELinux process label."`
-	NoNewPrograms *bool         `json:"noNewPrograms,omitempty" yaml:"noNewPrograms,omitempty" jsonschema_description:"The program may execute no other."`
+	NoNewPrograms *bool         `json:"noNewPrograms,omitempty" yaml:"noNewPrograms,omitempty" jsonschema_description:"The program may execute no other: every later execve fails."`
 
 	Network    string            `json:"network,omitempty" yaml:"network,omitempty" jsonschema:"enum=none,enum=host" jsonschema_description:"none: a network of its own with nothing but loopback. host: the host's network."`
 	Namespaces *Namespaces       `json:"namespaces,omitempty" yaml:"namespaces,omitempty" jsonschema_description:"Namespaces beside those that every sandbox has."`

@@ -272,7 +272,7 @@ func (w *writer) annotations() error {
 		a[annotation.Init] = "true"
 	}
 	if isTrue(w.p.NoNewPrograms) {
-		return bad("noNewPrograms", "is not supported yet")
+		a[annotation.NoNewPrograms] = "true"
 	}
 	if !w.hostUsers() && w.p.Preset != Compat && w.caps == 0 {
 		a[annotation.MaxUserNamespaces] = "0"

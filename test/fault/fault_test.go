@@ -160,9 +160,12 @@ func TestRunInTheForeground(t *testing.T) {
 
 func TestRunWithATerminalAndInit(t *testing.T) {
 	m := newMachine(t)
-	walk(t, func(_ *testing.T, fault string) bool {
-		_, killed := m.brig(fault, "run", "-t", "--init", "--", "sh", "-c", "setsid sleep 100 & sleep 0.06; # "+m.marker)
+	walk(t, func(t *testing.T, fault string) bool {
+		out, killed := m.brig(fault, "run", "-t", "--init", "--", "sh", "-c", "setsid sleep 100 & sleep 0.06; # "+m.marker)
 		m.clean("killed at point " + fault)
+		if strings.Contains(out, "brig: ") {
+			t.Errorf("point %s: %s", fault, out)
+		}
 		return killed
 	})
 }

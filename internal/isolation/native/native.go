@@ -215,7 +215,7 @@ func (l *launching) accompany(p *Process) error {
 		if err := c.WaitFor(launch.PointTerminal); err != nil {
 			return err
 		}
-		p.Terminal = c.Terminal()
+		p.Terminal = c.Received()
 		if err := c.Continue(); err != nil {
 			return err
 		}
@@ -233,7 +233,17 @@ func (l *launching) accompany(p *Process) error {
 		return err
 	}
 	fault.Point("start given")
-	return c.WaitExec()
+	if !p.Plan.Listener {
+		return c.WaitExec()
+	}
+	if err := c.WaitFor(launch.PointListener); err != nil {
+		return err
+	}
+	listener := c.Received()
+	if err := c.Continue(); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	return c.LetOneProgram(listener)
 }
 
 // mapIDs writes the id maps of a new user namespace, and gives the mounts that wait for it the same map.

@@ -180,7 +180,6 @@ func TestLoad(t *testing.T) {
 // TestSpecErrors are those that only this host, or the whole policy, can tell.
 func TestSpecErrors(t *testing.T) {
 	t.Parallel()
-	yes := true
 	for _, c := range []struct {
 		want string
 		p    Policy

@@ -1,10 +1,4 @@
 // Command brig runs programs that nobody trusts yet.
-//
-// Two of the runtime's habits cost a short process more than they give: reading its own CPU limit from cgroup files, and
-// looking at it again every second.
-//
-//go:debug containermaxprocs=0
-//go:debug updatemaxprocs=0
 package main
 
 import (

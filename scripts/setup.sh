@@ -4,6 +4,7 @@ set -euo pipefail
 packages=(
   bubblewrap crun runc uidmap           # the peers of the benchmarks; newuidmap for rootless sandboxes
   busybox-static                        # root file systems for the tests
+  golang-github-containers-common       # the seccomp profile that Podman ships
   libseccomp-dev pkg-config gcc libc6-dev # the judge of the filter compiler
   curl git make nodejs perl python3 strace xz-utils # real programs that must run unchanged
   shellcheck

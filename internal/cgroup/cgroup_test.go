@@ -7,15 +7,14 @@ import (
 	"testing"
 
 	"brig/internal/host"
+	"brig/internal/testenv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 func needRoot(t testing.TB) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes cgroups")
-	}
+	testenv.Check(t, testenv.Root)
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"brig/internal/host"
+	"brig/internal/testenv"
 )
 
 func dev(allow bool, kind string, major, minor int64, access string) specs.LinuxDeviceCgroup {
@@ -28,11 +29,7 @@ func dev(allow bool, kind string, major, minor int64, access string) specs.Linux
 
 func TestDeviceRulesAreReadBackAsWritten(t *testing.T) {
 	t.Parallel()
-	needRoot(t)
-	tree, err := host.Cgroups()
-	if err != nil || !tree.Available("devices") || tree.V2() {
-		t.Skip("needs the devices controller of cgroup version 1")
-	}
+	testenv.Check(t, testenv.Root, testenv.CgroupV1Devices)
 	for i, c := range []struct {
 		rules []specs.LinuxDeviceCgroup
 		want  string
@@ -89,10 +86,10 @@ func TestBadDeviceRules(t *testing.T) {
 // The BPF filter is that of version 2; a hybrid machine's version 2 hierarchy serves to try it.
 func TestDeviceFilterHoldsAProcess(t *testing.T) {
 	t.Parallel()
-	needRoot(t)
+	testenv.Check(t, testenv.Root, testenv.CgroupV2Mounted)
 	tree, err := host.Cgroups()
-	if err != nil || tree.Unified == "" {
-		t.Skip("needs cgroup version 2 mounted")
+	if err != nil {
+		t.Fatal(err)
 	}
 	dir := filepath.Join(tree.Unified, fmt.Sprintf("brig-test-bpf-%d", os.Getpid()))
 	if err := makeDir(dir); err != nil {
@@ -134,10 +131,10 @@ func TestDeviceFilterHoldsAProcess(t *testing.T) {
 }
 
 func BenchmarkDeviceFilter(b *testing.B) {
-	needRoot(b)
+	testenv.Check(b, testenv.Root, testenv.CgroupV2Mounted)
 	tree, err := host.Cgroups()
-	if err != nil || tree.Unified == "" {
-		b.Skip("needs cgroup version 2 mounted")
+	if err != nil {
+		b.Fatal(err)
 	}
 	dir := filepath.Join(tree.Unified, "brig-test-bench-bpf")
 	for b.Loop() {

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"brig/internal/host"
+	"brig/internal/testenv"
 )
 
 // start runs a shell script in the group, placed as a launch places its child, and returns after the script's first
@@ -108,7 +109,7 @@ func TestPidsLimitHoldsAForkBombAndKillEndsIt(t *testing.T) {
 func trees(t *testing.T) map[string]*host.CgroupTree {
 	tree, err := host.Cgroups()
 	if err != nil {
-		t.Skip(err)
+		testenv.Check(t, testenv.Need{Name: "cgroups", Missing: func() string { return err.Error() }})
 	}
 	all := map[string]*host.CgroupTree{tree.Mode(): tree}
 	if tree.Mode() == "hybrid" {

@@ -9,6 +9,7 @@ import (
 
 	"brig/internal/annotation"
 	"brig/internal/seccomp"
+	"brig/internal/testenv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -55,9 +56,8 @@ func TestMain(m *testing.M) {
 }
 
 func needRoot(t testing.TB) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	t.Helper()
+	testenv.Check(t, testenv.Root)
 }
 
 func openStore(t testing.TB) *Store {

@@ -8,6 +8,7 @@ import (
 	_ "embed"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -75,6 +76,48 @@ var CgroupV2 = Need{"cgroup-v2", func() string {
 	}
 	return ""
 }}
+
+// UserNamespaces is a kernel that lets this user have one.
+var UserNamespaces = Need{"user-namespaces", func() string {
+	if f := host.UserNamespaces.Check(); f.Outcome != host.Yes {
+		return "user namespaces: " + f.Detail
+	}
+	return ""
+}}
+
+// CgroupV1Devices is a machine with the devices controller of cgroup version 1.
+var CgroupV1Devices = Need{"cgroup-v1-devices", func() string {
+	if tree, err := host.Cgroups(); err != nil || tree.V2() || !tree.Available("devices") {
+		return "the devices controller of cgroup version 1 is not here"
+	}
+	return ""
+}}
+
+// CgroupV2Mounted is a machine with cgroup version 2, alone or beside version 1.
+var CgroupV2Mounted = Need{"cgroup-v2-mounted", func() string {
+	if tree, err := host.Cgroups(); err != nil || tree.Unified == "" {
+		return "cgroup version 2 is not mounted"
+	}
+	return ""
+}}
+
+// AMD64 is a machine whose system calls have x86_64's numbers.
+var AMD64 = Need{"amd64", func() string {
+	if runtime.GOARCH != "amd64" {
+		return "what the test knows are numbers of x86_64"
+	}
+	return ""
+}}
+
+// File is a file of a Debian package.
+func File(name, pkg string) Need {
+	return Need{pkg, func() string {
+		if _, err := os.Stat(name); err != nil {
+			return err.Error() + "; it comes with " + pkg
+		}
+		return ""
+	}}
+}
 
 // Program is an executable in PATH.
 func Program(name string) Need {

@@ -10,6 +10,7 @@ import (
 	"brig/internal/annotation"
 	"brig/internal/idmap"
 	"brig/internal/seccomp"
+	"brig/internal/testenv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -94,9 +95,7 @@ func run(t *testing.T, s *specs.Spec) (string, int) {
 }
 
 func TestHostView(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testenv.Check(t, testenv.Root)
 	out, status := run(t, hostView(t, "sh", "-c", `
 		id; hostname; cat /proc/self/uid_map; ls /; ls -l /dev; grep -E 'Cap|NoNew|Seccomp' /proc/self/status
 		echo x > /tmp/ok && echo wrote; echo x > /usr/bad; ls /home; cat /etc/passwd; mount | head -40; cat /proc/sys/user/max_user_namespaces

@@ -54,7 +54,7 @@ func (b *builder) freshDev() bool {
 // another device than the host's.
 func (b *builder) prepareDevices() error {
 	b.p.Step(launch.Devices, "take /dev/null, the one that masks are made of")
-	b.null = b.bind("null", Bind{Source: "/dev/null"})
+	b.null = b.bind("null", Bind{Source: "/dev/null", Device: &specs.LinuxDevice{Path: "/dev/null", Type: "c", Major: 1, Minor: 3}})
 	if !b.freshDev() {
 		return nil
 	}
@@ -73,14 +73,14 @@ func (b *builder) prepareDevices() error {
 		if d.spec.FileMode == nil && d.spec.UID == nil && b.facts.Host(source) == Missing {
 			return &UnsupportedError{"linux.devices", fmt.Sprintf("%s does not exist on the host, and in a user namespace no device can be made", d.path)}
 		}
-		b.bindDevice(d.path, source)
+		b.bindDevice(d, source)
 	}
 	return nil
 }
 
-func (b *builder) bindDevice(inside, source string) {
-	reg := b.bind(source, Bind{Source: source})
-	b.nodes = append(b.nodes, device{path: inside, reg: reg})
+func (b *builder) bindDevice(d device, source string) {
+	d.reg = b.bind(source, Bind{Source: source, Device: d.spec})
+	b.nodes = append(b.nodes, d)
 }
 
 // devices fills /dev.

@@ -158,10 +158,16 @@ func text(t testing.TB, p *Plan) string {
 	fmt.Fprintf(&b, "clone: %s\n", CloneText(p.CloneFlags))
 	for _, bind := range p.Binds {
 		fmt.Fprintf(&b, "bind: %s", bind.Source)
-		for word, on := range map[string]bool{" recursive": bind.Recursive, " own-ids": bind.OwnIDs && !bind.Recursive, " recursive own-ids": bind.OwnIDs && bind.Recursive} {
-			if on && (word != " recursive" || !bind.OwnIDs) {
-				b.WriteString(word)
+		for _, w := range []struct {
+			word string
+			on   bool
+		}{{" recursive", bind.Recursive}, {" own-ids", bind.OwnIDs}, {" no-follow", bind.NoFollow}} {
+			if w.on {
+				b.WriteString(w.word)
 			}
+		}
+		if d := bind.Device; d != nil {
+			fmt.Fprintf(&b, " as %s %d:%d", d.Type, d.Major, d.Minor)
 		}
 		b.WriteByte('\n')
 	}

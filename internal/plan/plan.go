@@ -61,6 +61,9 @@ type Bind struct {
 	UID, GID       []specs.LinuxIDMapping
 	OwnIDs         bool
 	IDMapRecursive bool
+	// Device is what the source must be: a spec names a device by its numbers, and a path of the host's is only where it
+	// is expected. nil for what is no device.
+	Device *specs.LinuxDevice
 }
 
 // NamespaceFile is an existing namespace that the child joins.

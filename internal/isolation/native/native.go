@@ -290,6 +290,9 @@ func (l *launching) openBind(b *plan.Bind) error {
 	}
 	f := os.NewFile(uintptr(fd), b.Source)
 	l.own(b.Reg, f)
+	if err := checkDevice(f, b.Device); err != nil {
+		return err
+	}
 	if len(b.UID) == 0 {
 		return nil
 	}
@@ -299,6 +302,29 @@ func (l *launching) openBind(b *plan.Bind) error {
 	}
 	defer func() { _ = ns.Close() }()
 	return idmapMount(f, b, ns)
+}
+
+// checkDevice compares what was opened with the device that the spec names: by its path alone another one could come in.
+func checkDevice(f *os.File, want *specs.LinuxDevice) error {
+	if want == nil {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil { //nolint:gosec // a file descriptor
+		return fmt.Errorf("look at the device %s: %w", f.Name(), err)
+	}
+	kind := map[uint32]string{unix.S_IFCHR: "c", unix.S_IFBLK: "b", unix.S_IFIFO: "p"}[st.Mode&unix.S_IFMT]
+	rdev := uint64(st.Rdev) //nolint:unconvert // 32 bits wide on some machines
+	major, minor := int64(unix.Major(rdev)), int64(unix.Minor(rdev))
+	asked := want.Type
+	if asked == "u" {
+		asked = "c" // another word for it (runtime-spec config-linux.md, "Devices")
+	}
+	if kind != asked || kind != "p" && (major != want.Major || minor != want.Minor) {
+		return fmt.Errorf("config.json: linux.devices: %s is %s %d:%d on this host, and the spec means %s %d:%d; in a user namespace a device is the host's of the same path",
+			f.Name(), kind, major, minor, want.Type, want.Major, want.Minor)
+	}
+	return nil
 }
 
 func idmapMount(mount *os.File, b *plan.Bind, ns *os.File) error {

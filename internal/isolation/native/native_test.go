@@ -110,3 +110,27 @@ func TestHostView(t *testing.T) {
 		}
 	}
 }
+
+// TestDeviceIsTheOneMeant: a spec that means /dev/null and names the path of another device gets neither.
+func TestDeviceIsTheOneMeant(t *testing.T) {
+	testenv.Check(t, testenv.Root)
+	maps := idmap.Range{First: 1 << 20, Size: idmap.Size}.Mappings()
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for _, d := range []specs.LinuxDevice{{Path: "/dev/full", Type: "c", Major: 1, Minor: 3}, {Path: "/dev/full", Type: "b", Major: 1, Minor: 7}} {
+		s := hostView(t, "true")
+		s.Linux.UIDMappings, s.Linux.GIDMappings, s.Linux.Devices = maps, maps, []specs.LinuxDevice{d}
+		p, err := Start(s, Options{Maps: idmap.Maps{UID: maps, GID: maps}, Stdio: [3]*os.File{null, null, null}})
+		if err == nil || !strings.Contains(err.Error(), "/dev/full is c 1:7 on this host") {
+			t.Errorf("%+v: %+v, %v", d, p, err)
+		}
+	}
+	s := hostView(t, "sh", "-c", "head -c1 /dev/zero > /dev/full")
+	s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/full", Type: "u", Major: 1, Minor: 7}}
+	if out, status := run(t, s); status == 0 || !strings.Contains(out, "No space left on device") {
+		t.Errorf("%d: %s", status, out)
+	}
+}

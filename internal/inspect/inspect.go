@@ -23,7 +23,6 @@ import (
 	"brig/internal/plan"
 	"brig/internal/sandbox"
 
-	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -112,7 +111,7 @@ func (r *Report) read(spec *specs.Spec, o Options) error {
 		}
 	}
 	for _, read := range []func(*process, *specs.Spec) (Layer, error){
-		namespaces, ids, capabilities, noNewPrivs, r.seccomp, r.landlock, r.accessControl, r.mounts, r.limits,
+		namespaces, ids, capabilities, noNewPrivs, r.seccomp, r.landlock, r.accessControl, r.mounts, masks, r.limits,
 	} {
 		l, err := read(p, spec)
 		if err != nil {
@@ -324,31 +323,26 @@ func (r *Report) accessControl(p *process, spec *specs.Spec) (Layer, error) {
 
 func (r *Report) mounts(p *process, spec *specs.Spec) (Layer, error) {
 	l := Layer{Layer: "root file system"}
-	f, err := os.Open(p.dir + "/mountinfo")
-	if err != nil {
-		return l, err
-	}
-	defer f.Close() //nolint:errcheck // read only
-	list, err := mountinfo.GetMountsFromReader(f, nil)
+	list, err := p.mountinfo()
 	if err != nil {
 		return l, err
 	}
 	asked := append(writable(spec), "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/proc", "/dev/console")
-	readOnly, surprises := false, []string(nil)
+	rootReadOnly, surprises := false, []string(nil)
 	for _, m := range list {
-		ro := hasOption(m.Options, "ro") || hasOption(m.VFSOptions, "ro")
+		ro := readOnly(m)
 		r.Mounts = append(r.Mounts, Mount{m.Mountpoint, m.FSType, !ro, m.Options})
 		if m.Mountpoint == "/" {
-			readOnly = ro
+			rootReadOnly = ro
 		} else if !ro && !below(m.Mountpoint, asked) {
 			surprises = append(surprises, m.Mountpoint)
 		}
 	}
 	l.Effective = "writable"
-	if readOnly {
+	if rootReadOnly {
 		l.Effective = "read-only"
 	}
-	l.OK = readOnly || !spec.Root.Readonly
+	l.OK = rootReadOnly || !spec.Root.Readonly
 	if surprises != nil && spec.Root.Readonly {
 		l.OK = false
 		l.Effective += "; writable beyond what was asked: " + strings.Join(surprises, " ")

@@ -57,6 +57,8 @@ func everyLayer(t *testing.T) *specs.Spec {
 			annotation.Root: "ram", annotation.Landlock: "on", annotation.LockCaps: "true", annotation.IDs: "auto", annotation.Seccomp: seccomp.Default,
 		},
 	}
+	s.Linux.MaskedPaths = []string{"/proc/kcore", "/proc/scsi", "/proc/no-such", "/sys/firmware"}
+	s.Linux.ReadonlyPaths = []string{"/proc/sys", "/proc/no-such"}
 	for _, link := range []string{"/bin", "/lib", "/lib64"} {
 		s.Mounts = append(s.Mounts, specs.Mount{Type: "bind", Source: link, Destination: link, Options: []string{"rbind", "ro", "copy-symlink"}})
 	}
@@ -179,6 +181,7 @@ func TestEveryLayerInForce(t *testing.T) {
 		"seccomp":           {"default", "filter mode, filters: 1, "},
 		"landlock":          {"on: files", "ABI "},
 		"root file system":  {"the host's programs and nothing else, read-only", "read-only, "},
+		"proc and sys":      {"4 paths hidden, 2 read-only", "so they are"},
 		"cgroup":            {"memory 64.0 MiB, no swap, 32 processes, 0.50 cpus", "memory 64.0 MiB, "},
 	} {
 		l := layer(t, r, name)
@@ -246,6 +249,10 @@ func TestWeaker(t *testing.T) {
 		{"fewer processes", "cgroup", "32 processes", func(s *specs.Spec) { *s.Linux.Resources.Pids.Limit = 16 }},
 		{"less processor time", "cgroup", "0.50 cpus", func(s *specs.Spec) { *s.Linux.Resources.CPU.Quota = 25000 }},
 		{"a tmpfs that is to be read-only", "root file system", "writable beyond what was asked: /tmp", func(s *specs.Spec) { s.Mounts[3].Options = append(s.Mounts[3].Options, "ro") }},
+		{"a path that is to be hidden", "proc and sys", "open: /proc/version", func(s *specs.Spec) { s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, "/proc/version") }},
+		{"a folder that is to be hidden", "proc and sys", "open: /usr/share", func(s *specs.Spec) { s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, "/usr/share/") }},
+		{"a mount that is to be hidden", "proc and sys", "open: /tmp", func(s *specs.Spec) { s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, "/tmp") }},
+		{"a path that is to be read-only", "proc and sys", "open: /proc/irq", func(s *specs.Spec) { s.Linux.ReadonlyPaths = append(s.Linux.ReadonlyPaths, "/proc/irq") }},
 		{"an AppArmor profile", "access control", "", func(s *specs.Spec) { s.Process.ApparmorProfile = "brig-no-such" }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -92,7 +92,10 @@ func run(ctx context.Context, o options) (err error) {
 	if o.out == "" {
 		return nil
 	}
-	return r.write(o.out)
+	if err := r.write(o.out); err != nil || filepath.Clean(o.out) != "docs/bench" {
+		return err
+	}
+	return r.frontPage("README.md")
 }
 
 func newTools(bin string) (*tools, error) {

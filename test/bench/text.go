@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -65,6 +66,32 @@ func (r *report) markdown() string {
 	r.notes(&b)
 	r.circumstances(&b)
 	return b.String()
+}
+
+// Markers around the part of the project's README that is this program's.
+const (
+	readmeBegin = "<!-- bench: written by make bench -->\n"
+	readmeEnd   = "<!-- /bench -->"
+)
+
+// frontPage puts the goals and the table of one sandbox into the README at name, between the markers.
+func (r *report) frontPage(name string) error {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(text), readmeBegin)
+	_, behind, ok2 := strings.Cut(rest, readmeEnd)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s: the markers of the table are gone", name)
+	}
+	var b strings.Builder
+	b.WriteString(before + readmeBegin)
+	for _, g := range r.grids()[:2] {
+		fmt.Fprintf(&b, "\n%s:\n\n%s\n", g.title, g.writer().RenderMarkdown())
+	}
+	b.WriteString("\n![How long one sandbox takes](docs/bench/startup.svg)\n\n" + readmeEnd + behind)
+	return os.WriteFile(name, []byte(b.String()), 0o644) //nolint:gosec // a page
 }
 
 // after is what a reader has to know of a table, under its title.

@@ -17,7 +17,7 @@ func ReadHost() Host {
 	}
 	h.OwnAttr = h.AppArmor && exists("/proc/self/attr/apparmor/exec")
 	var st unix.Statfs_t
-	if unix.Statfs("/sys/fs/selinux", &st) == nil && st.Type == unix.SELINUX_MAGIC {
+	if unix.Statfs("/sys/fs/selinux", &st) == nil && uint32(st.Type) == unix.SELINUX_MAGIC { //nolint:gosec,unconvert // 32 bits, and signed on some machines
 		h.SELinux = true
 		text, err := os.ReadFile("/sys/fs/selinux/enforce")
 		h.Enforcing = err == nil && strings.TrimSpace(string(text)) == "1"

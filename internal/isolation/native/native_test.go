@@ -3,6 +3,7 @@ package native
 import (
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"brig/internal/testenv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // hostView is a small spec with every layer on: the host's programs, read-only, and nothing else.
@@ -132,5 +134,89 @@ func TestDeviceIsTheOneMeant(t *testing.T) {
 	s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/full", Type: "u", Major: 1, Minor: 7}}
 	if out, status := run(t, s); status == 0 || !strings.Contains(out, "No space left on device") {
 		t.Errorf("%d: %s", status, out)
+	}
+}
+
+// bind adds a bind mount of a folder that everybody may write, whatever the sandbox's ids.
+func bind(t *testing.T, s *specs.Spec, target string, options ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{filepath.Dir(dir), dir} { // testing makes both 0700
+		if err := os.Chmod(name, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Mounts = append(s.Mounts, specs.Mount{Type: "bind", Source: dir, Destination: target, Options: options})
+	return dir
+}
+
+// TestMountOverGeneratedFiles: a mount covers the folder where the launch has put small files, and gets none of them.
+func TestMountOverGeneratedFiles(t *testing.T) {
+	testenv.Check(t, testenv.Root)
+	s := hostView(t, "sh", "-c", "ls -A /etc; echo x > /etc/new")
+	dir := bind(t, s, "/etc", "rbind")
+	if out, status := run(t, s); status != 0 || out != "" {
+		t.Errorf("%d: %s", status, out)
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 1 || list[0].Name() != "new" {
+		t.Errorf("on the host: %v, %v", list, err)
+	}
+}
+
+// TestReadOnlyBelowStaysSo: a folder is bound for writing, and a mount below it is read-only on the host.
+func TestReadOnlyBelowStaysSo(t *testing.T) {
+	testenv.Check(t, testenv.Root)
+	for _, option := range []string{"rw", "exec", "suid"} {
+		s := hostView(t, "sh", "-c", "echo x > /data/new && echo wrote; echo x > /data/sub/new && echo BROKEN")
+		dir := bind(t, s, "/data", "rbind", option)
+		sub := filepath.Join(dir, "sub")
+		if err := os.Mkdir(sub, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("brig-test", sub, "tmpfs", 0, "mode=777,size=64k"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := unix.Unmount(sub, 0); err != nil {
+				t.Error(err)
+			}
+		})
+		if err := unix.MountSetattr(unix.AT_FDCWD, sub, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+			t.Fatal(err)
+		}
+		if out, _ := run(t, s); !strings.Contains(out, "wrote") || !strings.Contains(out, "Read-only file system") || strings.Contains(out, "BROKEN") {
+			t.Errorf("%s: %s", option, out)
+		}
+	}
+}
+
+// TestCallersUmask: it neither cuts the modes of what the launch makes, nor is it the program's.
+func TestCallersUmask(t *testing.T) {
+	testenv.Check(t, testenv.Root)
+	defer unix.Umask(unix.Umask(0o077))
+	s := hostView(t, "sh", "-c", "umask; stat -c '%a %n' /etc /etc/passwd /usr/.. /dev /dev/shm; cat /etc/passwd > /dev/null && echo read")
+	s.Process.User = specs.User{UID: 1000, GID: 1000}
+	out, status := run(t, s)
+	if want := "0022\n755 /etc\n644 /etc/passwd\n755 /usr/..\n755 /dev\n1777 /dev/shm\nread\n"; status != 0 || out != want {
+		t.Errorf("%d:\n%s\nwant\n%s", status, out, want)
+	}
+}
+
+// TestMasksOnOwnMounts: a mask holds on a file system, a file and a device of the launch's own.
+func TestMasksOnOwnMounts(t *testing.T) {
+	testenv.Check(t, testenv.Root)
+	s := hostView(t, "sh", "-c", "ls -A /dev/shm; cat /etc/passwd; head -c 1 /dev/zero | wc -c; echo x > /tmp/new && echo BROKEN; echo end")
+	s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, "/dev/shm", "/etc/passwd", "/dev/zero")
+	s.Linux.ReadonlyPaths = append(s.Linux.ReadonlyPaths, "/tmp")
+	s.Process.Args = []string{"bash", "-c", s.Process.Args[2]}
+	s.Process.Cwd = "/"
+	out, _ := run(t, s)
+	for _, want := range []string{"ls: cannot open directory '/dev/shm': Permission denied", "/tmp/new: Read-only file system", "\n0\nbash: ", "\nend\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%s\nlacks %q", out, want)
+		}
+	}
+	if strings.Contains(out, "root:x") || strings.Contains(out, "BROKEN") {
+		t.Errorf("not masked: %s", out)
 	}
 }

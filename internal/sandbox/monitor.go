@@ -8,7 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"syscall"
+	"unicode/utf8"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // The monitor is the supervisor of a detached sandbox: a process of its own, in a session of its own, that `run -d`
@@ -47,6 +51,9 @@ func (s *Store) Detach(req *Request) (string, error) {
 	if len(req.PassFDs) > 0 {
 		return "", errors.New("--pass-fd needs a sandbox in the foreground")
 	}
+	if err := textual(req.Spec); err != nil {
+		return "", err
+	}
 	if err := s.Sweep(); err != nil {
 		return "", err
 	}
@@ -66,6 +73,23 @@ func (s *Store) Detach(req *Request) (string, error) {
 		return "", &DetachError{status.Error, status.ExitCode}
 	}
 	return status.ID, nil
+}
+
+// textual refuses bytes that JSON, in which the monitor is told its job, would silently change.
+func textual(spec *specs.Spec) error {
+	words := slices.Concat(spec.Process.Args, spec.Process.Env, []string{spec.Process.Cwd})
+	if spec.Root != nil {
+		words = append(words, spec.Root.Path)
+	}
+	for _, m := range spec.Mounts {
+		words = append(words, m.Source, m.Destination)
+	}
+	for _, w := range words {
+		if !utf8.ValidString(w) {
+			return fmt.Errorf("%q is no UTF-8 text, which only a sandbox in the foreground can have", w)
+		}
+	}
+	return nil
 }
 
 func startMonitor(job []byte) (*monitorStatus, error) {

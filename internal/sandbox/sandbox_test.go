@@ -189,3 +189,17 @@ func TestDetached(t *testing.T) {
 		t.Errorf("left: %v, %v", list, err)
 	}
 }
+
+// TestBytesAreKept: what is no UTF-8 arrives as it is in the foreground, and is refused in the background, where it would
+// pass through JSON.
+func TestBytesAreKept(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	spec := func() *specs.Spec { return hostView(t, "printf", "a\xffb") }
+	if out, r, err := output(t, openStore(t), &Request{Spec: spec()}); err != nil || r.ExitCode != 0 || out != "a\xffb" {
+		t.Errorf("%q, %+v, %v", out, r, err)
+	}
+	if id, err := openStore(t).Detach(&Request{Spec: spec()}); err == nil || !strings.Contains(err.Error(), `"a\xffb" is no UTF-8 text`) {
+		t.Errorf("%s, %v", id, err)
+	}
+}

@@ -198,7 +198,7 @@ const patience = 60 * time.Second
 // command makes a command whose processes can be told from all others of the machine.
 func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, name, args...)
-	c.Env = append(os.Environ(), bench.mark)
+	c.Env = append(os.Environ(), bench.mark, "BRIG_TEST_SECRET=of-the-host")
 	c.Dir = bench.dir
 	return c
 }
@@ -401,13 +401,20 @@ func leftovers(ids []string) []string {
 // remains are files of the state folder, and mounts below the bench's folder.
 func remains() []string {
 	var left []string
-	for _, dir := range []string{"sandboxes", "names", "ids"} {
+	for _, dir := range []string{"sandboxes", "names"} {
 		_ = filepath.WalkDir(filepath.Join(bench.state, dir), func(path string, d fs.DirEntry, err error) error {
-			if err == nil && path != filepath.Join(bench.state, dir) && !(dir == "ids" && !strings.Contains(d.Name(), "-") && d.Type().IsRegular()) {
+			if err == nil && path != filepath.Join(bench.state, dir) {
 				left = append(left, path)
 			}
 			return nil
 		})
+	}
+	// A range of ids is a link to the folder of the sandbox that has it.
+	links, _ := filepath.Glob("/run/brig/ids/*")
+	for _, l := range links {
+		if owner, err := os.Readlink(l); err == nil && strings.HasPrefix(owner, bench.state+"/") {
+			left = append(left, l)
+		}
 	}
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(mounts)) {

@@ -169,6 +169,8 @@ func socketRows() []row {
 		with(socket("raw-ip", unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW), own),
 		with(socket("raw6", unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_ICMPV6), own),
 		with(socket("packet", unix.AF_PACKET, unix.SOCK_RAW, 0x300), own),
+		{name: "socketpair-vsock", attack: []string{"socketpair", "40"}, control: host, granted: compat("a pair is never handed out; Docker allows the call")},
+		{name: "socketpair-packet", attack: []string{"socketpair", "17"}, control: host, granted: compat("a pair is never handed out; Docker allows the call")},
 		socket("vsock", unix.AF_VSOCK, unix.SOCK_STREAM, 0),
 		absent(socket("CVE-2026-31431-alg", unix.AF_ALG, unix.SOCK_SEQPACKET, 0)),
 		with(socket("netlink-audit", unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_AUDIT), netlink),
@@ -247,7 +249,9 @@ func fileRows() []row {
 		{name: "device-fuse", attack: []string{"device", "/dev/fuse"}, control: host},
 		{name: "device-loop", attack: []string{"device", "/dev/loop-control"}, control: host},
 		{name: "devices", attack: append([]string{"devices"}, ordinaryDevices...), control: hostArgs(append([]string{"devices"}, ordinaryDevices...)...)},
-		{name: "setuid-file", attack: []string{"setuid-file", "/tmp"}, control: hostArgs("setuid-file", "."), granted: compat("CAP_FSETID is among Docker's; ids inside are nobody's outside")},
+		{name: "plant-setuid", attack: []string{"plant", "/tmp"}, control: hostArgs("plant", "."), granted: compat("CAP_FSETID and CAP_SETFCAP are among Docker's")},
+		{name: "plant-setuid-in-volume", attack: []string{"plant", "/data"}, flags: []string{"-v", "{dir}:/data"}, only: "rootfs", control: opened("--cap-add", "FSETID"),
+			granted: compat("CAP_FSETID and CAP_SETFCAP are among Docker's; as with Docker, a volume of root's then holds root's file")},
 	}
 	return list
 }
@@ -305,6 +309,8 @@ func identityRows() []row {
 		{name: "no-new-privs", attack: []string{"keep-privileges"}, control: host},
 		{name: "memfd-sheds-layers", attack: []string{"memfd"}, control: host},
 		{name: "raise-rlimits", attack: []string{"rlimits"}, control: raiseLimits()},
+		{name: "environment", attack: []string{"environ", "BRIG_TEST_SECRET"}, control: host},
+		{name: "environment-init", attack: []string{"environ", "BRIG_TEST_SECRET"}, flags: []string{"--init"}, control: host},
 		{name: "own-exe", attack: []string{"own-exe", "{brig}"}, control: host},
 		{name: "own-exe-init", attack: []string{"own-exe", "{brig}"}, flags: []string{"--init"}, control: host},
 		{name: "pry-init", attack: []string{"pry", "1"}, flags: []string{"--init"}, control: hostArgs("pry", "{victim}")},

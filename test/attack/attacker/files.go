@@ -69,15 +69,36 @@ var fileAttacks = []attack{
 	{"devices", devices},
 	{"fill", fill},
 	{"inodes", inodes},
-	{"setuid-file", func(args []string) verdict {
-		path := filepath.Join(argument(args, 0, "/tmp"), "attack-setuid")
-		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o755)
-		if err != nil {
-			return judge("create a file", err)
+	{"plant", plant},
+}
+
+// plant makes a set-user-ID file in a folder by every call that takes a mode. In a volume it would be the owner's.
+func plant(args []string) verdict {
+	dir := argument(args, 0, "/tmp")
+	path := filepath.Join(dir, "attack-plain")
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o755)
+	if err != nil {
+		return judge("create a file", err)
+	}
+	mode := uint32(unix.S_ISUID | 0o755)
+	name := func(s string) string { return filepath.Join(dir, "attack-"+s) }
+	// struct vfs_cap_data of linux/capability.h: version 2, CAP_SYS_ADMIN.
+	capable := []byte{1, 0, 0, 2, 0, 0, 0x20, 0, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	how := unix.OpenHow{Flags: unix.O_WRONLY | unix.O_CREAT, Mode: uint64(mode)}
+	_, openErr := unix.Open(name("open"), unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, mode)
+	_, creatErr := unix.Creat(name("creat"), mode)
+	_, open2Err := unix.Openat2(unix.AT_FDCWD, name("openat2"), &how)
+	_, tmpErr := unix.Open(dir, unix.O_WRONLY|unix.O_TMPFILE|unix.O_CLOEXEC, mode)
+	for call, err := range map[string]error{
+		"open": openErr, "creat": creatErr, "openat2": open2Err, "O_TMPFILE": tmpErr, "fchmod": unix.Fchmod(fd, mode), "chmod": unix.Chmod(path, mode),
+		"fchmodat2": unix.Fchmodat(unix.AT_FDCWD, path, mode, unix.AT_SYMLINK_NOFOLLOW), "mknod": unix.Mknod(name("mknod"), unix.S_IFREG|mode, 0),
+		"a capability": unix.Setxattr(path, "security.capability", capable, 0),
+	} {
+		if err == nil {
+			return escaped("made a set-user-ID file by %s", call)
 		}
-		defer func() { _ = unix.Unlink(path) }()
-		return judge("make a set-user-ID file", unix.Fchmod(fd, unix.S_ISUID|0o755))
-	}},
+	}
+	return held("no set-user-ID file can be made")
 }
 
 // rewrite writes what a file holds to it again: no harm where it works.

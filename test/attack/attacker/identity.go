@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,6 +31,27 @@ var identityAttacks = []attack{
 	}},
 	{"memfd", memfd},
 	{"layers", layers},
+	{"environ", func(args []string) verdict {
+		word := []byte(argument(args, 0, "-"))
+		for _, pid := range append(pids(), os.Getpid()) {
+			text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+			if bytes.Contains(text, word) {
+				return escaped("process %d has %s in its environment", pid, word)
+			}
+		}
+		return held("no environment in sight has %s", word)
+	}},
+	{"oom-score", func([]string) verdict {
+		before, _ := os.ReadFile("/proc/self/oom_score_adj")
+		for _, score := range []string{"-1000", "0"} {
+			_ = os.WriteFile("/proc/self/oom_score_adj", []byte(score), 0)
+		}
+		after, err := os.ReadFile("/proc/self/oom_score_adj")
+		if err != nil || string(after) == string(before) {
+			return held("oom_score_adj stays %s", bytes.TrimSpace(before))
+		}
+		return escaped("oom_score_adj went from %s to %s", bytes.TrimSpace(before), bytes.TrimSpace(after))
+	}},
 	{"rlimits", rlimits},
 	{"keep-privileges", func([]string) verdict {
 		// Once set it cannot be taken back, for the whole tree of processes.

@@ -28,6 +28,15 @@ var socketAttacks = []attack{
 		}
 		return judge("socket "+argument(args, 3, argument(args, 0, "")), err)
 	}},
+	{"socketpair", func(args []string) verdict {
+		family, err := strconv.Atoi(argument(args, 0, ""))
+		if err != nil {
+			return broken("%v", err)
+		}
+		// "Not supported" comes from sockets that were made (net/socket.c, __sys_socketpair).
+		_, err = unix.Socketpair(family, unix.SOCK_STREAM, 0)
+		return reached("a pair of family "+args[0], err)
+	}},
 	{"link-down", linkDown},
 	{"abstract", func(args []string) verdict {
 		conn, err := net.DialTimeout("unix", "@"+argument(args, 0, ""), 5*time.Second)

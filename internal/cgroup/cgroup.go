@@ -387,7 +387,7 @@ func (c *Cgroup) write(same []setting) error {
 		}
 		defer unix.Close(fd)
 		for _, each := range same {
-			if _, err := unix.Write(fd, []byte(each.valueFor(i))); err != nil {
+			if err := write(fd, each.valueFor(i)); err != nil {
 				each.value = each.valueFor(i)
 				return c.explain(each, dir, file, err)
 			}
@@ -427,6 +427,16 @@ func (c *Cgroup) explain(s setting, dir, file string, err error) error {
 	return fmt.Errorf("set limit %s: write %q to %s: %w%s", s.limit, s.value, filepath.Join(dir, file), err, why)
 }
 
+// write sets a control file. A limit on memory has the kernel reclaim, which a signal interrupts: Go's runtime sends itself
+// some.
+func write(fd int, value string) error {
+	for {
+		if _, err := unix.Write(fd, []byte(value)); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
 func writeFile(dir, file, value string) error {
 	path := filepath.Join(dir, file)
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
@@ -434,7 +444,7 @@ func writeFile(dir, file, value string) error {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte(value)); err != nil {
+	if err := write(fd, value); err != nil {
 		return &os.PathError{Op: "write " + value + " to", Path: path, Err: err}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"brig/internal/fault"
 	"brig/internal/idmap"
@@ -208,10 +209,29 @@ func (b *Sandbox) read(name string, v any) error {
 	return nil
 }
 
+// stateTimeout bounds how long State waits for a sandbox that is being started.
+const stateTimeout = 2 * time.Second
+
+// supervised says whether a sandbox has a supervisor.
+func (b *Sandbox) supervised() bool {
+	lock, err := os.OpenFile(filepath.Join(b.dir, lockFile), os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = lock.Close() }()
+	free, err := tryLock(lock)
+	return err == nil && !free
+}
+
 // State reads the state, with what only the kernel knows: whether the sandbox is paused.
 func (b *Sandbox) State() (*State, error) {
 	var st State
-	if err := b.read("state.json", &st); err != nil {
+	err := b.read("state.json", &st)
+	for deadline := time.Now().Add(stateTimeout); errors.Is(err, ErrNotFound) && time.Now().Before(deadline) && b.supervised(); {
+		time.Sleep(2 * time.Millisecond) // it is so young that it is not written down yet
+		err = b.read("state.json", &st)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if st.Status == Running && len(st.Cgroups) > 0 {

@@ -64,7 +64,7 @@ func TestCVE_2016_9962(t *testing.T) {
 					args = append(args, "-w", "/tmp")
 				}
 				if r := brig(t, append(args, name, "/attack", "ids")...); r.code != 0 {
-					t.Fatalf("%+v", r)
+					t.Fatalf("%+v; the watcher: %+v", r, p.end())
 				}
 			}
 			word, reason := p.end().verdict()

@@ -12,6 +12,7 @@ import (
 	"brig/internal/policy"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // stage is the temporary folder of a run, with the root file system, the bundles and the state folders of the tools. It
@@ -38,7 +39,7 @@ func newStage() (_ *stage, err error) {
 	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // users of a sandbox's own go through it
 		return nil, err
 	}
-	if s.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
+	if s.null, err = ownNull(s.dir); err != nil {
 		return nil, err
 	}
 	if err := makeRoot(s.root); err != nil {
@@ -140,4 +141,14 @@ func (s *stage) bundle(name string, args ...string) (string, error) {
 		return "", err
 	}
 	return dir, os.WriteFile(filepath.Join(dir, "config.json"), text, 0o644) //nolint:gosec // nothing secret
+}
+
+// ownNull makes a /dev/null of this program's own: a runtime may change the owner of its standard streams to the sandbox's
+// root, and the host's node would stay so.
+func ownNull(dir string) (*os.File, error) {
+	name := filepath.Join(dir, "null")
+	if err := unix.Mknod(name, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))); err != nil { //nolint:gosec // Linux' number of it
+		return nil, &os.PathError{Op: "mknod", Path: name, Err: err}
+	}
+	return os.OpenFile(name, os.O_RDWR, 0)
 }

@@ -12,6 +12,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -93,6 +94,13 @@ func look() map[string]bool {
 		}
 	}
 	processes(things)
+	// Device nodes that sandboxes see: a runtime that chowns a standard stream can hand the host's to a stranger.
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+		var st syscall.Stat_t
+		if err := syscall.Stat("/dev/"+name, &st); err == nil {
+			things[fmt.Sprintf("/dev/%s of %d:%d, mode %#o", name, st.Uid, st.Gid, st.Mode)] = true
+		}
+	}
 	return things
 }
 

@@ -3,6 +3,7 @@ package attack
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -231,5 +232,46 @@ func TestBomb(t *testing.T) {
 	}
 	if left := withMark(mark); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestUndying kills the supervisor of a sandbox whose program has cleared its parent-death signal. The reaper of --init
+// is out of the program's reach and dies; a sandbox without it is ended by the next command of brig's.
+func TestUndying(t *testing.T) {
+	t.Parallel()
+	need(t)
+	for _, preset := range presets {
+		for _, init := range []bool{true, false} {
+			mark := "BRIG_UNDYING=" + random()
+			p, err := start(brigCommand(t.Context(), runArgs(views()[0], []string{"--preset", preset, "-e", mark, fmt.Sprintf("--init=%v", init)}, "undying")...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var fds []unix.PollFd
+			for _, pid := range withMark(mark) {
+				fd, err := unix.PidfdOpen(pid, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer unix.Close(fd)
+				fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}) //nolint:gosec // a descriptor
+			}
+			if len(fds) != 1 {
+				t.Fatalf("%d processes are marked, want the program alone", len(fds))
+			}
+			p.kill()
+			if !init {
+				if r := brig(t, "ps"); r.code != 0 {
+					t.Errorf("%+v", r)
+				}
+			}
+			if n, err := unix.Poll(fds, int(patience.Milliseconds())); n != 1 || err != nil {
+				t.Errorf("%s, --init=%v: it outlives its supervisor: %v", preset, init, err)
+			}
+		}
+	}
+	// What is left of the last is cleared, too.
+	if r := brig(t, "ps", "-q"); r.code != 0 {
+		t.Errorf("%+v", r)
 	}
 }

@@ -237,6 +237,59 @@ func TestHostileTargets(t *testing.T) {
 	}
 }
 
+// TestNaive is the control of the hostile roots: a set-up by path strings, as a shell script has it, changes the host's
+// folders, mounts over them, and takes what lies there for the sandbox's own.
+func TestNaive(t *testing.T) {
+	t.Parallel()
+	need(t)
+	naive := func(o *outside, root, script string) result {
+		c := command(t.Context(), "/bin/sh", "-c", script)
+		c.Env = append(c.Env, "ROOT="+root, "OUTSIDE="+o.dir, "VOLUME="+filepath.Join(bench.dir, "volume"))
+		c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Cloneflags: unix.CLONE_NEWPID}
+		return finish(c)
+	}
+	for name, c := range map[string]struct{ link, script string }{
+		"CVE-2024-45310-mkdir":  {"data", `mkdir -p "$ROOT/data/sub" && test -d "$OUTSIDE/sub" && echo ESCAPED`},
+		"CVE-2021-30465-mount":  {"data", `mount --bind "$VOLUME" "$ROOT/data" && test -e "$OUTSIDE/file" && ! test -e "$OUTSIDE/dir" && echo ESCAPED`},
+		"CVE-2019-19921-proc":   {"proc", `mount -t proc proc "$ROOT/proc" && test -d "$OUTSIDE/1" && echo ESCAPED`},
+		"CVE-2025-52565-dev":    {"dev", `mknod "$ROOT/dev/full" c 1 7 && test -c "$OUTSIDE/full" && echo ESCAPED`},
+		"CVE-2025-31133-null":   {"etc", `echo x > "$ROOT/etc/new" && test -e "$OUTSIDE/new" && echo ESCAPED`},
+		"CVE-2024-23652-remove": {"tmp", `rm -rf "$ROOT"/tmp/* && ! test -e "$OUTSIDE/file" && echo ESCAPED`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, root := newOutside(t), newRoot(t)
+			replace(t, filepath.Join(root, c.link), linkTo(o.dir))
+			if r := naive(o, root, c.script); !strings.Contains(r.out, "ESCAPED") {
+				t.Errorf("the attack does not work on a naive set-up either: %+v", r)
+			}
+			count("control", "ESCAPED")
+		})
+	}
+}
+
+// TestCVE_2024_23652 ends sandboxes whose program has put links where mounts were made, and a set-up that fails half way:
+// nothing is followed when they are taken away.
+func TestCVE_2024_23652(t *testing.T) {
+	t.Parallel()
+	need(t)
+	for _, failing := range []bool{false, true} {
+		o, root := newOutside(t), newRoot(t)
+		args := []string{"run", "-e", bench.mark, "--rootfs", root, "--read-only=false", "-v", o.dir + "/dir:/data/deep/vol", "-v", o.dir + ":/data/out:ro", "--tmpfs", "/data/ram"}
+		script := "cd /; mv data was; for n in data proc2 tmp2; do ln -s " + o.dir + " $n; done; ln -s " + o.dir + " /data/ram/x 2>/dev/null; exit 0"
+		if failing {
+			args = append(args, "-v", o.dir+"/file:/bin") // a file over a folder: refused
+		}
+		r := brig(t, append(args, "--", "/bin/sh", "-c", script)...)
+		if (r.code != 0) != failing {
+			t.Errorf("%+v", r)
+		}
+		o.unchanged(t)
+		if _, err := os.Stat(filepath.Join(root, "attack")); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestCVE_2021_30465 swaps the folder of a mount's target for a link to the host, and back, while sandboxes start.
 func TestCVE_2021_30465(t *testing.T) {
 	t.Parallel()

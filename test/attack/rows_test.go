@@ -36,6 +36,7 @@ func rows() []row {
 	list = append(list, fileRows()...)
 	list = append(list, roomRows()...)
 	list = append(list, identityRows()...)
+	list = append(list, oomScoreRow())
 	list = append(list, greedRows()...)
 	list = append(list, hostNetworkRows()...)
 	return list
@@ -320,6 +321,17 @@ func identityRows() []row {
 			prepare: func(c *exec.Cmd) { c.SysProcAttr.Chroot, c.Path, c.Dir = bench.rootfs, "/attack", "" },
 		}},
 	}
+}
+
+// oomScoreRow makes itself the last to be killed when memory runs out. The kernel keeps a floor under the score only for
+// one who had CAP_SYS_RESOURCE when it was set (proc_pid_oom_score_adj(5)).
+func oomScoreRow() row {
+	r := row{name: "oom-score", attack: []string{"oom-score"}, control: raiseLimits()}
+	if r.control.impossible != "" {
+		why := "Brig has no CAP_SYS_RESOURCE here, so the program may go back to the caller's score"
+		r.granted = map[string]string{"default": why, "compat": why} // strict's Landlock closes the file
+	}
+	return r
 }
 
 // raiseLimits can be shown only where root may raise limits.

@@ -55,9 +55,6 @@ func opened(flags ...string) control      { return control{open: flags} }
 func impossible(reason string) control    { return control{impossible: reason} }
 func hostArgs(args ...string) control     { return control{args: args} }
 func compat(why string) map[string]string { return map[string]string{"compat": why} }
-func everyPreset(why string) map[string]string {
-	return map[string]string{"default": why, "strict": why, "compat": why}
-}
 
 var presets = []string{"default", "strict", "compat"}
 

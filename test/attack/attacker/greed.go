@@ -39,6 +39,17 @@ var greedAttacks = []attack{
 		}
 	}},
 	{"orphan", orphan},
+	{"undying", func([]string) verdict {
+		// Not to die with the supervisor: the signal for that is the process's own to change.
+		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0); err != nil {
+			return broken("%v", err)
+		}
+		signal.Ignore()
+		fmt.Println("READY")
+		for {
+			_ = unix.Pause()
+		}
+	}},
 }
 
 // forkBomb makes processes until it may not, or the argument is passed. They live until it ends.

@@ -42,12 +42,11 @@ var bench struct {
 }
 
 func TestMain(m *testing.M) {
-	code := 0
 	if os.Geteuid() == 0 {
 		bench.err = prepare()
 	}
 	watching := watchIDs()
-	code = m.Run()
+	code := m.Run()
 	if bench.dir != "" {
 		if bench.victim != nil {
 			bench.victim.kill()
@@ -402,7 +401,7 @@ func leftovers(ids []string) []string {
 func remains() []string {
 	var left []string
 	for _, dir := range []string{"sandboxes", "names"} {
-		_ = filepath.WalkDir(filepath.Join(bench.state, dir), func(path string, d fs.DirEntry, err error) error {
+		_ = filepath.WalkDir(filepath.Join(bench.state, dir), func(path string, _ fs.DirEntry, err error) error {
 			if err == nil && path != filepath.Join(bench.state, dir) {
 				left = append(left, path)
 			}

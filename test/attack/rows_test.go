@@ -92,7 +92,6 @@ func doorRows() []row {
 		{name: "kexec", attack: []string{"kexec"}, control: impossible(ownKernel + " (CONFIG_KEXEC)")},
 		{name: "personality", attack: []string{"personality"}, control: opened(noFilter...)},
 		{name: "personality-exec", attack: []string{"personality-read-implies-exec"}, control: opened(noFilter...)},
-		{name: "modify-ldt", attack: []string{"modify-ldt"}, control: opened(noFilter...), granted: compat("Docker allows it")},
 		{name: "syslog", attack: []string{"syslog"}, control: host},
 		{name: "reboot", attack: []string{"reboot"}, control: host},
 		{name: "swapon", attack: []string{"swapon"}, control: host},
@@ -133,6 +132,7 @@ func oldRows() []row {
 	}
 	thirtyTwo := compat("Docker's profile has the 32-bit architecture")
 	list := []row{
+		{name: "modify-ldt", attack: []string{"modify-ldt"}, control: opened(noFilter...), granted: compat("Docker allows it")},
 		{name: "int80-getpid", attack: []string{"int80-getpid"}, control: opened(noFilter...), granted: thirtyTwo},
 		{name: "int80-keyctl", attack: []string{"int80-keyctl"}, control: opened(noFilter...)},
 		{name: "int80-mount", attack: []string{"int80-mount"}, control: host},

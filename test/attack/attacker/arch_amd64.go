@@ -36,6 +36,7 @@ var archAttacks = []attack{
 		r := int32(int80(21, 0, 0, 0))                           //nolint:gosec // mount
 		return reached("mount of a 32-bit gate", unix.Errno(-r)) //nolint:gosec // an errno
 	}},
+	{"modify-ldt", func([]string) verdict {
 	{"x32-getpid", func([]string) verdict { return x32("getpid", 39) }},
 	{"x32-ptrace", func([]string) verdict { return x32("ptrace", 521, ^uintptr(0)) }},
 	{"x32-keyctl", func([]string) verdict { return x32("keyctl", 250, 0, ^uintptr(2), 0) }},

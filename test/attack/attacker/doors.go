@@ -47,11 +47,11 @@ var doorAttacks = []attack{
 		return judge("keyctl", err)
 	}},
 	{"kexec", func([]string) verdict {
-		_, err := raw(unix.SYS_KEXEC_LOAD, 0, 0, 0, 0xffff)
+		err := raw(unix.SYS_KEXEC_LOAD, 0, 0, 0, 0xffff)
 		return reached("kexec_load", err)
 	}},
 	{"init-module", func([]string) verdict {
-		_, err := raw(unix.SYS_INIT_MODULE, cstring("x"), 1, cstring(""))
+		err := raw(unix.SYS_INIT_MODULE, cstring("x"), 1, cstring(""))
 		return reached("init_module", err)
 	}},
 	{"finit-module", func([]string) verdict { return reached("finit_module", unix.FinitModule(0, "", 0)) }},
@@ -60,7 +60,6 @@ var doorAttacks = []attack{
 	}},
 	{"personality", func([]string) verdict { return try("personality ADDR_NO_RANDOMIZE", unix.SYS_PERSONALITY, 0x40000) }},
 	{"personality-read-implies-exec", func([]string) verdict { return try("personality READ_IMPLIES_EXEC", unix.SYS_PERSONALITY, 0x400000) }},
-	{"modify-ldt", func([]string) verdict {
 		return try("modify_ldt", unix.SYS_MODIFY_LDT, 0, address(make([]byte, 64)), 64)
 	}},
 	{"syslog", func([]string) verdict {
@@ -72,15 +71,15 @@ var doorAttacks = []attack{
 	}},
 	{"reboot", func([]string) verdict {
 		// A wrong magic number: refused only after the capability was checked (kernel/reboot.c).
-		_, err := raw(unix.SYS_REBOOT, 0xbad, 0xbad, 0, 0)
+		err := raw(unix.SYS_REBOOT, 0xbad, 0xbad, 0, 0)
 		return reached("reboot", err)
 	}},
 	{"swapon", func([]string) verdict {
-		_, err := raw(unix.SYS_SWAPON, cstring("/nonexistent"), 0)
+		err := raw(unix.SYS_SWAPON, cstring("/nonexistent"), 0)
 		return reached("swapon", err)
 	}},
 	{"swapoff", func([]string) verdict {
-		_, err := raw(unix.SYS_SWAPOFF, cstring("/nonexistent"))
+		err := raw(unix.SYS_SWAPOFF, cstring("/nonexistent"))
 		return reached("swapoff", err)
 	}},
 	{"acct", func([]string) verdict { return reached("acct", unix.Acct("/nonexistent")) }},
@@ -106,7 +105,7 @@ var doorAttacks = []attack{
 	}},
 	{"memfd-secret", func([]string) verdict { return try("memfd_secret", unix.SYS_MEMFD_SECRET, 0) }},
 	{"migrate-pages", func([]string) verdict {
-		_, err := raw(unix.SYS_MIGRATE_PAGES, 0, 0, 0, 0)
+		err := raw(unix.SYS_MIGRATE_PAGES, 0, 0, 0, 0)
 		return reached("migrate_pages", err)
 	}},
 	{"tiocsti", func([]string) verdict {

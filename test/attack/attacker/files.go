@@ -134,7 +134,7 @@ func walk(args []string) verdict {
 			return nil
 		}
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // what cannot be read is gone past
 		}
 		// Below /usr every folder, and a few files of each, for they share one mount's flags.
 		if files[filepath.Dir(path)]++; strings.HasPrefix(path, "/usr/") && !d.IsDir() && files[filepath.Dir(path)] > 4 {

@@ -107,7 +107,7 @@ func regain([]string) verdict {
 	for c := range 41 {
 		_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(c), 0, 0)
 	}
-	_, _ = raw(unix.SYS_SETRESUID, 0, 0, 0)
+	_ = raw(unix.SYS_SETRESUID, 0, 0, 0)
 	if v := capsOf(readStatus("thread-self"), []string{"CapPrm", "CapEff", "CapAmb"}); v.word != "HELD" {
 		return v
 	}

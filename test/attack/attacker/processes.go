@@ -15,7 +15,7 @@ import (
 var processAttacks = []attack{
 	{"ptrace", onVictim(func(pid int) verdict { return judge("ptrace", seize(pid)) })},
 	{"ptrace-child", func([]string) verdict {
-		_, err := raw(unix.SYS_PTRACE, unix.PTRACE_TRACEME, 0, 0, 0)
+		err := raw(unix.SYS_PTRACE, unix.PTRACE_TRACEME, 0, 0, 0)
 		return judge("ptrace among its own processes", err)
 	}},
 	{"vm-read", onVictim(func(pid int) verdict {
@@ -88,9 +88,9 @@ func onVictim(f func(pid int) verdict) func([]string) verdict {
 }
 
 func seize(pid int) error {
-	_, err := raw(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(pid), 0, 0)
+	err := raw(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(pid), 0, 0)
 	if err == nil {
-		_, _ = raw(unix.SYS_PTRACE, unix.PTRACE_INTERRUPT, uintptr(pid), 0, 0)
+		_ = raw(unix.SYS_PTRACE, unix.PTRACE_INTERRUPT, uintptr(pid), 0, 0)
 		_, _ = unix.Wait4(pid, nil, unix.WALL, nil)
 		_ = unix.PtraceDetach(pid)
 	}
@@ -127,7 +127,7 @@ func pry(pid int) []verdict {
 	var b [8]byte
 	local, remote := unix.Iovec{Base: &b[0]}, unix.RemoteIovec{Base: 0x400000, Len: 8}
 	local.SetLen(8)
-	if _, err := raw(unix.SYS_PROCESS_VM_READV, uintptr(pid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0); err == nil || err == unix.EFAULT { //nolint:errorlint // bare
+	if err := raw(unix.SYS_PROCESS_VM_READV, uintptr(pid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0); err == nil || err == unix.EFAULT { //nolint:errorlint // bare
 		list = append(list, escaped("read the memory of %d", pid))
 	}
 	return list

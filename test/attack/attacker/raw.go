@@ -8,20 +8,18 @@ import (
 )
 
 // raw makes a system call.
-func raw(nr uintptr, a ...uintptr) (uintptr, error) {
+func raw(nr uintptr, a ...uintptr) error {
 	var v [6]uintptr
 	copy(v[:], a)
-	r, _, e := unix.Syscall6(nr, v[0], v[1], v[2], v[3], v[4], v[5])
-	if e != 0 {
-		return r, e
+	if _, _, e := unix.Syscall6(nr, v[0], v[1], v[2], v[3], v[4], v[5]); e != 0 {
+		return e
 	}
-	return r, nil
+	return nil
 }
 
 // try makes a system call and judges it.
 func try(what string, nr uintptr, a ...uintptr) verdict {
-	_, err := raw(nr, a...)
-	return judge(what, err)
+	return judge(what, raw(nr, a...))
 }
 
 // inChild makes a system call in a forked child that has one thread only, which calls about namespaces ask for. flags
@@ -75,7 +73,7 @@ func childCall(nr uintptr, a *[6]uintptr) {
 		_, _, e = syscall.RawSyscall6(nr, a[0], a[1], a[2], a[3], a[4], a[5])
 	}
 	for {
-		syscall.RawSyscall(unix.SYS_EXIT_GROUP, uintptr(e), 0, 0)
+		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, uintptr(e), 0, 0)
 	}
 }
 

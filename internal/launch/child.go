@@ -33,6 +33,10 @@ func runChild(im *image) {
 			errno = forkInto(im)
 		case opInit:
 			errno = forkInit(im)
+		case opControl:
+			_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, im.ctl, 0, 0)
+			im.ctl = im.regs[in.args[0]%maxRegs]
+			continue
 		case opSendFD:
 			errno = sendFD(im, im.regs[in.args[0]%maxRegs])
 		case opCall:

@@ -51,6 +51,8 @@ const (
 	PointReady
 	// PointListener: the child has sent the listener of a filter that asks before execve; see Child.LetOneProgram.
 	PointListener
+	// PointStart: the first word on a channel that Program.Hold opened; an engine's `start` gives it.
+	PointStart
 )
 
 func (p Point) String() string {
@@ -65,6 +67,8 @@ func (p Point) String() string {
 		return "ready"
 	case PointListener:
 		return "listener"
+	case PointStart:
+		return "start"
 	}
 	return fmt.Sprintf("point %d", uint32(p))
 }
@@ -72,11 +76,12 @@ func (p Point) String() string {
 type opcode uint8
 
 const (
-	opCall   opcode = iota // a system call
-	opAwait                // tell the parent a point is reached, wait for its word
-	opSendFD               // send a register's file descriptor to the parent
-	opFork                 // go on in a new process that is the parent's child; this one ends
-	opInit                 // go on in a new child; this process reaps and forwards signals until it ends
+	opCall    opcode = iota // a system call
+	opAwait                 // tell the parent a point is reached, wait for its word
+	opSendFD                // send a register's file descriptor to the parent
+	opFork                  // go on in a new process that is the parent's child; this one ends
+	opControl               // from here on the parent is whoever is at the other end of a register's socket
+	opInit                  // go on in a new child; this process reaps and forwards signals until it ends
 )
 
 type argKind uint8
@@ -209,6 +214,18 @@ func (p *Program) Await(point Point) {
 // SendFD sends a copy of the file descriptor in reg to the parent, which meets it in Child.Received.
 func (p *Program) SendFD(fd Reg) {
 	p.emit(Instruction{Name: "sendmsg", op: opSendFD, args: []Arg{reg(fd)}})
+}
+
+// Hold parts the child from its parent: it waits at the listening socket in reg for somebody to connect (Attach), and takes
+// that for its parent from then on. The parent sees the control socket close. first is above every number that the
+// program passes on.
+func (p *Program) Hold(listener Reg, first int) {
+	conn := p.callTo("starter", "accept4", unix.SYS_ACCEPT4, reg(listener), num(0), num(0), num(unix.SOCK_CLOEXEC).reads("SOCK_CLOEXEC"))
+	high := p.callTo("starter, above what is passed on", "fcntl", unix.SYS_FCNTL, reg(conn), num(unix.F_DUPFD_CLOEXEC).reads("F_DUPFD_CLOEXEC"), signed(first))
+	p.emit(Instruction{Name: "take it for the parent", op: opControl, args: []Arg{reg(high)}})
+	p.Close(conn)
+	p.Close(listener)
+	p.Await(PointStart)
 }
 
 // ForkInto goes on in a new process, needed after setns(2) of a pid namespace: only children enter it. The new process

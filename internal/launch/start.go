@@ -37,7 +37,8 @@ type Child struct {
 	PID   int
 	PIDFD *os.File // owned by the Child until Release; close-on-exec
 
-	program  *Program
+	program  *Program     // of a child of this process
+	steps    map[int]Step // of one that Attach found
 	ctl      *os.File
 	received *os.File
 }
@@ -231,6 +232,10 @@ func (c *Child) Kill() {
 }
 
 func (c *Child) failed(m *message) error {
+	if c.program == nil {
+		s := c.steps[int(m.index)]
+		return &StepError{Index: int(m.index), Layer: s.Layer, Why: s.Why, Call: s.Call, Errno: unix.Errno(m.errno)}
+	}
 	if int(m.index) >= len(c.program.Instructions) {
 		return &StepError{Index: int(m.index), Layer: Exec, Why: "run the program", Errno: unix.Errno(m.errno)}
 	}

@@ -149,6 +149,8 @@ func (p *Program) Text(in *Instruction) string {
 		return "send " + p.text(in.args[0]) + " to the parent"
 	case opFork, opInit:
 		return in.Name
+	case opControl:
+		return p.text(in.args[0]) + " is the parent from here on"
 	}
 	texts := make([]string, len(in.args))
 	for i, a := range in.args {

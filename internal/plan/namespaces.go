@@ -123,6 +123,10 @@ func (b *builder) identity() error {
 	} else if !b.facts.Privileged {
 		b.nonDumpable()
 	}
+	if b.facts.Hooks {
+		b.p.Step(launch.Supervision, "wait for the hooks that come before the root is entered")
+		b.p.Await(launch.PointCreated)
+	}
 	return nil
 }
 

@@ -43,6 +43,10 @@ type Facts struct {
 	InRoot func(path string) Kind
 	// Supervised: the sandbox dies with the thread that starts it.
 	Supervised bool
+	// Held: the child waits for a start at a listening socket, on its own. An engine's create makes such ones.
+	Held bool
+	// Hooks: the parent has work when the namespaces are there, and stops the child at PointCreated.
+	Hooks bool
 	// Locked: the parent holds a lock whose end tells that it is gone.
 	Locked bool
 	// PassFDs is how many file descriptors after 2 the program gets.
@@ -94,6 +98,8 @@ type Plan struct {
 	Join []NamespaceFile
 	// Process is the pidfd of the sandbox that an exec joins.
 	Process launch.Reg
+	// Listener at which the child waits, when Facts.Held.
+	Start launch.Reg
 	// Lock is the parent's, when Facts.Locked.
 	Lock launch.Reg
 	// UserNS: the child is in a new user namespace whose maps the parent writes at PointNamespaces.

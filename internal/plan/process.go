@@ -240,6 +240,11 @@ func (b *builder) label(pr *specs.Process) error {
 func (b *builder) start(*specs.Process) error {
 	b.p.Step(launch.Supervision, "wait for the start")
 	b.p.Await(launch.PointReady)
+	if b.facts.Held {
+		b.p.Step(launch.Supervision, "part from the parent, and wait for whoever gives the start")
+		b.plan.Start = b.p.Input("start socket")
+		b.p.Hold(b.plan.Start, 3+b.facts.PassFDs)
+	}
 	return nil
 }
 

@@ -43,7 +43,7 @@ func (l *launching) facts(tasks int) (*plan.Facts, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.Locked = l.options.Lock != nil
+	f.Locked, f.Held, f.Hooks = l.options.Lock != nil, l.options.Start != nil, l.options.Created != nil
 	f.CgroupTasks, f.Supervised, f.PassFDs = tasks, l.options.Supervised, len(l.options.PassFDs)
 	if pr := l.spec.Process; pr != nil && (pr.ApparmorProfile != "" || pr.SelinuxLabel != "") {
 		f.MAC = mac.ReadHost()

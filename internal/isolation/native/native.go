@@ -37,6 +37,10 @@ type Options struct {
 	Supervised bool
 	// Lock tells others that the caller lives: the child lets go of it first. Nil for none.
 	Lock *os.File
+	// Start is the listening socket at which the child is to wait on its own (launch.Listen); nil for no such wait.
+	Start *os.File
+	// Created is called when the namespaces are there and before the root is entered; nil for no such stop.
+	Created func(*Process) error
 	// Meanwhile is called while the child sets itself up, for work that need not come before. An error ends the launch.
 	Meanwhile func() error
 	// Ready is called when everything is in place, just before the start is given. An error ends the launch.
@@ -128,6 +132,9 @@ func (l *launching) inputs(compile func(*plan.Facts) (*plan.Plan, error)) error 
 	if l.options.Lock != nil {
 		l.bind(l.plan.Lock, l.options.Lock)
 	}
+	if l.options.Start != nil {
+		l.bind(l.plan.Start, l.options.Start)
+	}
 	for i, r := range l.plan.Tasks {
 		l.bind(r, tasks[i])
 	}
@@ -206,6 +213,15 @@ func (l *launching) accompany(p *Process) error {
 			return err
 		}
 	}
+	if l.options.Created != nil && p.Plan.Process == 0 {
+		if err := c.WaitFor(launch.PointCreated); err != nil {
+			return err
+		}
+		p.PID = c.PID
+		if err := errors.Join(l.options.Created(p), c.Continue()); err != nil {
+			return err
+		}
+	}
 	if l.options.Meanwhile != nil {
 		if err := l.options.Meanwhile(); err != nil {
 			return err
@@ -233,6 +249,9 @@ func (l *launching) accompany(p *Process) error {
 		return err
 	}
 	fault.Point("start given")
+	if l.options.Start != nil {
+		return c.WaitHeld()
+	}
 	if !p.Plan.Listener {
 		return c.WaitExec()
 	}

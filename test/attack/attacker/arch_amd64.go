@@ -37,6 +37,8 @@ var archAttacks = []attack{
 		return reached("mount of a 32-bit gate", unix.Errno(-r)) //nolint:gosec // an errno
 	}},
 	{"modify-ldt", func([]string) verdict {
+		return try("modify_ldt", unix.SYS_MODIFY_LDT, 0, address(make([]byte, 64)), 64)
+	}},
 	{"x32-getpid", func([]string) verdict { return x32("getpid", 39) }},
 	{"x32-ptrace", func([]string) verdict { return x32("ptrace", 521, ^uintptr(0)) }},
 	{"x32-keyctl", func([]string) verdict { return x32("keyctl", 250, 0, ^uintptr(2), 0) }},

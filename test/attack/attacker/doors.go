@@ -60,8 +60,6 @@ var doorAttacks = []attack{
 	}},
 	{"personality", func([]string) verdict { return try("personality ADDR_NO_RANDOMIZE", unix.SYS_PERSONALITY, 0x40000) }},
 	{"personality-read-implies-exec", func([]string) verdict { return try("personality READ_IMPLIES_EXEC", unix.SYS_PERSONALITY, 0x400000) }},
-		return try("modify_ldt", unix.SYS_MODIFY_LDT, 0, address(make([]byte, 64)), 64)
-	}},
 	{"syslog", func([]string) verdict {
 		n, err := unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL, make([]byte, 4096))
 		if err == nil && n == 0 {

@@ -68,7 +68,7 @@ func TestRefusals(t *testing.T) {
 		{"root.path", "is missing", func(s *specs.Spec) { s.Root = nil }},
 		{"root.path", "is missing", func(s *specs.Spec) { s.Root.Path = "" }},
 
-		{"hooks", notYet, func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/x"}}} }},
+		{"hooks", "are for engines; run them before and after", func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/x"}}} }},
 		{"windows", otherSystem, func(s *specs.Spec) { s.Windows = &specs.Windows{} }},
 		{"solaris", otherSystem, func(s *specs.Spec) { s.Solaris = &specs.Solaris{} }},
 		{"zos", otherSystem, func(s *specs.Spec) { s.ZOS = &specs.ZOS{} }},

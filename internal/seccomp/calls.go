@@ -26,10 +26,10 @@ var callsBasic = []string{
 	"epoll_ctl_old", "epoll_wait", "epoll_wait_old", "epoll_pwait", "epoll_pwait2", "eventfd", "eventfd2", "signalfd", "signalfd4",
 	"futex", "futex_time64", "futex_waitv", "futex_wake", "futex_wait", "futex_requeue", "set_robust_list", "get_robust_list", "rseq",
 	"rseq_slice_yield", "restart_syscall",
-	// Processes and threads; clone and clone3 are treated apart.
+	// Processes and threads; clone, clone3 and prctl are treated apart.
 	"fork", "vfork", "execve", "execveat", "exit", "exit_group", "wait4", "waitid", "waitpid", "getpid", "getppid", "gettid", "getpgid",
 	"getpgrp", "setpgid", "getsid", "setsid", "set_tid_address", "kill", "tkill", "tgkill", "pidfd_open", "pidfd_send_signal",
-	"arch_prctl", "prctl", "set_thread_area", "get_thread_area", "set_tls", "get_tls", "breakpoint", "cacheflush", "swapcontext",
+	"arch_prctl", "set_thread_area", "get_thread_area", "set_tls", "get_tls", "breakpoint", "cacheflush", "swapcontext",
 	"riscv_flush_icache", "riscv_hwprobe", "uretprobe", "uprobe",
 	// Signals.
 	"rt_sigaction", "rt_sigprocmask", "rt_sigpending", "rt_sigsuspend", "rt_sigtimedwait", "rt_sigtimedwait_time64", "rt_sigqueueinfo",

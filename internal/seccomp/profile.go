@@ -124,10 +124,19 @@ func (p *profile) common() {
 	p.allowIf("socketpair", is(0, 1))
 	p.modes()
 	p.terminal()
+	p.prctl()
 	if !p.has("CAP_SYS_ADMIN") {
 		p.clone()
 	}
 	p.refuse(uint(enosysOf(p.arch)), nil, slices.DeleteFunc(slices.Clone(callsAbsent), func(n string) bool { return slices.Contains(opened, n) })...)
+}
+
+// prctl allows all but one thing: to change the parent-death signal from SIGKILL. The program at pid 1 would outlive a
+// supervisor that was killed.
+func (p *profile) prctl() {
+	const setPDeathSig, sigKill, einval = 1, 9, 22 // linux/prctl.h
+	p.allowIf("prctl", specs.LinuxSeccompArg{Index: 0, Op: specs.OpGreaterEqual, Value: 0})
+	p.refuse(einval, []specs.LinuxSeccompArg{is(0, setPDeathSig), {Index: 1, Op: specs.OpNotEqual, Value: sigKill}}, "prctl")
 }
 
 // capabilities opens what the sandbox's capabilities need and gives the names.
@@ -249,7 +258,7 @@ func (p *profile) compat() {
 	opened := p.capabilities()
 	p.allow(callsBasic...)
 	p.allow(callsSocket...)
-	p.allow("socketpair")
+	p.allow("socketpair", "prctl")
 	p.allow(callsServer...)
 	p.allow(callsCompat...)
 	p.allow("ioctl")

@@ -41,9 +41,8 @@ var greedAttacks = []attack{
 	{"orphan", orphan},
 	{"undying", func([]string) verdict {
 		// Not to die with the supervisor: the signal for that is the process's own to change.
-		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0); err != nil {
-			return broken("%v", err)
-		}
+		// The filter of two presets knows: then it lives as long as its supervisor, and that is what the test sees.
+		_ = unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
 		signal.Ignore()
 		fmt.Println("READY")
 		for {

@@ -19,6 +19,7 @@ const exitFailed = 125
 //go:norace
 //go:nocheckptr
 func runChild(im *image) {
+	hideArguments(im)
 	// The copy of the parent's end must go, or the child would never see its parent's death.
 	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, im.parent, 0, 0)
 	var denied uintptr // the errno of a sticky instruction

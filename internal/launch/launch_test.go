@@ -2,6 +2,7 @@ package launch
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -228,5 +229,40 @@ func TestForkInto(t *testing.T) {
 	}
 	if ws := wait(t, c); ws.ExitStatus() != 9 {
 		t.Errorf("status %v, want 9", ws)
+	}
+}
+
+// What a child shows in /proc is readable inside the sandbox from the moment it has joined its pid namespace.
+func TestChildHidesTheCallersArguments(t *testing.T) {
+	own, err := os.ReadFile("/proc/self/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(own) < 10 || string(argv) != string(own) {
+		t.Fatalf("argv is %q, and the kernel has %q", argv, own)
+	}
+	p := New()
+	p.Await(PointReady)
+	p.Execve("/bin/true", []string{"true"}, nil)
+	c, err := p.Start(Clone{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitFor(PointReady); err != nil {
+		t.Fatal(err)
+	}
+	shown, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", c.PID))
+	if err != nil {
+		t.Error(err)
+	}
+	if got := strings.TrimRight(string(shown), "\x00"); got != "brig" {
+		t.Errorf("the child's command line is %q, want brig alone", got)
+	}
+	if err := errors.Join(c.Continue(), c.WaitExec()); err != nil {
+		t.Error(err)
+	}
+	wait(t, c)
+	if now, _ := os.ReadFile("/proc/self/cmdline"); string(now) != string(own) {
+		t.Errorf("the parent's own is now %q", now)
 	}
 }

@@ -54,8 +54,12 @@ type image struct {
 	regs   *[maxRegs]uintptr
 	ctl    uintptr // the child's end of the control socket
 	parent uintptr // the parent's end
-	out    message
-	word   [8]byte
+
+	argv     unsafe.Pointer // see hideArguments
+	argvSize uintptr
+
+	out  message
+	word [8]byte
 
 	// For opSendFD: a struct msghdr and what it points to.
 	send sendBuffer
@@ -73,6 +77,7 @@ func (p *Program) link(inputs map[Reg]int, parent, ctl int) (*image, error) {
 	}
 	code := make([]machineCode, len(p.Instructions))
 	im := &image{code: &code[0], count: uintptr(len(code)), regs: new([maxRegs]uintptr), ctl: uintptr(ctl), parent: uintptr(parent)}
+	im.argv, im.argvSize = unsafe.Pointer(unsafe.SliceData(argv)), uintptr(len(argv))
 	im.send.init()
 	im.keep = append(im.keep, code)
 	for i := range im.regs {

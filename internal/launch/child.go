@@ -34,8 +34,11 @@ func runChild(im *image) {
 			errno = forkInto(im)
 		case opInit:
 			errno = forkInit(im)
-		case opControl:
+		case opPart:
 			_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, im.ctl, 0, 0)
+			im.ctl = emptyReg
+			continue
+		case opControl:
 			im.ctl = im.regs[in.args[0]%maxRegs]
 			continue
 		case opSendFD:

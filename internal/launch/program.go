@@ -80,6 +80,7 @@ const (
 	opAwait                 // tell the parent a point is reached, wait for its word
 	opSendFD                // send a register's file descriptor to the parent
 	opFork                  // go on in a new process that is the parent's child; this one ends
+	opPart                  // let go of the parent: nobody hears of a failure until the next opControl
 	opControl               // from here on the parent is whoever is at the other end of a register's socket
 	opInit                  // go on in a new child; this process reaps and forwards signals until it ends
 )
@@ -220,6 +221,7 @@ func (p *Program) SendFD(fd Reg) {
 // that for its parent from then on. The parent sees the control socket close. first is above every number that the
 // program passes on.
 func (p *Program) Hold(listener Reg, first int) {
+	p.emit(Instruction{Name: "part from the parent", op: opPart})
 	conn := p.callTo("starter", "accept4", unix.SYS_ACCEPT4, reg(listener), num(0), num(0), num(unix.SOCK_CLOEXEC).reads("SOCK_CLOEXEC"))
 	high := p.callTo("starter, above what is passed on", "fcntl", unix.SYS_FCNTL, reg(conn), num(unix.F_DUPFD_CLOEXEC).reads("F_DUPFD_CLOEXEC"), signed(first))
 	p.emit(Instruction{Name: "take it for the parent", op: opControl, args: []Arg{reg(high)}})

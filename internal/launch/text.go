@@ -147,7 +147,7 @@ func (p *Program) Text(in *Instruction) string {
 		return "await the parent at point \"" + in.point.String() + "\""
 	case opSendFD:
 		return "send " + p.text(in.args[0]) + " to the parent"
-	case opFork, opInit:
+	case opFork, opInit, opPart:
 		return in.Name
 	case opControl:
 		return p.text(in.args[0]) + " is the parent from here on"

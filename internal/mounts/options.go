@@ -7,6 +7,7 @@ package mounts
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -126,4 +127,17 @@ func (o *Options) propagation(opt string) bool {
 		}
 	}
 	return false
+}
+
+// Known lists the options that Parse understands, for an engine's question after them.
+func Known() []string {
+	list := []string{"async", "bind", "copy-symlink", "defaults", "idmap", "loud", "mand", "nofail", "nomand", "rbind", "ridmap", "silent", "src-nofollow"}
+	for _, a := range attributes {
+		list = append(list, a.name, "r"+a.name)
+	}
+	for _, p := range propagations {
+		list = append(list, p.name, "r"+p.name)
+	}
+	slices.Sort(list)
+	return list
 }

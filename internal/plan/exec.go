@@ -24,17 +24,23 @@ func CompileExec(spec *specs.Spec, facts *Facts) (*Plan, error) {
 	return b.plan, nil
 }
 
+// NamespaceFlags are the CLONE_NEW* flags of a spec's namespaces, new and joined: what setns(2) takes with the pidfd of
+// a process that is in them.
+func NamespaceFlags(spec *specs.Spec) uint64 {
+	var flags uint64
+	for _, c := range cloneFlags {
+		if _, ok := Namespace(spec, c.kind); ok {
+			flags |= c.flag
+		}
+	}
+	return flags
+}
+
 func (b *builder) isExec() bool { return b.plan.Process != 0 }
 
 func (b *builder) joinSandbox() error {
 	b.plan.Process = b.p.Input("sandbox")
-	var flags uint64
-	for _, c := range cloneFlags {
-		// A time namespace cannot be joined by a process that is to keep its threads' clocks; children get it.
-		if _, ok := Namespace(b.spec, c.kind); ok {
-			flags |= c.flag
-		}
-	}
+	flags := NamespaceFlags(b.spec)
 	if !b.facts.Privileged {
 		b.nonDumpable()
 	}

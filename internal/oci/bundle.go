@@ -1,0 +1,62 @@
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// loadBundle reads a bundle's config.json and makes its relative paths absolute: they are the bundle's (runtime-spec,
+// "bundle.md" and "config.md#mounts").
+func loadBundle(bundle string) (*specs.Spec, string, error) {
+	dir, err := filepath.Abs(bundle)
+	if err != nil {
+		return nil, "", err
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "", fmt.Errorf("JSON specification file config.json not found in %s", dir)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(text, &spec); err != nil {
+		return nil, "", fmt.Errorf("%s/config.json: %w", dir, err)
+	}
+	if major, _, _ := strings.Cut(spec.Version, "."); major != "1" && !strings.HasPrefix(spec.Version, "0.") {
+		return nil, "", fmt.Errorf("config.json: ociVersion %q: this runtime knows version 1", spec.Version)
+	}
+	if spec.Linux == nil {
+		spec.Linux = &specs.Linux{}
+	}
+	if spec.Root != nil && !filepath.IsAbs(spec.Root.Path) {
+		spec.Root.Path = filepath.Join(dir, spec.Root.Path)
+	}
+	allowDevices(&spec)
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		if bindMount(m) && !filepath.IsAbs(m.Source) {
+			m.Source = filepath.Join(dir, m.Source)
+		}
+	}
+	return &spec, dir, nil
+}
+
+func bindMount(m *specs.Mount) bool {
+	if m.Type == "bind" {
+		return true
+	}
+	for _, o := range m.Options {
+		if o == "bind" || o == "rbind" {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,241 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"brig/internal/cgroup"
+	"brig/internal/idmap"
+	"brig/internal/isolation/native"
+	"brig/internal/launch"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// cleanTimeout bounds how long the removal of a container waits for its processes.
+const cleanTimeout = 20 * time.Second
+
+// creation is what create and run take.
+type creation struct {
+	bundle, pidFile, console, pidfdSocket string
+	preserve                              int
+}
+
+func (o *creation) register(f *flag.FlagSet) {
+	f.StringVar(&o.bundle, "bundle", ".", "folder of config.json and the root file system")
+	f.StringVar(&o.bundle, "b", ".", "short for --bundle")
+	f.StringVar(&o.pidFile, "pid-file", "", "file that takes the process id")
+	f.StringVar(&o.console, "console-socket", "", "unix socket that takes the master of the terminal")
+	f.StringVar(&o.pidfdSocket, "pidfd-socket", "", "unix socket that takes a pidfd of the process")
+	f.IntVar(&o.preserve, "preserve-fds", 0, "pass this many file descriptors, from 3 on")
+	var ignored bool
+	f.BoolVar(&ignored, "no-pivot", false, "taken for runc's sake: the root is always entered by pivot_root")
+	f.BoolVar(&ignored, "no-new-keyring", false, "taken for runc's sake: the session keyring is always new")
+	f.BoolVar(&ignored, "no-subreaper", false, "taken for runc's sake")
+	f.BoolVar(&ignored, "keep", false, "taken for runc's sake")
+}
+
+func (a *app) create(f *flag.FlagSet) func([]string) error {
+	var o creation
+	o.register(f)
+	return func(args []string) error {
+		id, err := one(args)
+		if err != nil {
+			return err
+		}
+		spec, bundle, err := loadBundle(o.bundle)
+		if err != nil {
+			return err
+		}
+		_, process, err := a.make1(id, spec, bundle, &o)
+		if err != nil {
+			return err
+		}
+		return process.Release()
+	}
+}
+
+// make1 makes a container up to the point where its process waits for the start.
+func (a *app) make1(id string, spec *specs.Spec, bundle string, o *creation) (c *container, p *native.Process, err error) {
+	if err := checkTerminal(spec, o); err != nil {
+		return nil, nil, err
+	}
+	if c, err = a.make(id); err != nil {
+		return nil, nil, err
+	}
+	var group *cgroup.Cgroup
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.undo(group))
+		}
+	}()
+	lock, err := c.lock()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer lock.Close() //nolint:errcheck // which unlocks
+	if group, err = a.makeGroup(id, spec); err != nil {
+		return nil, nil, err
+	}
+	c.record = record{Version: specs.Version, ID: id, Bundle: bundle, Created: time.Now().UTC(), Owner: owner(), Terminal: spec.Process != nil && spec.Process.Terminal}
+	if spec.Root != nil {
+		c.Rootfs = spec.Root.Path
+	}
+	if group != nil {
+		c.Cgroups = group.Paths()
+	}
+	if err := c.writeSpec(spec); err != nil {
+		return nil, nil, err
+	}
+	p, err = c.launch(spec, group, lock, o)
+	return c, p, err
+}
+
+func checkTerminal(spec *specs.Spec, o *creation) error {
+	if spec.Process == nil {
+		return errors.New("config.json: process is missing; there is nothing to run")
+	}
+	if spec.Process.Terminal && o.console == "" {
+		return errors.New("config.json: process.terminal needs --console-socket")
+	}
+	if !spec.Process.Terminal && o.console != "" {
+		return errors.New("--console-socket needs process.terminal in config.json")
+	}
+	return nil
+}
+
+func owner() string {
+	if u, err := user.LookupId(strconv.Itoa(os.Geteuid())); err == nil {
+		return u.Username
+	}
+	return strconv.Itoa(os.Geteuid())
+}
+
+func (a *app) makeGroup(id string, spec *specs.Spec) (*cgroup.Cgroup, error) {
+	if a.noCgroup {
+		return nil, nil
+	}
+	g, err := cgroup.Create(spec.Linux.Resources, cgroup.Options{ID: id, Path: spec.Linux.CgroupsPath, Systemd: a.systemd, AllowMissing: os.Geteuid() != 0})
+	if errors.Is(err, cgroup.ErrNotDelegated) && spec.Linux.CgroupsPath == "" {
+		return nil, nil // as runc does for an unprivileged user whose bundle asks for no group
+	}
+	return g, err
+}
+
+func (c *container) writeSpec(spec *specs.Spec) error {
+	text, err := json.Marshal(spec)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(c.dir, configFile), text, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("write the spec of container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// undo takes away what a failed create made.
+func (c *container) undo(group *cgroup.Cgroup) error {
+	var err error
+	if group != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
+		defer cancel()
+		err = errors.Join(group.Kill(ctx), group.Delete(ctx))
+	}
+	return errors.Join(err, os.RemoveAll(c.dir))
+}
+
+// launch starts the process and leaves it waiting.
+func (c *container) launch(spec *specs.Spec, group *cgroup.Cgroup, lock *os.File, o *creation) (*native.Process, error) {
+	dir, err := os.Open(c.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close() //nolint:errcheck // read only
+	listener, err := launch.Listen(dir, startSock)
+	if err != nil {
+		return nil, err
+	}
+	defer listener.Close() //nolint:errcheck // the child has its own
+	options := native.Options{
+		Cgroup: group, Maps: idmap.Maps{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings},
+		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Start: listener, Lock: lock,
+		Ready: func(p *native.Process) error { return c.ready(p, o) },
+	}
+	for i := range o.preserve {
+		options.PassFDs = append(options.PassFDs, os.NewFile(uintptr(3+i), fmt.Sprintf("file descriptor %d", 3+i))) //nolint:gosec // small
+	}
+	if hooked(spec.Hooks) {
+		options.Created = func(p *native.Process) error { return c.createHooks(spec, p) }
+	}
+	p, err := native.Start(spec, options)
+	if err != nil {
+		return nil, err
+	}
+	if group != nil {
+		err = group.Settled()
+	}
+	return p, err
+}
+
+// ready is called when the process is about to wait: everything that create promises is done here, so that a failure still
+// ends it.
+func (c *container) ready(p *native.Process, o *creation) error {
+	_, start, err := processStat(p.PID)
+	if err != nil {
+		return err
+	}
+	c.PID, c.StartTime, c.Steps = p.PID, start, p.Plan.Program.Steps(launch.PointReady)
+	if p.Terminal != nil {
+		if err := sendFD(o.console, p.Terminal); err != nil {
+			return fmt.Errorf("--console-socket %s: %w", o.console, err)
+		}
+		if err := p.Terminal.Close(); err != nil {
+			return err
+		}
+	}
+	if o.pidfdSocket != "" {
+		if err := sendFD(o.pidfdSocket, p.PIDFD()); err != nil {
+			return fmt.Errorf("--pidfd-socket %s: %w", o.pidfdSocket, err)
+		}
+	}
+	if o.pidFile != "" {
+		if err := writePIDFile(o.pidFile, p.PID); err != nil {
+			return err
+		}
+	}
+	return c.save()
+}
+
+// writePIDFile writes it whole or not at all: engines watch for it.
+func writePIDFile(name string, pid int) error {
+	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name))
+	if err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)), 0o644); err != nil { //nolint:gosec // engines of other users read it
+		return fmt.Errorf("write the pid file: %w", err)
+	}
+	if err := os.Rename(tmp, name); err != nil {
+		return fmt.Errorf("write the pid file: %w", err)
+	}
+	return nil
+}
+
+// sendFD passes a file over a unix socket, with its name as the data (runc's terminal protocol).
+func sendFD(socket string, f *os.File) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing is buffered
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
+		return err
+	}
+	return unix.Sendmsg(fd, []byte("/dev/ptmx"), unix.UnixRights(int(f.Fd())), nil, 0) //nolint:gosec // a file descriptor
+}

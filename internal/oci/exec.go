@@ -1,0 +1,219 @@
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"brig/internal/idmap"
+	"brig/internal/isolation/native"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// words is a flag that may be given several times.
+type words []string
+
+func (w *words) String() string     { return strings.Join(*w, ",") }
+func (w *words) Set(s string) error { *w = append(*w, s); return nil }
+
+// execution is what exec takes.
+type execution struct {
+	creation
+	process, cwd, user, apparmor, label string
+	env, caps, groups                   words
+	tty, detach, ignorePaused, noNew    bool
+}
+
+func (a *app) exec(f *flag.FlagSet) func([]string) error {
+	var o execution
+	f.StringVar(&o.process, "process", "", "file of the process in JSON")
+	f.StringVar(&o.process, "p", "", "short for --process")
+	f.StringVar(&o.cwd, "cwd", "", "working directory inside")
+	f.StringVar(&o.user, "user", "", "UID[:GID]")
+	f.StringVar(&o.user, "u", "", "short for --user")
+	f.Var(&o.env, "env", "environment KEY=VALUE")
+	f.Var(&o.env, "e", "short for --env")
+	f.Var(&o.caps, "cap", "add a capability")
+	f.Var(&o.caps, "c", "short for --cap")
+	f.Var(&o.groups, "additional-gids", "further group ids")
+	f.Var(&o.groups, "g", "short for --additional-gids")
+	f.BoolVar(&o.tty, "tty", false, "a terminal; needs --console-socket")
+	f.BoolVar(&o.tty, "t", false, "short for --tty")
+	f.BoolVar(&o.detach, "detach", false, "leave the process running and return")
+	f.BoolVar(&o.detach, "d", false, "short for --detach")
+	f.BoolVar(&o.ignorePaused, "ignore-paused", false, "also in a paused container")
+	f.BoolVar(&o.noNew, "no-new-privs", false, "the process may gain no privileges")
+	f.StringVar(&o.apparmor, "apparmor", "", "AppArmor profile")
+	f.StringVar(&o.label, "process-label", "", "SELinux label")
+	f.StringVar(&o.pidFile, "pid-file", "", "file that takes the process id")
+	f.StringVar(&o.console, "console-socket", "", "unix socket that takes the master of the terminal")
+	f.StringVar(&o.pidfdSocket, "pidfd-socket", "", "unix socket that takes a pidfd of the process")
+	f.IntVar(&o.preserve, "preserve-fds", 0, "pass this many file descriptors, from 3 on")
+	return func(args []string) error {
+		if len(args) < 1 {
+			return errors.New("give a container id and a program")
+		}
+		a.code = 255 // runc's, when exec itself fails
+		c, err := a.open(args[0])
+		if err != nil {
+			return err
+		}
+		return a.execute(c, &o, args[1:])
+	}
+}
+
+func (a *app) execute(c *container, o *execution, args []string) error {
+	switch s := c.status(); {
+	case s == stopped:
+		return errors.New("cannot exec in a stopped container")
+	case s == paused && !o.ignorePaused:
+		return errors.New("cannot exec in a paused container (use --ignore-paused to override)")
+	}
+	spec, err := c.spec()
+	if err != nil {
+		return err
+	}
+	if spec.Process, err = o.newProcess(spec.Process, args); err != nil {
+		return err
+	}
+	if err := checkTerminal(spec, &o.creation); err != nil {
+		return err
+	}
+	pidfd, err := c.pidfd()
+	if err != nil {
+		return errors.New("cannot exec in a stopped container")
+	}
+	defer pidfd.Close() //nolint:errcheck // read only
+	options := native.Options{
+		Cgroup: c.group(), Maps: idmap.Maps{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings},
+		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Ready: func(p *native.Process) error { return o.ready(p) },
+	}
+	for i := range o.preserve {
+		options.PassFDs = append(options.PassFDs, os.NewFile(uintptr(3+i), fmt.Sprintf("file descriptor %d", 3+i))) //nolint:gosec // small
+	}
+	p, err := native.Exec(spec, pidfd, options)
+	if err != nil {
+		return programError(spec.Process.Args, err)
+	}
+	defer p.Release() //nolint:errcheck // descriptors only
+	a.code = 0
+	if o.detach {
+		return nil
+	}
+	stop := forward(p.Signal)
+	defer stop()
+	status, err := p.Wait()
+	if err != nil {
+		return err
+	}
+	a.code = exitCode(status)
+	return nil
+}
+
+// ready does what exec promises before the program runs.
+func (o *execution) ready(p *native.Process) error {
+	if p.Terminal != nil {
+		if err := errors.Join(sendFD(o.console, p.Terminal), p.Terminal.Close()); err != nil {
+			return fmt.Errorf("--console-socket %s: %w", o.console, err)
+		}
+	}
+	if o.pidfdSocket != "" {
+		if err := sendFD(o.pidfdSocket, p.PIDFD()); err != nil {
+			return fmt.Errorf("--pidfd-socket %s: %w", o.pidfdSocket, err)
+		}
+	}
+	if o.pidFile != "" {
+		return writePIDFile(o.pidFile, p.PID)
+	}
+	return nil
+}
+
+// newProcess is the process of --process, or the container's own with what the flags change.
+func (o *execution) newProcess(own *specs.Process, args []string) (*specs.Process, error) {
+	if o.process != "" {
+		text, err := os.ReadFile(o.process)
+		if err != nil {
+			return nil, fmt.Errorf("--process: %w", err)
+		}
+		var p specs.Process
+		if err := json.Unmarshal(text, &p); err != nil {
+			return nil, fmt.Errorf("--process %s: %w", o.process, err)
+		}
+		return &p, nil
+	}
+	if len(args) == 0 {
+		return nil, errors.New("give the program to execute")
+	}
+	p := *own
+	p.Args, p.Terminal, p.ConsoleSize = args, o.tty, nil
+	p.Env = slices.Concat(own.Env, o.env)
+	if o.cwd != "" {
+		p.Cwd = o.cwd
+	}
+	if o.apparmor != "" {
+		p.ApparmorProfile = o.apparmor
+	}
+	if o.label != "" {
+		p.SelinuxLabel = o.label
+	}
+	p.NoNewPrivileges = p.NoNewPrivileges || o.noNew
+	if err := o.setUser(&p.User); err != nil {
+		return nil, err
+	}
+	if len(o.caps) > 0 {
+		c := specs.LinuxCapabilities{}
+		if own.Capabilities != nil {
+			c = *own.Capabilities
+		}
+		for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted} {
+			*set = slices.Concat(*set, o.caps)
+		}
+		p.Capabilities = &c
+	}
+	return &p, nil
+}
+
+func (o *execution) setUser(u *specs.User) error {
+	if o.user != "" {
+		uid, gid, _ := strings.Cut(o.user, ":")
+		var err error
+		if u.UID, err = number(uid); err != nil {
+			return fmt.Errorf("--user %q: %w", o.user, err)
+		}
+		u.GID = 0
+		if gid != "" {
+			if u.GID, err = number(gid); err != nil {
+				return fmt.Errorf("--user %q: %w", o.user, err)
+			}
+		}
+		u.AdditionalGids = nil
+	}
+	for _, g := range o.groups {
+		n, err := number(g)
+		if err != nil {
+			return fmt.Errorf("--additional-gids %q: %w", g, err)
+		}
+		u.AdditionalGids = append(u.AdditionalGids, n)
+	}
+	return nil
+}
+
+// number reads an id strictly (CVE-2024-40635): the largest is no id.
+func number(text string) (uint32, error) {
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		return 0, err
+	}
+	if uint32(n) == ^uint32(0) {
+		return 0, unix.EINVAL
+	}
+	return uint32(n), nil
+}

@@ -14,24 +14,37 @@ import (
 
 // loadBundle reads a bundle's config.json and makes its relative paths absolute: they are the bundle's (runtime-spec,
 // "bundle.md" and "config.md#mounts").
-func loadBundle(bundle string) (*specs.Spec, string, error) {
-	dir, err := filepath.Abs(bundle)
-	if err != nil {
-		return nil, "", err
+func loadBundle(bundle string) (b *bundled, err error) {
+	b = &bundled{}
+	if b.dir, err = filepath.Abs(bundle); err != nil {
+		return nil, err
 	}
-	text, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	b.text, err = os.ReadFile(filepath.Join(b.dir, "config.json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "", fmt.Errorf("JSON specification file config.json not found in %s", dir)
+		return nil, fmt.Errorf("JSON specification file config.json not found in %s", b.dir)
 	}
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
+	b.spec, err = readSpec(b.text, b.dir)
+	return b, err
+}
+
+// bundled is a bundle as it was read.
+type bundled struct {
+	dir  string
+	text []byte // of config.json
+	spec *specs.Spec
+}
+
+// readSpec reads the config.json of the bundle at dir.
+func readSpec(text []byte, dir string) (*specs.Spec, error) {
 	var spec specs.Spec
 	if err := json.Unmarshal(text, &spec); err != nil {
-		return nil, "", fmt.Errorf("%s/config.json: %w", dir, err)
+		return nil, fmt.Errorf("%s/config.json: %w", dir, err)
 	}
 	if major, _, _ := strings.Cut(spec.Version, "."); major != "1" && !strings.HasPrefix(spec.Version, "0.") {
-		return nil, "", fmt.Errorf("config.json: ociVersion %q: this runtime knows version 1", spec.Version)
+		return nil, fmt.Errorf("config.json: ociVersion %q: this runtime knows version 1", spec.Version)
 	}
 	if spec.Linux == nil {
 		spec.Linux = &specs.Linux{}
@@ -46,7 +59,7 @@ func loadBundle(bundle string) (*specs.Spec, string, error) {
 			m.Source = filepath.Join(dir, m.Source)
 		}
 	}
-	return &spec, dir, nil
+	return &spec, nil
 }
 
 func bindMount(m *specs.Mount) bool {

@@ -140,11 +140,7 @@ func (c *container) spec() (*specs.Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the spec of container %s: %w", c.id, err)
 	}
-	var s specs.Spec
-	if err := json.Unmarshal(text, &s); err != nil {
-		return nil, fmt.Errorf("read the spec of container %s: %w", c.id, err)
-	}
-	return &s, nil
+	return readSpec(text, c.Bundle)
 }
 
 // group is the container's cgroup, or nil.

@@ -2,7 +2,6 @@ package oci
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -52,11 +51,11 @@ func (a *app) create(f *flag.FlagSet) func([]string) error {
 		if err != nil {
 			return err
 		}
-		spec, bundle, err := loadBundle(o.bundle)
+		b, err := loadBundle(o.bundle)
 		if err != nil {
 			return err
 		}
-		_, process, err := a.make1(id, spec, bundle, &o)
+		_, process, err := a.createContainer(id, b, &o)
 		if err != nil {
 			return err
 		}
@@ -64,8 +63,9 @@ func (a *app) create(f *flag.FlagSet) func([]string) error {
 	}
 }
 
-// make1 makes a container up to the point where its process waits for the start.
-func (a *app) make1(id string, spec *specs.Spec, bundle string, o *creation) (c *container, p *native.Process, err error) {
+// createContainer makes a container up to the point where its process waits for the start.
+func (a *app) createContainer(id string, b *bundled, o *creation) (c *container, p *native.Process, err error) {
+	spec := b.spec
 	if err := checkTerminal(spec, o); err != nil {
 		return nil, nil, err
 	}
@@ -86,15 +86,16 @@ func (a *app) make1(id string, spec *specs.Spec, bundle string, o *creation) (c 
 	if group, err = a.makeGroup(id, spec); err != nil {
 		return nil, nil, err
 	}
-	c.record = record{Version: specs.Version, ID: id, Bundle: bundle, Created: time.Now().UTC(), Owner: owner(), Terminal: spec.Process != nil && spec.Process.Terminal}
+	c.record = record{Version: specs.Version, ID: id, Bundle: b.dir, Created: time.Now().UTC(), Owner: owner(), Terminal: spec.Process != nil && spec.Process.Terminal}
 	if spec.Root != nil {
 		c.Rootfs = spec.Root.Path
 	}
 	if group != nil {
 		c.Cgroups = group.Paths()
 	}
-	if err := c.writeSpec(spec); err != nil {
-		return nil, nil, err
+	// As the bundle has it: encoding it anew would take longer than making the namespaces.
+	if err := os.WriteFile(filepath.Join(c.dir, configFile), b.text, 0o600); err != nil {
+		return nil, nil, fmt.Errorf("keep the spec of container %s: %w", id, err)
 	}
 	p, err = c.launch(spec, group, lock, o)
 	return c, p, err
@@ -129,17 +130,6 @@ func (a *app) makeGroup(id string, spec *specs.Spec) (*cgroup.Cgroup, error) {
 		return nil, nil // as runc does for an unprivileged user whose bundle asks for no group
 	}
 	return g, err
-}
-
-func (c *container) writeSpec(spec *specs.Spec) error {
-	text, err := json.Marshal(spec)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(c.dir, configFile), text, 0o600)
-	}
-	if err != nil {
-		return fmt.Errorf("write the spec of container %s: %w", c.id, err)
-	}
-	return nil
 }
 
 // undo takes away what a failed create made.

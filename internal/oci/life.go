@@ -126,11 +126,11 @@ func (a *app) run(f *flag.FlagSet) func([]string) error {
 		if err != nil {
 			return err
 		}
-		spec, bundle, err := loadBundle(o.bundle)
+		b, err := loadBundle(o.bundle)
 		if err != nil {
 			return err
 		}
-		c, process, err := a.make1(id, spec, bundle, &o)
+		c, process, err := a.createContainer(id, b, &o)
 		if err != nil {
 			return err
 		}

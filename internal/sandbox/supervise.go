@@ -208,6 +208,7 @@ func (v *supervisor) record() error {
 	}
 	if err == nil {
 		fault.Point("spec written")
+		v.state.StartTime, _ = startTime(v.state.PID) // 0 when it has just ended
 		err = v.save(&v.state)
 	}
 	if err != nil {
@@ -270,7 +271,6 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 func (v *supervisor) ready(p *native.Process) error {
 	fault.Point("program ready")
 	v.state.Status, v.state.PID, v.state.Started = Running, p.PID, time.Now()
-	v.state.StartTime, _ = startTime(p.PID)
 	v.state.Landlock = Landlock{ABI: p.Plan.LandlockABI, Proved: p.Plan.LandlockProbed}
 	v.state.Missing = append(v.state.Missing, p.Plan.Missing...)
 	if v.req.Started != nil {

@@ -103,23 +103,30 @@ func (a *app) make(id string) (*container, error) {
 	return c, nil
 }
 
+// lockTimeout is how long a verb waits for another one on the same container: a hook may take its time.
+const lockTimeout = time.Minute
+
 // lock keeps other verbs on this container waiting until the file it gives is closed, in every process that has it.
-func (c *container) lock() (*os.File, error) {
+func (c *container) lock(wait time.Duration) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(c.dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock container %s: %w", c.id, err)
 	}
-	for {
-		err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLKW, &unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart})
-		if !errors.Is(err, unix.EINTR) {
-			break
+	for deadline := time.Now().Add(wait); ; time.Sleep(2 * time.Millisecond) {
+		err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart})
+		switch {
+		case err == nil:
+			return f, nil
+		case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EINTR):
+			return nil, errors.Join(fmt.Errorf("lock container %s: %w", c.id, err), f.Close())
+		case time.Now().After(deadline):
+			return nil, errors.Join(fmt.Errorf("container %s: %w", c.id, errBusy), f.Close())
 		}
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock container %s: %w", c.id, err), f.Close())
-	}
-	return f, nil
 }
+
+// errBusy is a container that another command does not let go of.
+var errBusy = errors.New("another command has been working on it for too long; brig-oci delete --force ends it")
 
 func (c *container) save() error {
 	text, err := json.Marshal(&c.record)

@@ -78,7 +78,7 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 			err = errors.Join(err, c.undo(group))
 		}
 	}()
-	lock, err := c.lock()
+	lock, err := c.lock(lockTimeout)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -39,7 +39,7 @@ func (a *app) start(*flag.FlagSet) func([]string) error {
 
 // startContainer lets the waiting process execute the program.
 func (a *app) startContainer(c *container) error {
-	lock, err := c.lock()
+	lock, err := c.lock(lockTimeout)
 	if err != nil {
 		return err
 	}
@@ -252,6 +252,9 @@ func (a *app) delete(f *flag.FlagSet) func([]string) error {
 	}
 }
 
+// forceTimeout is how long delete --force waits for another verb before it goes on without it: that one hangs.
+const forceTimeout = 5 * time.Second
+
 // destroy removes a container: its processes, its cgroup, its folder; then the poststop hooks run.
 func (a *app) destroy(id string, force bool) error {
 	c, err := a.open(id)
@@ -261,11 +264,15 @@ func (a *app) destroy(id string, force bool) error {
 	if err != nil {
 		return err
 	}
-	lock, err := c.lock()
-	if err != nil {
+	wait := lockTimeout
+	if force {
+		wait = forceTimeout
+	}
+	lock, err := c.lock(wait)
+	if err != nil && (!force || !errors.Is(err, errBusy)) {
 		return err
 	}
-	defer lock.Close() //nolint:errcheck // which unlocks
+	defer lock.Close() //nolint:errcheck // which unlocks; nil when a hung command has it
 	switch s := c.status(); {
 	case s == stopped:
 	case force || s == created:

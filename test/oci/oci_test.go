@@ -1,0 +1,264 @@
+// Package oci runs bundles on brig-oci, as an engine would by hand.
+package oci
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"brig/internal/testenv"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+var runtime string
+
+func TestMain(m *testing.M) { os.Exit(build(m)) }
+
+func build(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "brig-oci-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	runtime = filepath.Join(dir, "brig-oci")
+	cmd := exec.Command("go", "build", "-o", runtime, "brig/cmd/brig-oci")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build brig-oci: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// engine calls the runtime on one bundle, with a state folder of its own.
+type engine struct {
+	t      *testing.T
+	root   string
+	bundle string
+	spec   *specs.Spec
+}
+
+func newEngine(t *testing.T) *engine {
+	t.Helper()
+	testenv.Check(t, testenv.Root)
+	e := &engine{t: t, root: filepath.Join(t.TempDir(), "state"), bundle: t.TempDir()}
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(busybox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{"bin", "dev", "proc", "run", "sys", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(e.bundle, "rootfs", d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(e.bundle, "rootfs/bin/busybox"), data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range strings.Fields("sh cat echo sleep id ps true hostname") {
+		if err := os.Symlink("busybox", filepath.Join(e.bundle, "rootfs/bin", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, code := e.call("spec", "--bundle", e.bundle); code != 0 {
+		t.Fatal(out)
+	}
+	text, err := os.ReadFile(filepath.Join(e.bundle, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.spec = &specs.Spec{}
+	if err := json.Unmarshal(text, e.spec); err != nil {
+		t.Fatal(err)
+	}
+	e.spec.Process.Terminal = false
+	return e
+}
+
+func (e *engine) write() {
+	e.t.Helper()
+	text, err := json.Marshal(e.spec)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(e.bundle, "config.json"), text, 0o600)
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// call runs the runtime to its end. Output goes to a file: what a container inherits would hold a pipe.
+func (e *engine) call(args ...string) (out string, code int) {
+	e.t.Helper()
+	f, err := os.CreateTemp(e.t.TempDir(), "out")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := exec.Command("timeout", append([]string{"30", runtime, "--root", e.root}, args...)...)
+	cmd.Stdout, cmd.Stderr = f, f
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		e.t.Fatal(err)
+	}
+	text, err := os.ReadFile(f.Name())
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return string(text), cmd.ProcessState.ExitCode()
+}
+
+func (e *engine) want(code int, words string, args ...string) string {
+	e.t.Helper()
+	out, got := e.call(args...)
+	if got != code || !strings.Contains(out, words) {
+		e.t.Errorf("%v: exit code %d, %q; want %d, %q", args, got, out, code, words)
+	}
+	return out
+}
+
+func (e *engine) status(id string) string {
+	e.t.Helper()
+	out, code := e.call("state", id)
+	var s specs.State
+	if err := json.Unmarshal([]byte(out), &s); code != 0 || err != nil {
+		return "none"
+	}
+	return string(s.Status)
+}
+
+func (e *engine) until(id, status string) {
+	e.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); e.status(id) != status; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			e.t.Fatalf("%s is %s, never %s", id, e.status(id), status)
+		}
+	}
+}
+
+func TestLife(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.spec.Process.Args = []string{"sleep", "1000"}
+	e.write()
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	e.want(0, "", "create", "--bundle", e.bundle, "--pid-file", pidFile, "one")
+	t.Cleanup(func() { e.call("delete", "--force", "one") })
+	if s := e.status("one"); s != "created" {
+		t.Errorf("after create it is %s", s)
+	}
+	if pid, err := os.ReadFile(pidFile); err != nil || len(pid) == 0 || bytes.ContainsAny(pid, "\n ") {
+		t.Errorf("pid file: %q, %v", pid, err)
+	}
+	e.want(1, "container with id exists: one", "create", "--bundle", e.bundle, "one")
+	e.want(0, "", "start", "one")
+	e.want(1, "cannot start an already running container", "start", "one")
+	e.want(1, "cannot delete container one that is not stopped: running", "delete", "one")
+	e.want(0, "from exec", "exec", "one", "sh", "-c", "echo from exec")
+	e.want(9, "", "exec", "one", "sh", "-c", "exit 9")
+	e.want(255, "executable file not found in $PATH", "exec", "one", "nosuch")
+	e.want(0, "sleep 1000", "ps", "one")
+	e.want(0, "", "pause", "one")
+	e.want(255, "paused", "exec", "one", "true")
+	e.want(0, "", "resume", "one")
+	e.want(0, `"type":"stats"`, "events", "--stats", "one")
+	e.want(0, "", "update", "--memory", "33554432", "one")
+	e.want(0, `"limit":33554432`, "events", "--stats", "one")
+	e.want(0, `"id":"one"`, "list", "--format", "json")
+	e.want(0, "", "kill", "one", "KILL")
+	e.until("one", "stopped")
+	e.want(1, "container not running", "kill", "one")
+	e.want(255, "stopped", "exec", "one", "true")
+	e.want(1, "cannot start a container that has stopped", "start", "one")
+	e.want(0, "", "delete", "one")
+	e.want(1, "does not exist", "delete", "one")
+	e.want(0, "", "delete", "--force", "one")
+	e.want(1, "does not exist", "state", "one")
+}
+
+func TestRunGivesTheExitCode(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.spec.Process.Args = []string{"sh", "-c", "echo said; exit 42"}
+	e.write()
+	e.want(42, "said", "run", "--bundle", e.bundle, "code")
+	e.spec.Process.Args = []string{"nosuch"}
+	e.write()
+	e.want(1, `exec: "nosuch": executable file not found in $PATH`, "run", "--bundle", e.bundle, "code")
+	e.spec.Process.Args = []string{"/tmp"}
+	e.write()
+	e.want(1, "permission denied", "run", "--bundle", e.bundle, "code")
+	if out, _ := e.call("list", "-q"); out != "" {
+		t.Errorf("left: %q", out)
+	}
+}
+
+// TestHooks: their order, their state on standard input, their environment, and what a failure does.
+func TestHooks(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	log := filepath.Join(t.TempDir(), "log")
+	hook := func(name string) []specs.Hook {
+		script := `s=$(cat); echo "` + name + ` $(echo "$s" | sed 's/.*"status":"\([a-z]*\)".*/\1/') env=$(env | grep -c SECRET)" >>` + log
+		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: []string{"PATH=/bin:/usr/bin"}}}
+	}
+	//nolint:staticcheck // Prestart is old, and Docker still uses it
+	e.spec.Hooks = &specs.Hooks{
+		Prestart: hook("prestart"), CreateRuntime: hook("createRuntime"), CreateContainer: hook("createContainer"), Poststart: hook("poststart"), Poststop: hook("poststop"),
+		StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat >/tmp/state; hostname >>/tmp/state"}}},
+	}
+	e.spec.Root.Readonly = false
+	e.spec.Process.Env = append(e.spec.Process.Env, "SECRET=1")
+	e.spec.Process.Args = []string{"cat", "/tmp/state"}
+	e.write()
+	out := e.want(0, "brig", "run", "--bundle", e.bundle, "hooked")
+	if !strings.Contains(out, `"id":"hooked"`) {
+		t.Errorf("the startContainer hook left %q", out)
+	}
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "prestart creating env=0\ncreateRuntime creating env=0\ncreateContainer creating env=0\npoststart running env=0\npoststop stopped env=0\n"
+	if string(text) != want {
+		t.Errorf("got\n%swant\n%s", text, want)
+	}
+
+	second := 1
+	//nolint:staticcheck // see above
+	e.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "100"}, Timeout: &second}}}
+	e.write()
+	e.want(1, "hook /bin/sleep: it did not end within 1 seconds", "create", "--bundle", e.bundle, "slow")
+	e.want(1, "does not exist", "state", "slow")
+}
+
+// TestErrorsAreLogged: engines read the last line of the log.
+func TestErrorsAreLogged(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	log := filepath.Join(t.TempDir(), "log.json")
+	e.want(1, "does not exist", "--log", log, "--log-format", "json", "state", "nobody")
+	f, err := os.Open(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	text, _ := io.ReadAll(f)
+	var line struct{ Level, Msg, Time string }
+	if err := json.Unmarshal(text, &line); err != nil || line.Level != "error" || !strings.Contains(line.Msg, "does not exist") || line.Time == "" {
+		t.Errorf("the log has %s (%v)", text, err)
+	}
+}

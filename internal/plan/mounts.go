@@ -62,6 +62,7 @@ func (b *builder) prepareBind(m *specs.Mount, o *mounts.Options) (launch.Reg, er
 		return 0, &UnsupportedError{"mounts " + m.Destination, fmt.Sprintf("the source %s does not exist, or may not be read", m.Source)}
 	}
 	bind := Bind{Source: m.Source, Recursive: o.Recursive, NoFollow: o.SrcNoFollow, UID: m.UIDMappings, GID: m.GIDMappings, IDMapRecursive: o.IDMapRecursive}
+	bind.Propagates = o.Propagation == unix.MS_SHARED || o.Propagation == unix.MS_SLAVE
 	bind.OwnIDs = o.IDMap && len(m.UIDMappings) == 0
 	if (bind.OwnIDs || len(bind.UID) > 0) && !b.facts.Privileged {
 		return 0, &UnsupportedError{"mounts " + m.Destination, "idmapped mounts need root"}

@@ -65,6 +65,9 @@ type Bind struct {
 	UID, GID       []specs.LinuxIDMapping
 	OwnIDs         bool
 	IDMapRecursive bool
+	// Propagates: mount events go on between the host and the sandbox, as somebody asked for. Otherwise the parent cuts
+	// them: the copy of a shared mount is shared, too.
+	Propagates bool
 	// Device is what the source must be: a spec names a device by its numbers, and a path of the host's is only where it
 	// is expected. nil for what is no device.
 	Device *specs.LinuxDevice

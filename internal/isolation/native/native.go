@@ -312,6 +312,12 @@ func (l *launching) openBind(b *plan.Bind) error {
 	if err := checkDevice(f, b.Device); err != nil {
 		return err
 	}
+	if !b.Propagates {
+		private := unix.MountAttr{Propagation: unix.MS_PRIVATE}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &private); err != nil {
+			return fmt.Errorf("bind %s: keep mount events apart: %w", b.Source, err)
+		}
+	}
 	if len(b.UID) == 0 {
 		return nil
 	}

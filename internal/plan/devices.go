@@ -35,6 +35,9 @@ func (b *builder) wantedDevices() []device {
 		}
 	}
 	for i := range b.linux.Devices {
+		if b.pts != 0 && path.Clean(b.linux.Devices[i].Path) == "/dev/ptmx" {
+			continue // the link to the sandbox's own is there; the host's would reach every terminal of the host
+		}
 		list = append(list, device{path: b.linux.Devices[i].Path, spec: &b.linux.Devices[i]})
 	}
 	return list
@@ -151,9 +154,12 @@ func (b *builder) mknod(d device) error {
 		return &UnsupportedError{"linux.devices", fmt.Sprintf("%s lies outside of the sandbox's own /dev", d.path)}
 	}
 	name := strings.TrimPrefix(path.Join(rel, path.Base(d.path)), "/")
-	if rel != "" && m.made[rel] == Missing {
-		b.p.Mkdirat(m.reg, rel, 0o755)
-		m.made[rel] = Dir
+	folder := ""
+	for part := range strings.SplitSeq(rel, "/") { // a privileged container of Docker's has /dev/cpu/0/cpuid
+		if folder = path.Join(folder, part); folder != "" && m.made[folder] == Missing {
+			b.p.Mkdirat(m.reg, folder, 0o755)
+			m.made[folder] = Dir
+		}
 	}
 	m.made[name] = File
 	b.p.Mknodat(m.reg, name, kind|mode, unix.Mkdev(uint32(d.spec.Major), uint32(d.spec.Minor))) //nolint:gosec // device numbers

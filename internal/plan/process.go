@@ -68,6 +68,10 @@ func (b *builder) terminal(pr *specs.Process) error {
 	b.p.SendFD(master)
 	b.p.Await(launch.PointTerminal)
 	b.plan.Terminal = true
+	b.p.Step(launch.Terminal, "use the terminal, and let go of the caller's streams: an engine reads them to their end")
+	for fd := range 3 {
+		b.p.Dup3(b.slave, fd)
+	}
 	if b.dev != nil {
 		console := b.p.OpenTree("console", b.slave, "", unix.AT_EMPTY_PATH)
 		at, err := b.target("/dev/console", File)
@@ -254,11 +258,8 @@ func (b *builder) streams() {
 	first := 3 + b.facts.PassFDs
 	switch {
 	case b.slave != 0:
-		b.p.Step(launch.Terminal, "use the terminal")
-		for fd := range 3 {
-			b.p.Dup3(b.slave, fd)
-		}
 		if !b.reaper() {
+			b.p.Step(launch.Terminal, "be in control of the terminal")
 			b.p.Ioctl("controlling terminal", b.slave, unix.TIOCSCTTY, 0)
 		}
 	case !b.facts.InheritStdio:

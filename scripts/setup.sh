@@ -3,7 +3,7 @@
 set -euo pipefail
 packages=(
   bubblewrap crun runc uidmap           # the peers of the benchmarks; newuidmap for rootless sandboxes
-  containerd                            # an engine that runs its containers on brig-oci
+  containerd docker.io                  # engines that run their containers on brig-oci
   busybox-static                        # root file systems for the tests
   golang-github-containers-common       # the seccomp profile that Podman ships
   libseccomp-dev pkg-config gcc libc6-dev # the judge of the filter compiler

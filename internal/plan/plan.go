@@ -160,6 +160,7 @@ type builder struct {
 	pts      launch.Reg // the mount of devpts
 
 	lateReadOnly []lateMount
+	lateLimit    func() // sets RLIMIT_NOFILE of a held child
 	slave        launch.Reg
 	rules        []rule
 	ruleset      launch.Reg

@@ -129,10 +129,22 @@ func (b *builder) limits(pr *specs.Process) error {
 			return &UnsupportedError{"process.rlimits", fmt.Sprintf("%s: the soft limit %d is above the hard one, %d", l.Type, l.Soft, l.Hard)}
 		}
 		b.p.Step(launch.Limits, fmt.Sprintf("set %s to %d:%d (raising a hard limit needs CAP_SYS_RESOURCE on the host)", l.Type, l.Soft, l.Hard))
+		if b.facts.Held && l.Type == "RLIMIT_NOFILE" {
+			// The held child has many files open and needs one more when it is started: a low limit comes after that. One
+			// that is raised is raised now, while it may be.
+			b.lateLimit = func() { b.p.Prlimit(rlimits[i].resource, l.Type, l.Soft, l.Hard) }
+			if l.Hard >= manyFiles {
+				b.p.Prlimit(rlimits[i].resource, l.Type, l.Hard, l.Hard)
+			}
+			continue
+		}
 		b.p.Prlimit(rlimits[i].resource, l.Type, l.Soft, l.Hard)
 	}
 	return nil
 }
+
+// manyFiles is more than a launch program has open.
+const manyFiles = 1024
 
 // secure bits: uid 0 means nothing, changing ids changes no capability, nothing can be raised into the ambient set; all
 // locked (capabilities(7), "The securebits flags").
@@ -248,6 +260,10 @@ func (b *builder) start(*specs.Process) error {
 		b.p.Step(launch.Supervision, "part from the parent, and wait for whoever gives the start")
 		b.plan.Start = b.p.Input("start socket")
 		b.p.Hold(b.plan.Start, 3+b.facts.PassFDs)
+		if b.lateLimit != nil {
+			b.p.Step(launch.Limits, "set RLIMIT_NOFILE")
+			b.lateLimit()
+		}
 	}
 	return nil
 }

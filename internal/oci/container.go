@@ -100,6 +100,9 @@ func (a *app) make(id string) (*container, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the container's folder: %w", err)
 	}
+	if err := os.WriteFile(filepath.Join(c.dir, lockFile), nil, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("make the container's folder: %w", err), os.RemoveAll(c.dir))
+	}
 	return c, nil
 }
 
@@ -108,7 +111,10 @@ const lockTimeout = time.Minute
 
 // lock keeps other verbs on this container waiting until the file it gives is closed, in every process that has it.
 func (c *container) lock(wait time.Duration) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(c.dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(c.dir, lockFile), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", c.id, errNotExist) // the lock is the last to go
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock container %s: %w", c.id, err)
 	}

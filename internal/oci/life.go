@@ -270,9 +270,12 @@ func (a *app) destroy(id string, force bool) error {
 	}
 	lock, err := c.lock(wait)
 	if err != nil && (!force || !errors.Is(err, errBusy)) {
-		return err
+		return gone(err, force)
 	}
-	defer lock.Close() //nolint:errcheck // which unlocks; nil when a hung command has it
+	defer lock.Close()                   //nolint:errcheck // which unlocks; nil when a hung command has it
+	if c, err = a.open(id); err != nil { // another delete was first
+		return gone(err, force)
+	}
 	switch s := c.status(); {
 	case s == stopped:
 	case force || s == created:
@@ -309,10 +312,33 @@ func (c *container) clear() error {
 			return fmt.Errorf("delete container %s: %w", c.id, err)
 		}
 	}
-	if err := os.RemoveAll(c.dir); err != nil {
+	if err := c.removeFolder(); err != nil {
 		return fmt.Errorf("delete container %s: %w", c.id, err)
 	}
 	return nil
+}
+
+// removeFolder removes the state last but one and the lock last: until then another delete finds the container whole and
+// waits, and what a killed one leaves is found again.
+func (c *container) removeFolder() error {
+	entries, err := os.ReadDir(c.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != stateFile && e.Name() != lockFile {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(c.dir, e.Name())))
+		}
+	}
+	return errors.Join(err, os.RemoveAll(filepath.Join(c.dir, stateFile)), os.RemoveAll(filepath.Join(c.dir, lockFile)), os.RemoveAll(c.dir))
+}
+
+// gone passes over what does not exist any more, where that was the wish.
+func gone(err error, force bool) error {
+	if force && errors.Is(err, errNotExist) {
+		return nil
+	}
+	return err
 }
 
 // waitEnd waits until the container's process is dead; its parent may not have taken its status yet.
@@ -349,6 +375,15 @@ func (a *app) destroyRest(id string, force bool, why error) error {
 		return why
 	}
 	c := &container{id: id, dir: dir}
+	// Its maker, or another delete, may be at it.
+	lock, err := c.lock(forceTimeout)
+	if err != nil && !errors.Is(err, errBusy) && !errors.Is(err, errNotExist) {
+		return err
+	}
+	defer lock.Close() //nolint:errcheck // which unlocks
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return gone(why, force)
+	}
 	if spec, err := c.spec(); err == nil && !a.noCgroup {
 		if g, err := cgroup.Create(nil, cgroup.Options{ID: id, Path: spec.Linux.CgroupsPath, AllowMissing: true}); err == nil {
 			ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)

@@ -110,6 +110,11 @@ func (a *app) dispatch(args []string) error {
 	if !ok {
 		return fmt.Errorf("unknown command %q; brig-oci --help lists the commands", name)
 	}
+	if name == "create" || name == "run" || name == "exec" {
+		if err := seal(args); err != nil {
+			return err
+		}
+	}
 	local := a.flags("brig-oci "+name, "brig-oci "+c.usage)
 	do := c.build(a, local)
 	if err := local.Parse(global.Args()[1:]); err != nil {

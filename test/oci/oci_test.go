@@ -17,6 +17,7 @@ import (
 	"brig/internal/testenv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 var runtime string
@@ -159,6 +160,13 @@ func TestLife(t *testing.T) {
 	t.Cleanup(func() { e.call("delete", "--force", "one") })
 	if s := e.status("one"); s != "created" {
 		t.Errorf("after create it is %s", s)
+	}
+	// CVE-2019-5736: the runtime's binary, which the waiting process still executes, cannot be written by anybody's /proc/PID/exe.
+	// Unsealed the error would be ETXTBSY, and nothing at all once it had ended.
+	if pid, err := os.ReadFile(pidFile); err == nil {
+		if _, err := os.OpenFile("/proc/"+string(pid)+"/exe", os.O_WRONLY, 0); !errors.Is(err, unix.EROFS) {
+			t.Errorf("the runtime's binary opened for writing: %v, want EROFS", err)
+		}
 	}
 	if pid, err := os.ReadFile(pidFile); err != nil || len(pid) == 0 || bytes.ContainsAny(pid, "\n ") {
 		t.Errorf("pid file: %q, %v", pid, err)

@@ -39,7 +39,16 @@ func startDocker(t *testing.T) *docker {
 	if err := d.daemon.Start(); err != nil {
 		t.Fatal(err)
 	}
+	before := dockerCgroups()
 	t.Cleanup(func() {
+		// Docker answers before the last container is cleared away, and stops without finishing that.
+		for deadline := time.Now().Add(patience); len(dockerCgroups()) > len(before); time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				text, _ := os.ReadFile(dir + "/log")
+				t.Errorf("cgroups of Docker's are left: %v; its log ends:\n%s", dockerCgroups(), text[max(0, len(text)-6000):])
+				break
+			}
+		}
 		_ = d.daemon.Process.Signal(unix.SIGTERM) // it takes its containerd along
 		_ = d.daemon.Wait()
 		mounts, _ := os.ReadFile("/proc/self/mountinfo")
@@ -68,6 +77,11 @@ func startDocker(t *testing.T) *docker {
 	}
 	d.want(0, "sha256:", "import", archive, "box")
 	return d
+}
+
+func dockerCgroups() []string {
+	list, _ := filepath.Glob("/sys/fs/cgroup/*/docker/*/cgroup.procs")
+	return list
 }
 
 // try runs docker with its output in a file: a container may hold a pipe for long.

@@ -122,6 +122,15 @@ func tolerates(in *machineCode, errno uintptr) bool {
 func awaitParent(im *image, point uintptr) {
 	im.out.kind, im.out.index, im.out.errno = messageReached, uint32(point), 0 //nolint:gosec // a Point
 	writeMessage(im)
+	awaitWord(im)
+}
+
+// awaitWord waits for one byte of the parent's.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func awaitWord(im *image) {
 	n, _, e := syscall.RawSyscall(unix.SYS_READ, im.ctl, uintptr(unsafe.Pointer(&im.word)), 1)
 	if e != 0 || n != 1 {
 		exit(exitFailed)
@@ -174,6 +183,7 @@ func forkInto(im *image) uintptr {
 		writeMessage(im)
 		exit(0)
 	}
+	awaitWord(im) // the parent knows of this process, before it hears from it
 	return 0
 }
 

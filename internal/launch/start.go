@@ -299,7 +299,11 @@ func (c *Child) takeForked(pid int) error {
 	for {
 		err = unix.Waitid(unix.P_PIDFD, int(first.Fd()), nil, unix.WEXITED, nil) //nolint:gosec // a file descriptor
 		if !errors.Is(err, unix.EINTR) {
-			return errors.Join(err, first.Close())
+			break
 		}
 	}
+	if err := errors.Join(err, first.Close()); err != nil {
+		return err
+	}
+	return c.Continue() // the new process waits until it is known
 }

@@ -163,6 +163,8 @@ func fill(t *testing.T, args []string) []string {
 			out[i] = strings.ReplaceAll(a, "{dir}", t.TempDir())
 		case strings.Contains(a, "{rootfs}"):
 			out[i] = strings.ReplaceAll(a, "{rootfs}", bench.rootfs)
+		case strings.Contains(a, "{attacker}"):
+			out[i] = strings.ReplaceAll(a, "{attacker}", identity(t, bench.attacker))
 		case strings.Contains(a, "{brig}"):
 			out[i] = strings.ReplaceAll(a, "{brig}", identity(t, bench.brig))
 		}

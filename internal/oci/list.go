@@ -1,0 +1,81 @@
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+)
+
+func (a *app) state(*flag.FlagSet) func([]string) error {
+	return func(args []string) error {
+		id, err := one(args)
+		if err != nil {
+			return err
+		}
+		c, err := a.open(id)
+		if err != nil {
+			return err
+		}
+		return writeJSON(a.out, c.describe())
+	}
+}
+
+// description is what `state` and `list` print; runc's keys.
+type description struct {
+	Version     string            `json:"ociVersion"`
+	ID          string            `json:"id"`
+	PID         int               `json:"pid"`
+	Status      string            `json:"status"`
+	Bundle      string            `json:"bundle"`
+	Rootfs      string            `json:"rootfs"`
+	Created     time.Time         `json:"created"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Owner       string            `json:"owner"`
+}
+
+func (c *container) describe() description {
+	status := c.status()
+	s := c.ociState(status)
+	return description{s.Version, c.id, s.Pid, status, c.Bundle, c.Rootfs, c.Created, s.Annotations, c.Owner}
+}
+
+func (a *app) list(f *flag.FlagSet) func([]string) error {
+	var format string
+	var quiet bool
+	f.StringVar(&format, "format", "table", "table or json")
+	f.StringVar(&format, "f", "table", "short for --format")
+	f.BoolVar(&quiet, "quiet", false, "only the ids")
+	f.BoolVar(&quiet, "q", false, "short for --quiet")
+	return func([]string) error {
+		entries, err := os.ReadDir(a.root)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		all := []description{}
+		for _, e := range entries {
+			if c, err := a.open(e.Name()); err == nil {
+				all = append(all, c.describe())
+			}
+		}
+		switch {
+		case quiet:
+			for _, d := range all {
+				fmt.Fprintln(a.out, d.ID)
+			}
+			return nil
+		case format == "json":
+			return json.NewEncoder(a.out).Encode(all)
+		case format != "table":
+			return fmt.Errorf("--format %q: there are table and json", format)
+		}
+		fmt.Fprintf(a.out, "%-20s %-10s %-10s %-40s %-32s %s\n", "ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
+		for _, d := range all {
+			fmt.Fprintf(a.out, "%-20s %-10d %-10s %-40s %-32s %s\n", d.ID, d.PID, d.Status, d.Bundle, d.Created.Format(time.RFC3339Nano), d.Owner)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,40 @@
+package oci
+
+import (
+	"context"
+	"flag"
+	"fmt"
+
+	"brig/internal/cgroup"
+)
+
+func (a *app) pause(*flag.FlagSet) func([]string) error {
+	return a.frozen(running, (*cgroup.Cgroup).Freeze)
+}
+
+func (a *app) resume(*flag.FlagSet) func([]string) error {
+	return a.frozen(paused, (*cgroup.Cgroup).Thaw)
+}
+
+func (a *app) frozen(from string, do func(*cgroup.Cgroup, context.Context) error) func([]string) error {
+	return func(args []string) error {
+		id, err := one(args)
+		if err != nil {
+			return err
+		}
+		c, err := a.open(id)
+		if err != nil {
+			return err
+		}
+		if s := c.status(); s != from && (from != running || s != created) {
+			return fmt.Errorf("container not %s: it is %s", from, s)
+		}
+		g := c.group()
+		if g == nil {
+			return fmt.Errorf("container %s has no cgroup", id)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
+		defer cancel()
+		return do(g, ctx)
+	}
+}

@@ -1,0 +1,71 @@
+package oci
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+)
+
+func (a *app) run(f *flag.FlagSet) func([]string) error {
+	var o creation
+	var detach bool
+	o.register(f)
+	f.BoolVar(&detach, "detach", false, "leave the container running and return")
+	f.BoolVar(&detach, "d", false, "short for --detach")
+	return func(args []string) error {
+		id, err := one(args)
+		if err != nil {
+			return err
+		}
+		b, err := loadBundle(o.bundle)
+		if err != nil {
+			return err
+		}
+		c, process, err := a.createContainer(id, b, &o)
+		if err != nil {
+			return err
+		}
+		defer process.Release() //nolint:errcheck // descriptors only
+		if err := a.startContainer(c); err != nil {
+			_ = process.Signal(unix.SIGKILL)
+			_, _ = process.Wait()
+			return errors.Join(err, a.destroy(id, true))
+		}
+		if detach {
+			return nil
+		}
+		stop := forward(process.Signal)
+		defer stop()
+		status, err := process.Wait()
+		if err != nil {
+			return err
+		}
+		a.code = exitCode(status)
+		return a.destroy(id, true)
+	}
+}
+
+// exitCode is the shell's: 128+n for signal n.
+func exitCode(s unix.WaitStatus) int {
+	if s.Signaled() {
+		return 128 + int(s.Signal())
+	}
+	return s.ExitStatus()
+}
+
+// forward hands the caller's signals on until the function it gives is called.
+func forward(send func(unix.Signal) error) (stop func()) {
+	c := make(chan os.Signal, 8)
+	signal.Notify(c, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	go func() {
+		for s := range c {
+			if n, ok := s.(unix.Signal); ok {
+				_ = send(n)
+			}
+		}
+	}()
+	return func() { signal.Stop(c) }
+}

@@ -1,0 +1,106 @@
+package oci
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"brig/internal/launch"
+
+	"golang.org/x/sys/unix"
+)
+
+func (a *app) start(*flag.FlagSet) func([]string) error {
+	return func(args []string) error {
+		id, err := one(args)
+		if err != nil {
+			return err
+		}
+		c, err := a.open(id)
+		if err != nil {
+			return err
+		}
+		return a.startContainer(c)
+	}
+}
+
+// startContainer lets the waiting process execute the program.
+func (a *app) startContainer(c *container) error {
+	lock, err := c.lock(lockTimeout)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()                     //nolint:errcheck // which unlocks
+	if c, err = a.open(c.id); err != nil { // it may have changed before the lock was ours
+		return err
+	}
+	switch s := c.status(); s {
+	case created:
+	case stopped:
+		return errors.New("cannot start a container that has stopped")
+	default:
+		return fmt.Errorf("cannot start an already %s container", s)
+	}
+	spec, err := c.spec()
+	if err != nil {
+		return err
+	}
+	child, err := c.attach()
+	if err != nil {
+		return err
+	}
+	defer child.Release() //nolint:errcheck // descriptors only
+	if err := child.WaitFor(launch.PointStart); err != nil {
+		return err
+	}
+	if err := c.insideHooks(spec); err != nil {
+		_ = c.kill(unix.SIGKILL, false)
+		return err
+	}
+	if err := child.Continue(); err != nil {
+		return err
+	}
+	if err := child.WaitExec(); err != nil {
+		return programError(spec.Process.Args, err)
+	}
+	c.Started, c.Steps = true, nil
+	if err := errors.Join(c.save(), os.Remove(filepath.Join(c.dir, startSock))); err != nil {
+		return err
+	}
+	if h := spec.Hooks; h != nil {
+		a.runLateHooks(h.Poststart, c.ociState(running))
+	}
+	return nil
+}
+
+func (c *container) attach() (*launch.Child, error) {
+	pidfd, err := c.pidfd()
+	if err != nil {
+		return nil, errors.New("cannot start a container that has stopped")
+	}
+	dir, err := os.Open(c.dir)
+	if err != nil {
+		return nil, errors.Join(err, pidfd.Close())
+	}
+	defer dir.Close() //nolint:errcheck // read only
+	child, err := launch.Attach(dir, startSock, c.PID, pidfd, c.Steps)
+	if err != nil {
+		return nil, errors.Join(err, pidfd.Close())
+	}
+	return child, nil
+}
+
+// programError says what engines look for when the program cannot be executed.
+func programError(args []string, err error) error {
+	var step *launch.StepError
+	if !errors.As(err, &step) || !strings.HasPrefix(step.Call, "execve(") {
+		return err
+	}
+	if errors.Is(err, unix.ENOENT) && !strings.Contains(args[0], "/") {
+		return fmt.Errorf("exec: %q: executable file not found in $PATH", args[0])
+	}
+	return fmt.Errorf("exec: %q: %w", args[0], step.Errno)
+}

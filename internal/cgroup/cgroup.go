@@ -25,6 +25,9 @@ type Options struct {
 	Path string
 	// Systemd has systemd make the group, as a transient scope.
 	Systemd bool
+	// All makes a group in every hierarchy of version 1, limited or not, as engines have it from runc: they read what is used
+	// there, and set limits later. Without it the group is only where a limit is.
+	All bool
 	// AllowMissing makes limits that this machine cannot enforce be left out; Cgroup.Missing lists them.
 	AllowMissing bool
 	// Tree is the machine's; nil asks package host.
@@ -130,6 +133,9 @@ func (c *Cgroup) place(tree *host.CgroupTree, list []setting, o Options) error {
 	}
 	for _, s := range list {
 		want = append(want, s.controller)
+	}
+	if o.All {
+		want = sortedKeys(tree.Legacy)
 	}
 	for _, controller := range want {
 		mount, ok := tree.Legacy[controller]

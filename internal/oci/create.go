@@ -73,9 +73,10 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 		return nil, nil, err
 	}
 	var group *cgroup.Cgroup
+	made := c // a return with an error sets c to nil
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, c.undo(group))
+			err = errors.Join(err, made.undo(group))
 		}
 	}()
 	lock, err := c.lock(lockTimeout)
@@ -125,7 +126,7 @@ func (a *app) makeGroup(id string, spec *specs.Spec) (*cgroup.Cgroup, error) {
 	if a.noCgroup {
 		return nil, nil
 	}
-	g, err := cgroup.Create(spec.Linux.Resources, cgroup.Options{ID: id, Path: spec.Linux.CgroupsPath, Systemd: a.systemd, AllowMissing: os.Geteuid() != 0})
+	g, err := cgroup.Create(spec.Linux.Resources, cgroup.Options{ID: id, Path: spec.Linux.CgroupsPath, Systemd: a.systemd, All: true, AllowMissing: os.Geteuid() != 0})
 	if errors.Is(err, cgroup.ErrNotDelegated) && spec.Linux.CgroupsPath == "" {
 		return nil, nil // as runc does for an unprivileged user whose bundle asks for no group
 	}

@@ -162,7 +162,7 @@ func (a *app) destroyRest(id string, force bool, why error) error {
 		return gone(why, force)
 	}
 	if spec, err := c.spec(); err == nil && !a.noCgroup {
-		if g, err := cgroup.Create(nil, cgroup.Options{ID: id, Path: spec.Linux.CgroupsPath, AllowMissing: true}); err == nil {
+		if g, err := cgroup.Create(nil, cgroup.Options{ID: id, Path: spec.Linux.CgroupsPath, All: true, AllowMissing: true}); err == nil {
 			ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
 			defer cancel()
 			if err := errors.Join(g.Kill(ctx), g.Delete(ctx)); err != nil {

@@ -95,10 +95,22 @@ var goldens = []golden{
 	{name: "no-landlock", spec: "default", change: annotate(annotation.AllowMissing, "seccomp, landlock"), facts: func(f *Facts) { f.LandlockABI = 0 }},
 	{name: "landlock-old", spec: "default", facts: func(f *Facts) { f.LandlockABI = 1 }},
 	{name: "streams", spec: "default", facts: func(f *Facts) { f.PassFDs, f.InheritStdio = 2, true }},
+	{name: "cgroups-v1", spec: "bundle", facts: legacyHierarchies},
+	{name: "cgroups-v1-host", spec: "bundle", facts: legacyHierarchies, change: func(s *specs.Spec) {
+		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
+	}},
 	{name: "exec", spec: "default", exec: true},
 	{name: "exec-terminal", spec: "terminal", exec: true},
 	{name: "exec-rootless", spec: "default", exec: true, facts: func(f *Facts) { f.Privileged, f.Supervised = false, false }},
 	{name: "exec-bundle", spec: "bundle", exec: true, facts: func(f *Facts) { f.CgroupTasks, f.MAC = 1, mac.Host{AppArmor: true} }},
+}
+
+func legacyHierarchies(f *Facts) {
+	f.MAC = mac.Host{AppArmor: true, OwnAttr: true, Enforcing: true}
+	f.Hierarchies = []Hierarchy{
+		{Dir: "cpu,cpuacct", Controllers: []string{"cpu", "cpuacct"}, Group: "/sys/fs/cgroup/cpu,cpuacct/brig/x"},
+		{Dir: "memory", Controllers: []string{"memory"}, Group: "/sys/fs/cgroup/memory/brig/x"},
+	}
 }
 
 func readSpec(t testing.TB, name string) *specs.Spec {

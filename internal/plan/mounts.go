@@ -32,6 +32,8 @@ func (b *builder) prepare(m *specs.Mount) error {
 			return err
 		}
 		made.source = m.Source
+	case b.legacyCgroups(m):
+		made.groups = b.prepareCgroups(m)
 	case m.Type == "proc" || m.Type == "sysfs":
 		b.p.Step(launch.ProcSys, "a new "+m.Type+" for "+m.Destination)
 		fs := b.p.Fsopen(m.Type)
@@ -93,6 +95,9 @@ func (b *builder) mount(m *specs.Mount, made mounted) error {
 		return b.attachBind(m, made)
 	}
 	b.p.Step(launch.Mounts, fmt.Sprintf("mount %s on %s", m.Type, m.Destination))
+	if b.legacyCgroups(m) {
+		return b.mountCgroups(m, made)
+	}
 	attrs := o.Set | o.RecursiveSet
 	switch m.Type {
 	case "proc", "sysfs":
@@ -102,7 +107,11 @@ func (b *builder) mount(m *specs.Mount, made mounted) error {
 			attrs &^= unix.MOUNT_ATTR_RDONLY
 			b.lateReadOnly = append(b.lateReadOnly, lateMount{path: made.path, attrs: unix.MOUNT_ATTR_RDONLY})
 		}
-		made.reg = b.tmpfs("tmpfs "+made.path, attrs, o.Data...)
+		source := m.Source
+		if source == "" {
+			source = "tmpfs"
+		}
+		made.reg = b.tmpfsOf(source, "tmpfs "+made.path, attrs, o.Data...)
 		if n := len(b.lateReadOnly); o.ReadOnly() {
 			b.lateReadOnly[n-1].reg = made.reg
 		}

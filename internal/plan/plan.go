@@ -32,6 +32,8 @@ type Facts struct {
 	Privileged bool
 	// CgroupTasks is how many `tasks` files of cgroup v1 the child writes itself into.
 	CgroupTasks int
+	// Hierarchies are those of cgroup version 1 that a mount of type cgroup means. Empty where it means version 2.
+	Hierarchies []Hierarchy
 	// LandlockABI is the host's, 0 for none.
 	LandlockABI int
 	LastCap     caps.Cap

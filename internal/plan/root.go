@@ -25,6 +25,7 @@ type mounted struct {
 	// source is the host's path behind a bind mount.
 	source   string
 	prepared mounts.Options
+	groups   []launch.Reg // the sandbox's own groups, for a mount of cgroups
 }
 
 // privateProc makes a procfs that no path leads to, before the root is entered: the kernel allows a new one only where
@@ -71,8 +72,13 @@ func (b *builder) makeRoot() error {
 
 // tmpfs makes a detached tmpfs.
 func (b *builder) tmpfs(name string, attrs uint64, data ...string) launch.Reg {
+	return b.tmpfsOf("tmpfs", name, attrs, data...)
+}
+
+// tmpfsOf makes one that a person sees under another source in the list of mounts.
+func (b *builder) tmpfsOf(source, name string, attrs uint64, data ...string) launch.Reg {
 	fs := b.p.Fsopen("tmpfs")
-	b.p.FsconfigString(fs, "source", "tmpfs")
+	b.p.FsconfigString(fs, "source", source)
 	for _, d := range data {
 		b.option(fs, d)
 	}

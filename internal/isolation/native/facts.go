@@ -45,6 +45,9 @@ func (l *launching) facts(tasks int) (*plan.Facts, error) {
 	}
 	f.Locked, f.Held, f.Hooks = l.options.Lock != nil, l.options.Start != nil, l.options.Created != nil
 	f.CgroupTasks, f.Supervised, f.PassFDs = tasks, l.options.Supervised, len(l.options.PassFDs)
+	if f.Hierarchies, err = l.hierarchies(); err != nil {
+		return nil, err
+	}
 	if pr := l.spec.Process; pr != nil && (pr.ApparmorProfile != "" || pr.SelinuxLabel != "") {
 		f.MAC = mac.ReadHost()
 	}

@@ -47,10 +47,7 @@ func (a *app) create(f *flag.FlagSet) func([]string) error {
 	var o creation
 	o.register(f)
 	return func(args []string) error {
-		id, err := one(args)
-		if err != nil {
-			return err
-		}
+		id := args[0]
 		b, err := loadBundle(o.bundle)
 		if err != nil {
 			return err
@@ -98,7 +95,12 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 	if err := os.WriteFile(filepath.Join(c.dir, configFile), b.text, 0o600); err != nil {
 		return nil, nil, fmt.Errorf("keep the spec of container %s: %w", id, err)
 	}
+	a.debugf("nsexec container setup: the child of one clone3 runs a launch program in the container's namespaces")
 	p, err = c.launch(spec, group, lock, o)
+	if err == nil {
+		a.debugf("child process in init(): process %d has set itself up and waits for the start", p.PID)
+		a.debugf("init: closing the pipe to signal completion: the child no longer depends on this process")
+	}
 	return c, p, err
 }
 
@@ -126,7 +128,7 @@ func (a *app) makeGroup(id string, spec *specs.Spec) (*cgroup.Cgroup, error) {
 	if a.noCgroup {
 		return nil, nil
 	}
-	g, err := cgroup.Create(spec.Linux.Resources, cgroup.Options{ID: id, Path: spec.Linux.CgroupsPath, Systemd: a.systemd, All: true, AllowMissing: os.Geteuid() != 0})
+	g, err := cgroup.Create(spec.Linux.Resources, cgroup.Options{ID: id, Path: spec.Linux.CgroupsPath, Systemd: a.systemd, All: true, AllowMissing: a.rootless})
 	if errors.Is(err, cgroup.ErrNotDelegated) && spec.Linux.CgroupsPath == "" {
 		return nil, nil // as runc does for an unprivileged user whose bundle asks for no group
 	}

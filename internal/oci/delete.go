@@ -21,10 +21,7 @@ func (a *app) delete(f *flag.FlagSet) func([]string) error {
 	f.BoolVar(&force, "force", false, "kill it first when it runs; no error when it does not exist")
 	f.BoolVar(&force, "f", false, "short for --force")
 	return func(args []string) error {
-		id, err := one(args)
-		if err != nil {
-			return err
-		}
+		id := args[0]
 		return a.destroy(id, force)
 	}
 }

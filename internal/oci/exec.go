@@ -57,9 +57,6 @@ func (a *app) exec(f *flag.FlagSet) func([]string) error {
 	f.StringVar(&o.pidfdSocket, "pidfd-socket", "", "unix socket that takes a pidfd of the process")
 	f.IntVar(&o.preserve, "preserve-fds", 0, "pass this many file descriptors, from 3 on")
 	return func(args []string) error {
-		if len(args) < 1 {
-			return errors.New("give a container id and a program")
-		}
 		a.code = 255 // runc's, when exec itself fails
 		c, err := a.open(args[0])
 		if err != nil {
@@ -94,11 +91,19 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	options := native.Options{
 		Cgroup: c.group(), Maps: idmap.Maps{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings},
 		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr},
-		Ready: func(p *native.Process) error { return o.ready(p) },
+		Ready: func(p *native.Process) error {
+			a.debugf("child process in init(): process %d has joined the container and set itself up", p.PID)
+			if err := o.ready(p); err != nil {
+				return err
+			}
+			a.debugf("setns_init: about to exec %q", spec.Process.Args)
+			return nil
+		},
 	}
 	for i := range o.preserve {
 		options.PassFDs = append(options.PassFDs, os.NewFile(uintptr(3+i), fmt.Sprintf("file descriptor %d", 3+i))) //nolint:gosec // small
 	}
+	a.debugf("nsexec container setup: a child joins the namespaces of process %d by its pidfd", c.PID)
 	p, err := native.Exec(spec, pidfd, options)
 	if err != nil {
 		return programError(spec.Process.Args, err)

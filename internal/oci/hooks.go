@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"time"
 
@@ -87,7 +86,7 @@ func runHook(h *specs.Hook, state []byte, cwd string) error {
 func (a *app) runLateHooks(list []specs.Hook, state *specs.State) {
 	for i := range list {
 		if err := runHooks(list[i:i+1], state); err != nil {
-			fmt.Fprintln(os.Stderr, "brig-oci: warning:", err)
+			a.warnf("%v", err)
 		}
 	}
 }

@@ -124,10 +124,7 @@ func (a *app) events(f *flag.FlagSet) func([]string) error {
 	f.BoolVar(&stats, "stats", false, "print what is used once, and end")
 	f.DurationVar(&interval, "interval", 5*time.Second, "how often")
 	return func(args []string) error {
-		id, err := one(args)
-		if err != nil {
-			return err
-		}
+		id := args[0]
 		c, err := a.open(id)
 		if err != nil {
 			return err
@@ -193,6 +190,8 @@ func (a *app) checkpoint(*flag.FlagSet) func([]string) error {
 		return errors.New("checkpoint and restore are not supported yet")
 	}
 }
+
+func (a *app) restore(f *flag.FlagSet) func([]string) error { return a.checkpoint(f) }
 
 func capabilityNames() []string {
 	var list []string

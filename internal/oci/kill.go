@@ -16,9 +16,6 @@ func (a *app) kill(f *flag.FlagSet) func([]string) error {
 	f.BoolVar(&all, "all", false, "every process of the container")
 	f.BoolVar(&all, "a", false, "short for --all")
 	return func(args []string) error {
-		if len(args) < 1 || len(args) > 2 {
-			return errors.New("give a container id, and a signal")
-		}
 		s := unix.SIGTERM
 		if len(args) == 2 {
 			var err error

@@ -12,10 +12,7 @@ import (
 
 func (a *app) state(*flag.FlagSet) func([]string) error {
 	return func(args []string) error {
-		id, err := one(args)
-		if err != nil {
-			return err
-		}
+		id := args[0]
 		c, err := a.open(id)
 		if err != nil {
 			return err

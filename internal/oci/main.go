@@ -6,12 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"os"
+	"path/filepath"
+	"runtime"
 	"runtime/debug"
-	"slices"
-	"strings"
-	"time"
+	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -20,39 +19,11 @@ import (
 type app struct {
 	in, out, err *os.File
 	root         string // folder of the containers' state
-	log          string
-	logFormat    string
+	log          log
 	systemd      bool
 	noCgroup     bool
+	rootless     bool // do without cgroups that may not be made
 	code         int
-}
-
-// command is a verb: it registers its flags and gives what runs with the arguments left.
-type command struct {
-	usage string
-	build func(*app, *flag.FlagSet) func(args []string) error
-}
-
-func commands() map[string]command {
-	return map[string]command{
-		"create":     {"create [flags] ID", (*app).create},
-		"start":      {"start ID", (*app).start},
-		"run":        {"run [flags] ID", (*app).run},
-		"state":      {"state ID", (*app).state},
-		"kill":       {"kill [flags] ID [SIGNAL]", (*app).kill},
-		"delete":     {"delete [flags] ID", (*app).delete},
-		"exec":       {"exec [flags] ID [PROGRAM ARG...]", (*app).exec},
-		"ps":         {"ps [flags] ID", (*app).ps},
-		"pause":      {"pause ID", (*app).pause},
-		"resume":     {"resume ID", (*app).resume},
-		"update":     {"update [flags] ID", (*app).update},
-		"events":     {"events [flags] ID", (*app).events},
-		"list":       {"list [flags]", (*app).list},
-		"features":   {"features", (*app).features},
-		"spec":       {"spec [flags]", (*app).spec},
-		"checkpoint": {"checkpoint ID", (*app).checkpoint},
-		"restore":    {"restore ID", (*app).checkpoint},
-	}
 }
 
 // Version is set by the build.
@@ -61,10 +32,15 @@ var Version = "development"
 // Run is the whole program: it gives the exit code.
 func Run(args []string, in, out, errw *os.File) int {
 	debug.SetGCPercent(400) // a short life: fewer collections, a few MiB at most
-	a := &app{in: in, out: out, err: errw}
+	a := &app{in: in, out: out, err: errw, log: log{to: errw}}
 	if err := a.dispatch(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
+		}
+		var usage *usageError
+		if errors.As(err, &usage) && usage.help != nil {
+			fmt.Fprintf(a.out, "%s\n\n", usage.title)
+			usage.help()
 		}
 		a.report(err)
 		return max(a.code, 1)
@@ -72,92 +48,114 @@ func Run(args []string, in, out, errw *os.File) int {
 	return a.code
 }
 
+// globals are the flags before the verb.
+type globals struct {
+	log, logFormat, manager, rootless, criu string
+	version, debug                          bool
+}
+
+func (a *app) globalFlags(g *globals) *flag.FlagSet {
+	f := newFlags("brig-oci")
+	f.StringVar(&a.root, "root", defaultRoot(), "folder of the containers' state, on a tmpfs")
+	f.StringVar(&g.log, "log", "", "file for the log; without it standard error")
+	f.StringVar(&g.logFormat, "log-format", "text", "text or json")
+	f.BoolVar(&a.systemd, "systemd-cgroup", false, "have systemd make the cgroups; cgroupsPath is slice:prefix:name")
+	f.StringVar(&g.manager, "cgroup-manager", "", "cgroupfs, systemd or disabled")
+	f.BoolVar(&g.debug, "debug", false, "log what is being done")
+	f.StringVar(&g.rootless, "rootless", "auto", "do without cgroups that may not be made: true, false or auto")
+	f.StringVar(&g.criu, "criu", "", "taken for runc's sake: criu is found in PATH")
+	f.BoolVar(&g.version, "version", false, "print the version")
+	f.BoolVar(&g.version, "v", false, alias+"version")
+	return f
+}
+
 func (a *app) dispatch(args []string) error {
-	global := a.flags("brig-oci", "brig-oci [global flags] COMMAND")
-	var version, ignoredBool bool
-	var manager, ignored string
-	global.StringVar(&a.root, "root", defaultRoot(), "folder of the containers' state")
-	global.StringVar(&a.log, "log", "", "file for the log")
-	global.StringVar(&a.logFormat, "log-format", "text", "text or json")
-	global.BoolVar(&a.systemd, "systemd-cgroup", false, "have systemd make the cgroups; cgroupsPath is slice:prefix:name")
-	global.StringVar(&manager, "cgroup-manager", "", "cgroupfs, systemd or disabled")
-	global.BoolVar(&ignoredBool, "debug", false, "taken for runc's sake")
-	global.StringVar(&ignored, "rootless", "", "taken for runc's sake")
-	global.BoolVar(&version, "version", false, "print the version")
-	global.BoolVar(&version, "v", false, "print the version")
-	if err := global.Parse(args); err != nil {
+	var g globals
+	global := a.globalFlags(&g)
+	help := func() { a.globalHelp(global) }
+	if err := global.Parse(args); errors.Is(err, flag.ErrHelp) {
+		help()
 		return err
+	} else if err != nil {
+		return &usageError{err, "Incorrect Usage. " + err.Error(), help}
 	}
-	if version {
-		_, err := fmt.Fprintf(a.out, "brig-oci version %s\nspec: %s\n", Version, specs.Version)
-		return err
-	}
-	switch manager {
-	case "", "cgroupfs":
-	case "systemd":
-		a.systemd = true
-	case "disabled":
-		a.noCgroup = true
-	default:
-		return fmt.Errorf("--cgroup-manager %q: there are cgroupfs, systemd and disabled", manager)
+	if g.version {
+		return a.version()
 	}
 	if global.NArg() == 0 {
-		global.Usage()
-		return flag.ErrHelp
+		help()
+		return nil
 	}
-	name := global.Arg(0)
+	name, rest := global.Arg(0), global.Args()[1:]
+	if name == "help" || name == "h" {
+		if len(rest) == 0 {
+			help()
+			return nil
+		}
+		name, rest = rest[0], []string{"--help"}
+	}
 	c, ok := commands()[name]
 	if !ok {
-		return fmt.Errorf("unknown command %q; brig-oci --help lists the commands", name)
+		a.code = 3                                        // runc's
+		return fmt.Errorf("No help topic for '%s'", name) //nolint:staticcheck // runc's words
+	}
+	if err := a.settle(&g); err != nil {
+		return err
+	}
+	local := newFlags(name)
+	do := c.build(a, local)
+	left, err := a.parse(name, &c, local, rest)
+	if err != nil {
+		return err
 	}
 	if name == "create" || name == "run" || name == "exec" {
 		if err := seal(args); err != nil {
 			return err
 		}
 	}
-	local := a.flags("brig-oci "+name, "brig-oci "+c.usage)
-	do := c.build(a, local)
-	if err := local.Parse(global.Args()[1:]); err != nil {
+	return do(left)
+}
+
+// settle checks the global flags and opens the log.
+func (a *app) settle(g *globals) error {
+	if err := a.openLog(g.log, g.logFormat, g.debug); err != nil {
 		return err
 	}
-	return do(local.Args())
-}
-
-// flags is a set whose mistakes are errors like any other.
-func (a *app) flags(name, usage string) *flag.FlagSet {
-	f := flag.NewFlagSet(name, flag.ContinueOnError)
-	f.SetOutput(io.Discard)
-	f.Usage = func() {
-		f.SetOutput(a.out)
-		fmt.Fprintf(a.out, "usage: %s\n", usage)
-		if name == "brig-oci" {
-			fmt.Fprintf(a.out, "commands: %s\n", strings.Join(slices.Sorted(maps.Keys(commands())), " "))
+	switch g.manager {
+	case "", "cgroupfs":
+	case "systemd":
+		a.systemd = true
+	case "disabled":
+		a.noCgroup = true
+	default:
+		return fmt.Errorf("--cgroup-manager %q: there are cgroupfs, systemd and disabled", g.manager)
+	}
+	a.rootless = os.Geteuid() != 0
+	if g.rootless != "auto" && g.rootless != "" {
+		yes, err := strconv.ParseBool(g.rootless)
+		if err != nil {
+			return fmt.Errorf("--rootless %q: there are true, false and auto", g.rootless)
 		}
-		f.PrintDefaults()
-		f.SetOutput(io.Discard)
+		a.rootless = yes
 	}
-	return f
+	root, err := filepath.Abs(a.root)
+	if err != nil {
+		return fmt.Errorf("--root: %w", err)
+	}
+	if root == "/" {
+		return errors.New("option --root argument should not be set to '/'") // runc's words
+	}
+	a.root = root
+	return nil
 }
 
-// report prints the error, and writes it to the log in the form that engines read.
-func (a *app) report(err error) {
-	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
-	fmt.Fprintf(a.err, "brig-oci: %s\n", text)
-	if a.log == "" {
-		return
-	}
-	f, oerr := os.OpenFile(a.log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if oerr != nil {
-		return // the engine has the line on standard error
-	}
-	defer f.Close() //nolint:errcheck // a log
-	now := time.Now().Format(time.RFC3339)
-	if a.logFormat == "json" {
-		line, _ := json.Marshal(map[string]string{"level": "error", "msg": text, "time": now})
-		fmt.Fprintf(f, "%s\n", line)
-		return
-	}
-	fmt.Fprintf(f, "time=%q level=error msg=%q\n", now, text)
+// compatible is the version of runc whose command line this is; suites and engines look for the first two words.
+const compatible = "runc version 1.4.0"
+
+// version prints what engines parse: a line with "version", the commit, the version of runtime-spec.
+func (a *app) version() error {
+	_, err := fmt.Fprintf(a.out, "brig-oci, in place of %s\ncommit: %s\nspec: %s\ngo: %s\n", compatible, Version, specs.Version, runtime.Version())
+	return err
 }
 
 func defaultRoot() string {
@@ -168,14 +166,6 @@ func defaultRoot() string {
 		return dir + "/brig-oci"
 	}
 	return fmt.Sprintf("/tmp/brig-oci-%d", os.Geteuid())
-}
-
-// one demands a single argument, the id.
-func one(args []string) (string, error) {
-	if len(args) != 1 {
-		return "", errors.New("give one container id")
-	}
-	return args[0], nil
 }
 
 func writeJSON(w io.Writer, v any) error {

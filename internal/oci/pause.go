@@ -18,10 +18,7 @@ func (a *app) resume(*flag.FlagSet) func([]string) error {
 
 func (a *app) frozen(from string, do func(*cgroup.Cgroup, context.Context) error) func([]string) error {
 	return func(args []string) error {
-		id, err := one(args)
-		if err != nil {
-			return err
-		}
+		id := args[0]
 		c, err := a.open(id)
 		if err != nil {
 			return err

@@ -15,9 +15,6 @@ func (a *app) ps(f *flag.FlagSet) func([]string) error {
 	f.StringVar(&format, "format", "table", "table or json")
 	f.StringVar(&format, "f", "table", "short for --format")
 	return func(args []string) error {
-		if len(args) < 1 {
-			return errors.New("give a container id")
-		}
 		c, err := a.open(args[0])
 		if err != nil {
 			return err

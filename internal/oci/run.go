@@ -16,10 +16,7 @@ func (a *app) run(f *flag.FlagSet) func([]string) error {
 	f.BoolVar(&detach, "detach", false, "leave the container running and return")
 	f.BoolVar(&detach, "d", false, "short for --detach")
 	return func(args []string) error {
-		id, err := one(args)
-		if err != nil {
-			return err
-		}
+		id := args[0]
 		b, err := loadBundle(o.bundle)
 		if err != nil {
 			return err

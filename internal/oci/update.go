@@ -29,10 +29,7 @@ func (a *app) update(f *flag.FlagSet) func([]string) error {
 	f.Int64Var(&pids, "pids-limit", 0, "processes; -1 for no limit")
 	f.IntVar(&weight, "blkio-weight", 0, "share of disk time")
 	return func(args []string) error {
-		id, err := one(args)
-		if err != nil {
-			return err
-		}
+		id := args[0]
 		c, err := a.open(id)
 		if err != nil {
 			return err

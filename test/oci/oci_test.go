@@ -205,7 +205,7 @@ func TestRunGivesTheExitCode(t *testing.T) {
 	e.want(42, "said", "run", "--bundle", e.bundle, "code")
 	e.spec.Process.Args = []string{"nosuch"}
 	e.write()
-	e.want(1, `exec: "nosuch": executable file not found in $PATH`, "run", "--bundle", e.bundle, "code")
+	e.want(1, `exec: \"nosuch\": executable file not found in $PATH`, "run", "--bundle", e.bundle, "code")
 	e.spec.Process.Args = []string{"/tmp"}
 	e.write()
 	e.want(1, "permission denied", "run", "--bundle", e.bundle, "code")

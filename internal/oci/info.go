@@ -13,6 +13,7 @@ import (
 	"brig/internal/caps"
 	"brig/internal/cgroup"
 	"brig/internal/mounts"
+	"brig/internal/plan"
 	"brig/internal/seccomp"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -21,6 +22,7 @@ import (
 
 // features tells engines what is built in (runtime-spec, "features.md").
 func (a *app) features(*flag.FlagSet) func([]string) error {
+	modes, flags := plan.MemoryPolicies()
 	return func([]string) error {
 		yes, no := true, false
 		var arches []string
@@ -48,6 +50,7 @@ func (a *app) features(*flag.FlagSet) func([]string) error {
 					SupportedFlags: []string{"SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"},
 				},
 				Apparmor: &features.Apparmor{Enabled: &yes}, Selinux: &features.Selinux{Enabled: &yes},
+				MemoryPolicy:    &features.MemoryPolicy{Modes: modes, Flags: flags},
 				MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
 			},
 			Annotations: map[string]string{"run.brig.version": Version},

@@ -16,7 +16,8 @@ func CompileExec(spec *specs.Spec, facts *Facts) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, step := range []func() error{b.supervision, b.cgroup, b.joinSandbox, b.process} {
+	b.further = true
+	for _, step := range []func() error{b.supervision, b.cgroup, b.execAffinity, b.joinSandbox, b.process} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -36,7 +37,7 @@ func NamespaceFlags(spec *specs.Spec) uint64 {
 	return flags
 }
 
-func (b *builder) isExec() bool { return b.plan.Process != 0 }
+func (b *builder) isExec() bool { return b.further }
 
 func (b *builder) joinSandbox() error {
 	b.plan.Process = b.p.Input("sandbox")

@@ -91,6 +91,11 @@ var goldens = []golden{
 	{name: "bundle", spec: "bundle", facts: func(f *Facts) { f.MAC = mac.Host{AppArmor: true, OwnAttr: true, Enforcing: true} }},
 	{name: "privileges", spec: "privileges", facts: func(f *Facts) { f.Supervised = false }},
 	{name: "joined-user", spec: "joined-user"},
+	{name: "scheduling", spec: "scheduling", facts: func(f *Facts) { f.Supervised = false }},
+	{name: "exec-scheduling", spec: "scheduling", exec: true, facts: func(f *Facts) { f.CgroupTasks, f.Supervised = 1, false }},
+	{name: "time-offsets", spec: "time-offsets"},
+	{name: "exec-time-offsets", spec: "time-offsets", exec: true},
+	{name: "time-offsets-joined-user", spec: "time-offsets", change: func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/proc/1000/ns/user" }},
 	{name: "rootless", spec: "default", facts: func(f *Facts) { f.Privileged = false }},
 	{name: "no-landlock", spec: "default", change: annotate(annotation.AllowMissing, "seccomp, landlock"), facts: func(f *Facts) { f.LandlockABI = 0 }},
 	{name: "landlock-old", spec: "default", facts: func(f *Facts) { f.LandlockABI = 1 }},
@@ -187,6 +192,9 @@ func text(t testing.TB, p *Plan) string {
 		fmt.Fprintf(&b, "join: %s %s\n", n.Type, n.Path)
 	}
 	fmt.Fprintf(&b, "inputs: %d tasks, %d streams, %d files, high fd %d\n", len(p.Tasks), len(p.Stdio), len(p.PassFDs), p.HighFD)
+	if p.InitialCPUs != nil {
+		fmt.Fprintf(&b, "initial CPUs %#x\n", p.InitialCPUs[0])
+	}
 	fmt.Fprintf(&b, "maps %v, terminal %v, landlock ABI %d, proved %v\n", p.UserNS, p.Terminal, p.LandlockABI, p.LandlockProbed)
 	for _, m := range p.Missing {
 		fmt.Fprintf(&b, "missing: %s: %s\n", m.Layer, m.Reason)

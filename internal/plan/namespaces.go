@@ -56,8 +56,8 @@ func (b *builder) namespaces() error {
 	if !seen[specs.UTSNamespace] && b.spec.Hostname+b.spec.Domainname != "" {
 		return &UnsupportedError{"hostname", "needs a uts namespace of the sandbox's own: without one it would rename the host"}
 	}
-	if len(b.linux.TimeOffsets) > 0 {
-		return &UnsupportedError{"linux.timeOffsets", "clock offsets are not supported yet"}
+	if err := b.checkTimeOffsets(); err != nil {
+		return err
 	}
 	return b.enterNamespaces()
 }
@@ -74,12 +74,20 @@ func known(kind specs.LinuxNamespaceType) bool {
 func (b *builder) enterNamespaces() error {
 	var fresh uint64
 	userPath, _ := Namespace(b.spec, specs.UserNamespace)
+	if userPath == "" {
+		b.timeNamespace()
+	}
 	for _, c := range cloneFlags {
 		path, ok := Namespace(b.spec, c.kind)
 		switch {
 		case !ok:
 		case path != "":
 			b.join(c.kind, path, c.flag)
+			if c.kind == specs.UserNamespace {
+				b.timeNamespace() // it must belong to that user namespace, and be there before a fork enters a pid namespace
+			}
+		case c.kind == specs.TimeNamespace && len(b.linux.TimeOffsets) > 0:
+			// timeNamespace makes it
 		default:
 			fresh |= c.flag
 		}

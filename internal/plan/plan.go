@@ -120,6 +120,8 @@ type Plan struct {
 	// LandlockABI is the ABI of the ruleset, 0 for none; LandlockProbed tells that the program proves it.
 	LandlockABI    int
 	LandlockProbed bool
+	// InitialCPUs is a mask, bit n for CPU n, of the CPUs that the parent's thread is on while it clones; nil leaves it where it is.
+	InitialCPUs []uint64
 	// Missing are the layers left out.
 	Missing []MissingLayer
 }
@@ -149,6 +151,7 @@ type builder struct {
 	plan  *Plan
 	p     *launch.Program
 
+	further bool       // a process for a sandbox that runs
 	root    launch.Reg // the root of the new file system
 	ram     bool       // it is a tmpfs of our own
 	mounted []mounted
@@ -163,6 +166,7 @@ type builder struct {
 
 	lateReadOnly []lateMount
 	lateLimit    func() // sets RLIMIT_NOFILE of a held child
+	timeOffsets  launch.Reg
 	slave        launch.Reg
 	rules        []rule
 	ruleset      launch.Reg
@@ -188,7 +192,7 @@ func Compile(spec *specs.Spec, facts *Facts) (*Plan, error) {
 		return nil, err
 	}
 	for _, step := range []func() error{
-		b.supervision, b.cgroup, b.namespaces, b.identity, b.session, b.privateProc, b.oldRoot, b.enterRoot, b.mounts, b.devices,
+		b.supervision, b.cgroup, b.anyCPU, b.namespaces, b.identity, b.session, b.privateProc, b.oldRoot, b.enterRoot, b.mounts, b.devices,
 		b.masks, b.readOnly, b.sysctls, b.process,
 	} {
 		if err := step(); err != nil {
@@ -238,6 +242,7 @@ func (b *builder) supervision() error {
 	b.p.Step(launch.Root, "make files with the very modes that are given, whatever the caller's umask")
 	b.p.Umask(0)
 	b.oomScoreAdj()
+	b.openTimeOffsets()
 	// A rootless parent could not write the id maps of a non-dumpable child: its /proc files belong to root then.
 	if b.facts.Privileged {
 		b.nonDumpable()

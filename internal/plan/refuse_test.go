@@ -48,6 +48,35 @@ func addMount(m specs.Mount) func(*specs.Spec) {
 	return func(s *specs.Spec) { s.Mounts = append(s.Mounts, m) }
 }
 
+func scheduled(sched specs.Scheduler) func(*specs.Spec) {
+	return func(s *specs.Spec) { s.Process.Scheduler = &sched }
+}
+
+func offsets(clock string, o specs.LinuxTimeOffset) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
+		s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{clock: o}
+	}
+}
+
+// TestExecAffinityRefusals: the field is about further processes alone.
+func TestExecAffinityRefusals(t *testing.T) {
+	t.Parallel()
+	for _, list := range []string{"a", "1-", "-1", "3-1", "1024", "0,,1", "99999", "0-1-2"} {
+		for _, affinity := range []specs.CPUAffinity{{Initial: list}, {Final: list}} {
+			spec := bundle(func(s *specs.Spec) { s.Process.ExecCPUAffinity = &affinity })
+			_, err := CompileExec(spec, testFacts())
+			var u *UnsupportedError
+			if !errors.As(err, &u) || u.Field != "process.execCPUAffinity" || !strings.Contains(u.Reason, list) {
+				t.Errorf("%+v: %v", affinity, err)
+			}
+			if _, err := Compile(spec, testFacts()); err != nil {
+				t.Errorf("the first process: %v", err)
+			}
+		}
+	}
+}
+
 // TestRefusals: what a spec asks for and Brig does not do is refused, by the name of the field, before anything starts.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
@@ -76,14 +105,34 @@ func TestRefusals(t *testing.T) {
 		{"vm", "virtual machines", func(s *specs.Spec) { s.VM = &specs.VM{} }},
 		{"process.commandLine", otherSystem, func(s *specs.Spec) { s.Process.CommandLine = "cmd" }},
 		{"process.user.username", otherSystem, func(s *specs.Spec) { s.Process.User.Username = "app" }},
-		{"process.scheduler", notYet, func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedBatch} }},
-		{"process.ioPriority", notYet, func(s *specs.Spec) { s.Process.IOPriority = &specs.LinuxIOPriority{} }},
-		{"process.execCPUAffinity", notYet, func(s *specs.Spec) { s.Process.ExecCPUAffinity = &specs.CPUAffinity{Final: "0"} }},
+		{"process.scheduler", "policy is required", scheduled(specs.Scheduler{})},
+		{"process.scheduler", "invalid scheduler policy: SCHED_FAIR", scheduled(specs.Scheduler{Policy: "SCHED_FAIR"})},
+		{"process.scheduler", "invalid scheduler.nice: 20", scheduled(specs.Scheduler{Policy: specs.SchedOther, Nice: 20})},
+		{"process.scheduler", "priority can only", scheduled(specs.Scheduler{Policy: specs.SchedBatch, Priority: 1})},
+		{"process.scheduler", "invalid scheduler.priority", scheduled(specs.Scheduler{Policy: specs.SchedFIFO, Priority: -1})},
+		{"process.scheduler", "runtime/deadline/period can only", scheduled(specs.Scheduler{Policy: specs.SchedRR, Priority: 1, Runtime: 1})},
+		{"process.scheduler", "SCHED_FLAG_UTIL_CLAMP_MIN", scheduled(specs.Scheduler{Policy: specs.SchedOther, Flags: []specs.LinuxSchedulerFlag{specs.SchedFlagUtilClampMin}})},
+		{"process.ioPriority", "invalid ioPriority.Class", func(s *specs.Spec) { s.Process.IOPriority = &specs.LinuxIOPriority{} }},
+		{"process.ioPriority", "invalid ioPriority.Priority: 8", func(s *specs.Spec) {
+			s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 8}
+		}},
 		{"linux.mountLabel", notYet, func(s *specs.Spec) { s.Linux.MountLabel = "system_u:object_r:container_file_t:s0" }},
 		{"linux.netDevices", notYet, func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth1": {}} }},
 		{"linux.intelRdt", notYet, func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }},
-		{"linux.memoryPolicy", notYet, func(s *specs.Spec) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{} }},
-		{"linux.timeOffsets", "not supported yet", func(s *specs.Spec) { s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {}} }},
+		{"linux.memoryPolicy", `invalid memory policy mode ""`, func(s *specs.Spec) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{} }},
+		{"linux.memoryPolicy", `invalid memory policy flag "MPOL_F_NO"`, func(s *specs.Spec) {
+			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolLocal, Flags: []specs.MemoryPolicyFlagType{"MPOL_F_NO"}}
+		}},
+		{"linux.memoryPolicy", `invalid node list "0,x"`, func(s *specs.Spec) {
+			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0,x"}
+		}},
+		{"linux.timeOffsets", "time namespace isn't enabled", func(s *specs.Spec) { s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {}} }},
+		{"linux.timeOffsets", "joined by path are fixed", func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace, Path: "/proc/1/ns/time"})
+			s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {}}
+		}},
+		{"linux.timeOffsets", `"realtime" is no clock`, offsets("realtime", specs.LinuxTimeOffset{Secs: 1})},
+		{"linux.timeOffsets", "is a second or more", offsets("monotonic", specs.LinuxTimeOffset{Nanosecs: 1e9})},
 		{"linux.personality", `unknown domain "SUNOS"`, func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: "SUNOS"} }},
 		{"linux.personality.flags", notYet, func(s *specs.Spec) {
 			s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux, Flags: []specs.LinuxPersonalityFlag{"READ_IMPLIES_EXEC"}}
@@ -255,27 +304,33 @@ func TestMissingLayers(t *testing.T) {
 
 // honoured are the fields of a spec that a plan turns into instructions, or that another package reads.
 var honoured = map[string][]string{
-	"Spec":        {"Version", "Process", "Root", "Hostname", "Domainname", "Mounts", "Annotations", "Linux"},
-	"Process":     {"Terminal", "ConsoleSize", "User", "Args", "Env", "Cwd", "Capabilities", "Rlimits", "NoNewPrivileges", "ApparmorProfile", "OOMScoreAdj", "SelinuxLabel"},
+	"Spec": {"Version", "Process", "Root", "Hostname", "Domainname", "Mounts", "Annotations", "Linux"},
+	"Process": {"Terminal", "ConsoleSize", "User", "Args", "Env", "Cwd", "Capabilities", "Rlimits", "NoNewPrivileges", "ApparmorProfile", "OOMScoreAdj", "SelinuxLabel",
+		"Scheduler", "IOPriority", "ExecCPUAffinity"},
 	"User":        {"UID", "GID", "Umask", "AdditionalGids"},
 	"Root":        {"Path", "Readonly"},
 	"Mount":       {"Destination", "Type", "Source", "Options", "UIDMappings", "GIDMappings"},
 	"LinuxDevice": {"Path", "Type", "Major", "Minor", "FileMode", "UID", "GID"},
 	"Linux": {"UIDMappings", "GIDMappings", "Sysctl", "Resources", "CgroupsPath", "Namespaces", "Devices", "Seccomp", "RootfsPropagation", "MaskedPaths", "ReadonlyPaths",
-		"Personality", "TimeOffsets"},
+		"Personality", "TimeOffsets", "MemoryPolicy"},
 	"LinuxNamespace":    {"Type", "Path"},
 	"POSIXRlimit":       {"Type", "Soft", "Hard"},
 	"LinuxCapabilities": {"Bounding", "Effective", "Inheritable", "Permitted", "Ambient"},
 	"LinuxPersonality":  {"Domain", "Flags"},
+	"Scheduler":         {"Policy", "Nice", "Priority", "Flags", "Runtime", "Deadline", "Period"},
+	"LinuxIOPriority":   {"Class", "Priority"},
+	"CPUAffinity":       {"Initial", "Final"},
+	"LinuxMemoryPolicy": {"Mode", "Nodes", "Flags"},
+	"LinuxTimeOffset":   {"Secs", "Nanosecs"},
 	"LinuxSeccomp":      {"DefaultAction", "DefaultErrnoRet", "Architectures", "Flags", "Syscalls", "ListenerPath", "ListenerMetadata"}, // package seccomp; a listener is refused
 }
 
 // refused are those that TestRefusals has.
 var refused = map[string][]string{
 	"Spec":    {"Hooks", "Solaris", "Windows", "VM", "ZOS", "FreeBSD"},
-	"Process": {"CommandLine", "Scheduler", "IOPriority", "ExecCPUAffinity"},
+	"Process": {"CommandLine"},
 	"User":    {"Username"},
-	"Linux":   {"NetDevices", "MountLabel", "IntelRdt", "MemoryPolicy"},
+	"Linux":   {"NetDevices", "MountLabel", "IntelRdt"},
 }
 
 // TestNoFieldIsPassedOver: a field that a newer runtime-spec has, or one that nobody thought of, must be honoured or
@@ -286,6 +341,8 @@ func TestNoFieldIsPassedOver(t *testing.T) {
 		reflect.TypeFor[specs.Spec](), reflect.TypeFor[specs.Process](), reflect.TypeFor[specs.User](), reflect.TypeFor[specs.Root](), reflect.TypeFor[specs.Mount](),
 		reflect.TypeFor[specs.Linux](), reflect.TypeFor[specs.LinuxDevice](), reflect.TypeFor[specs.LinuxNamespace](), reflect.TypeFor[specs.POSIXRlimit](),
 		reflect.TypeFor[specs.LinuxCapabilities](), reflect.TypeFor[specs.LinuxPersonality](), reflect.TypeFor[specs.LinuxSeccomp](),
+		reflect.TypeFor[specs.Scheduler](), reflect.TypeFor[specs.LinuxIOPriority](), reflect.TypeFor[specs.CPUAffinity](), reflect.TypeFor[specs.LinuxMemoryPolicy](),
+		reflect.TypeFor[specs.LinuxTimeOffset](),
 	} {
 		known := slices.Concat(honoured[typ.Name()], refused[typ.Name()])
 		var fields []string

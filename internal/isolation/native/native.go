@@ -184,7 +184,7 @@ func (l *launching) above(r launch.Reg, f *os.File, first int) error {
 
 // run starts the child and goes with it from stop to stop.
 func (l *launching) run() (*Process, error) {
-	child, err := l.plan.Program.Start(launch.Clone{Flags: l.plan.CloneFlags, Cgroup: l.into, HighFD: l.plan.HighFD}, l.files)
+	child, err := l.clone(launch.Clone{Flags: l.plan.CloneFlags, Cgroup: l.into, HighFD: l.plan.HighFD})
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ set -euo pipefail
 packages=(
   bubblewrap crun runc uidmap           # the peers of the benchmarks; newuidmap for rootless sandboxes
   containerd docker.io                  # engines that run their containers on brig-oci
+  containernetworking-plugins           # the network of containerd's pods
   busybox-static                        # root file systems for the tests
   golang-github-containers-common       # the seccomp profile that Podman ships
   libseccomp-dev pkg-config gcc libc6-dev # the judge of the filter compiler

@@ -1,0 +1,154 @@
+package engine
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// status gives what the kernel says of a container's program.
+func (p *pod) status(t *testing.T, name string, context object) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	for line := range strings.Lines(p.output(t, name, "cat /proc/self/status", secure(context))) {
+		key, value, _ := strings.Cut(line, ":")
+		found[key] = strings.Join(strings.Fields(value), " ")
+	}
+	return found
+}
+
+func expect(t *testing.T, status map[string]string, want map[string]string) {
+	t.Helper()
+	for k, v := range want {
+		if status[k] != v {
+			t.Errorf("%s is %q, want %q", k, status[k], v)
+		}
+	}
+}
+
+func criUser(t *testing.T, c *cri) {
+	p := c.pod(t, nil)
+	expect(t, p.status(t, "user", object{"run_as_user": object{"value": 1000}, "run_as_group": object{"value": 2000}, "supplemental_groups": []int{3000}}),
+		map[string]string{"Uid": "1000 1000 1000 1000", "Gid": "2000 2000 2000 2000", "Groups": "2000 3000", "CapEff": "0000000000000000"})
+	expect(t, p.status(t, "nnp", object{"no_new_privs": true, "run_as_user": object{"value": 1}}), map[string]string{"NoNewPrivs": "1"})
+	expect(t, p.status(t, "no-nnp", object{}), map[string]string{"NoNewPrivs": "0", "Seccomp": "0"})
+}
+
+func criReadOnly(t *testing.T, c *cri) {
+	p := c.pod(t, nil)
+	write := "echo x > /file && echo written; echo x > /vol/file && echo volume; echo x > /dev/shm/file && echo shm"
+	volume := []object{{"host_path": c.dir + "/logs/volume", "container_path": "/vol"}}
+	for _, s := range []struct {
+		name   string
+		config object
+		want   string
+	}{
+		{"rw", object{"mounts": volume}, "written\nvolume\nshm\n"},
+		{"ro", object{"mounts": volume, "linux": object{"security_context": object{"readonly_rootfs": true}}}, "volume\nshm\n"},
+		{"ro-volume", object{"mounts": []object{{"host_path": c.dir + "/logs/volume", "container_path": "/vol", "readonly": true}}}, "written\nshm\n"},
+	} {
+		if err := os.MkdirAll(c.dir+"/logs/volume", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		out := ""
+		for line := range strings.Lines(p.output(t, s.name, write, s.config)) {
+			if !strings.Contains(line, "Read-only file system") {
+				out += line
+			}
+		}
+		if out != s.want {
+			t.Errorf("%s: %q, want %q", s.name, out, s.want)
+		}
+	}
+}
+
+func criCapabilities(t *testing.T, c *cri) {
+	p := c.pod(t, nil)
+	expect(t, p.status(t, "default", object{}), map[string]string{"CapEff": "00000000a80425fb", "CapBnd": "00000000a80425fb", "CapAmb": "0000000000000000"})
+	expect(t, p.status(t, "none", object{"capabilities": object{"drop_capabilities": []string{"ALL"}}}),
+		map[string]string{"CapEff": "0000000000000000", "CapPrm": "0000000000000000", "CapBnd": "0000000000000000"})
+	expect(t, p.status(t, "one", object{"capabilities": object{"drop_capabilities": []string{"ALL"}, "add_capabilities": []string{"NET_ADMIN"}}}),
+		map[string]string{"CapEff": "0000000000001000", "CapBnd": "0000000000001000"})
+}
+
+// The kinds of a seccomp profile (CRI, SecurityProfile).
+const (
+	profileDefault = iota
+	profileUnconfined
+	profileLocal
+)
+
+func criSeccomp(t *testing.T, c *cri) {
+	p := c.pod(t, object{"security_context": object{"seccomp": object{"profile_type": profileDefault}, "namespace_options": object{"pid": nsContainer}}})
+	expect(t, p.status(t, "default", object{"seccomp": object{"profile_type": profileDefault}}), map[string]string{"Seccomp": "2"})
+	expect(t, p.status(t, "unconfined", object{"seccomp": object{"profile_type": profileUnconfined}}), map[string]string{"Seccomp": "0"})
+	profile := c.write("profile.json", `{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+		"syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}`)
+	local := object{"seccomp": object{"profile_type": profileLocal, "localhost_ref": profile}}
+	if out := p.output(t, "local", "busybox mkdir /tmp/x; grep Seccomp: /proc/self/status", secure(local)); !strings.Contains(out, "Operation not supported") || !strings.Contains(out, "Seccomp:\t2") {
+		t.Errorf("a profile from a file: %q", out)
+	}
+	// The runtime's default keeps unshare from a program without CAP_SYS_ADMIN.
+	if out := p.output(t, "refused", "busybox unshare -U true && echo done", secure(object{"seccomp": object{"profile_type": profileDefault}})); !strings.Contains(out, "not permitted") {
+		t.Errorf("unshare behind the default profile: %q", out)
+	}
+}
+
+func criPrivileged(t *testing.T, c *cri) {
+	context := object{"privileged": true, "namespace_options": object{"pid": nsContainer}}
+	p := c.pod(t, object{"security_context": context})
+	script := "mount -t tmpfs none /tmp && echo mounted; test -b /dev/vda -o -e /dev/kmsg && echo devices; echo 1 > /proc/sys/net/ipv4/ip_forward && echo sysctl; grep CapEff /proc/self/status; grep ' /sys ' /proc/self/mounts; cat /proc/self/mounts"
+	out := p.output(t, "c", script, secure(context))
+	for _, want := range []string{"mounted", "devices", "sysctl", "/sys sysfs rw"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("a privileged container lacks %q: %s", want, out)
+		}
+	}
+	own, err := c.enter("grep", "CapEff", "/proc/self/status")
+	if err != nil || !strings.Contains(out, own) {
+		t.Errorf("the capabilities of a privileged container are not the node's, %q: %v: %s", own, err, out)
+	}
+}
+
+// The propagation of a mount (CRI, MountPropagation).
+const (
+	propagationPrivate = iota
+	propagationToContainer
+	propagationBoth
+)
+
+func criPropagation(t *testing.T, c *cri) {
+	context := object{"privileged": true, "namespace_options": object{"pid": nsContainer}}
+	p := c.pod(t, object{"security_context": context})
+	ids := map[int]string{}
+	for kind, name := range []string{"private", "slave", "shared"} {
+		dir := c.dir + "/volumes/" + name
+		if err := os.MkdirAll(dir+"/from-node", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(dir+"/from-pod", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		ids[kind] = p.run(t, name, forever, object{
+			"mounts": []object{{"host_path": dir, "container_path": "/vol", "propagation": kind}},
+			"linux":  object{"security_context": object{"privileged": true, "namespace_options": object{"pid": nsContainer}}},
+		})
+		if out, err := c.enter("mount", "-t", "tmpfs", "fromnode", dir+"/from-node"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		c.want(t, "", "exec", "-s", ids[kind], "mount", "-t", "tmpfs", "frompod", "/vol/from-pod")
+		out := c.want(t, "", "exec", "-s", ids[kind], "cat", "/proc/self/mounts")
+		if got := strings.Contains(out, "fromnode /vol/from-node"); got != (kind != propagationPrivate) {
+			t.Errorf("%s: a mount of the node's is seen: %v", name, got)
+		}
+		node, err := c.enter("cat", "/proc/self/mounts")
+		if got := strings.Contains(node, "frompod "+dir+"/from-pod"); err != nil || got != (kind == propagationBoth) {
+			t.Errorf("%s: a mount of the pod's is seen by the node: %v, %v", name, got, err)
+		}
+	}
+	p.remove(t)
+	for _, name := range []string{"private", "slave", "shared"} {
+		_, _ = c.enter("umount", c.dir+"/volumes/"+name+"/from-node")
+	}
+	_, _ = c.enter("umount", c.dir+"/volumes/shared/from-pod")
+}

@@ -126,13 +126,13 @@ func owner() string {
 
 func (a *app) makeGroup(id string, spec *specs.Spec) (*cgroup.Cgroup, error) {
 	if a.noCgroup {
-		return nil, nil
+		return nil, a.withoutGroup(spec, errNoGroups)
 	}
 	g, err := cgroup.Create(spec.Linux.Resources, cgroup.Options{ID: id, Path: spec.Linux.CgroupsPath, Systemd: a.systemd, All: true, AllowMissing: a.rootless})
-	if errors.Is(err, cgroup.ErrNotDelegated) && spec.Linux.CgroupsPath == "" {
-		return nil, nil // as runc does for an unprivileged user whose bundle asks for no group
+	if err != nil {
+		return nil, a.withoutGroup(spec, err)
 	}
-	return g, err
+	return g, nil
 }
 
 // undo takes away what a failed create made.

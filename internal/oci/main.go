@@ -130,7 +130,7 @@ func (a *app) settle(g *globals) error {
 	default:
 		return fmt.Errorf("--cgroup-manager %q: there are cgroupfs, systemd and disabled", g.manager)
 	}
-	a.rootless = os.Geteuid() != 0
+	a.rootless = rootless()
 	if g.rootless != "auto" && g.rootless != "" {
 		yes, err := strconv.ParseBool(g.rootless)
 		if err != nil {
@@ -159,7 +159,7 @@ func (a *app) version() error {
 }
 
 func defaultRoot() string {
-	if os.Geteuid() == 0 {
+	if !rootless() {
 		return "/run/brig-oci"
 	}
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {

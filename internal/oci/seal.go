@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,6 +28,9 @@ func seal(args []string) error {
 	if err != nil {
 		return fmt.Errorf("seal the runtime: %w", err)
 	}
+	if errors.Is(unix.Access(self, unix.W_OK), unix.EACCES) {
+		return nil // we are root of a user namespace only, and its containers may no more than we
+	}
 	fd, err := overlayOf(self)
 	if err != nil {
 		return fmt.Errorf("seal the runtime, so that no container can write to %s (CVE-2019-5736): %w", self, err)
@@ -47,8 +51,9 @@ func overlayOf(file string) (int, error) {
 		return -1, fmt.Errorf("fsopen overlay: %w", err)
 	}
 	defer unix.Close(fs) //nolint:errcheck // a context
-	// Without an upper layer overlayfs wants two lower ones; the second is a folder that is always there.
-	for _, o := range [][2]string{{"source", "brig-oci"}, {"lowerdir", filepath.Clean(dir) + ":/sys/fs"}} {
+	// Without an upper layer overlayfs wants two lower ones. The second is a folder that is always there, and has no mounts in
+	// it: in a user namespace those are locked, and overlayfs may not look beneath them.
+	for _, o := range [][2]string{{"source", "brig-oci"}, {"lowerdir", filepath.Clean(dir) + ":/sys/class"}} {
 		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
 			return -1, fmt.Errorf("overlay %s=%s: %w", o[0], o[1], err)
 		}

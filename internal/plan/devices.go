@@ -68,7 +68,7 @@ func (b *builder) prepareDevices() error {
 		if d.path == "/dev/null" {
 			continue
 		}
-		if !b.hasUserNS() {
+		if !b.hasUserNS() && !b.facts.Nested {
 			continue
 		}
 		b.p.Step(launch.Devices, "take "+d.path)

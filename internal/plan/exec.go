@@ -42,7 +42,7 @@ func (b *builder) isExec() bool { return b.further }
 func (b *builder) joinSandbox() error {
 	b.plan.Process = b.p.Input("sandbox")
 	flags := NamespaceFlags(b.spec)
-	if !b.facts.Privileged {
+	if b.dumpableFirst() {
 		b.nonDumpable()
 	}
 	b.p.Step(launch.Namespaces, "join the sandbox's namespaces")

@@ -128,8 +128,6 @@ func (b *builder) identity() error {
 	b.p.Await(launch.PointNamespaces)
 	if b.hasUserNS() {
 		b.becomeRoot()
-	} else if !b.facts.Privileged {
-		b.nonDumpable()
 	}
 	if b.facts.Hooks {
 		b.p.Step(launch.Supervision, "wait for the hooks that come before the root is entered")

@@ -30,6 +30,9 @@ type Facts struct {
 	// Privileged: the parent has CAP_SYS_ADMIN over the host, so it opens bind sources itself, with its own rights
 	// and idmaps. Otherwise the child does, with the caller's.
 	Privileged bool
+	// Nested: the parent is root of a user namespace only. Its child must be dumpable until the id maps are written, and no
+	// device can be made.
+	Nested bool
 	// CgroupTasks is how many `tasks` files of cgroup v1 the child writes itself into.
 	CgroupTasks int
 	// Hierarchies are those of cgroup version 1 that a mount of type cgroup means. Empty where it means version 2.
@@ -244,10 +247,15 @@ func (b *builder) supervision() error {
 	b.oomScoreAdj()
 	b.openTimeOffsets()
 	// A rootless parent could not write the id maps of a non-dumpable child: its /proc files belong to root then.
-	if b.facts.Privileged {
+	if !b.dumpableFirst() {
 		b.nonDumpable()
 	}
 	return nil
+}
+
+// dumpableFirst tells whether id maps are to be written by somebody who is not the host's root.
+func (b *builder) dumpableFirst() bool {
+	return b.hasUserNS() && (!b.facts.Privileged || b.facts.Nested)
 }
 
 // nonDumpable keeps every process of the sandbox from tracing this one and from opening its /proc/PID/exe and fd, until

@@ -23,6 +23,7 @@ func Facts(root *os.File) (*plan.Facts, error) {
 	abi, _ := host.LandlockABI()
 	return &plan.Facts{
 		Privileged:  os.Geteuid() == 0,
+		Nested:      os.Geteuid() == 0 && host.InUserNamespace(),
 		LandlockABI: abi,
 		LastCap:     last,
 		Host:        hostKind,

@@ -104,6 +104,7 @@ var goldens = []golden{
 	{name: "cgroups-v1-host", spec: "bundle", facts: legacyHierarchies, change: func(s *specs.Spec) {
 		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
 	}},
+	{name: "nested", spec: "devices", facts: func(f *Facts) { f.Nested = true }},
 	{name: "exec", spec: "default", exec: true},
 	{name: "exec-terminal", spec: "terminal", exec: true},
 	{name: "exec-rootless", spec: "default", exec: true, facts: func(f *Facts) { f.Privileged, f.Supervised = false, false }},

@@ -32,7 +32,7 @@ func TestWithoutGroup(t *testing.T) {
 		{"a limit for a user", limit, "", cgroup.ErrNotDelegated, "linux.resources.pids"},
 		{"another failure", none, "", fmt.Errorf("make a cgroup: %w", unix.ENOSPC), "no space"},
 	} {
-		err := withoutGroup(&specs.Spec{Linux: &specs.Linux{Resources: c.r, CgroupsPath: c.path}}, c.why)
+		err := (&app{}).withoutGroup(&specs.Spec{Linux: &specs.Linux{Resources: c.r, CgroupsPath: c.path}}, c.why)
 		if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || !errors.Is(err, c.why)) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}

@@ -105,6 +105,7 @@ var goldens = []golden{
 		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
 	}},
 	{name: "nested", spec: "devices", facts: func(f *Facts) { f.Nested = true }},
+	{name: "nested-host-users", spec: "host-users", facts: func(f *Facts) { f.Nested = true }},
 	{name: "exec", spec: "default", exec: true},
 	{name: "exec-terminal", spec: "terminal", exec: true},
 	{name: "exec-rootless", spec: "default", exec: true, facts: func(f *Facts) { f.Privileged, f.Supervised = false, false }},

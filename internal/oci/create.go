@@ -27,6 +27,7 @@ const cleanTimeout = 20 * time.Second
 type creation struct {
 	bundle, pidFile, console, pidfdSocket string
 	preserve                              int
+	warn                                  func(text string)
 }
 
 func (o *creation) register(f *flag.FlagSet) {
@@ -96,6 +97,7 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 		return nil, nil, fmt.Errorf("keep the spec of container %s: %w", id, err)
 	}
 	a.debugf("nsexec container setup: the child of one clone3 runs a launch program in the container's namespaces")
+	o.warn = func(text string) { a.warnf("%s", text) }
 	p, err = c.launch(spec, group, lock, o)
 	if err == nil {
 		a.debugf("child process in init(): process %d has set itself up and waits for the start", p.PID)
@@ -160,7 +162,7 @@ func (c *container) launch(spec *specs.Spec, group *cgroup.Cgroup, lock *os.File
 	defer listener.Close() //nolint:errcheck // the child has its own
 	options := native.Options{
 		Cgroup: group, Maps: idmap.Maps{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings},
-		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Start: listener, Lock: lock,
+		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Start: listener, Lock: lock, Warn: o.warn,
 		Ready: func(p *native.Process) error { return c.ready(p, o) },
 	}
 	for i := range o.preserve {

@@ -90,7 +90,7 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	defer pidfd.Close() //nolint:errcheck // read only
 	options := native.Options{
 		Cgroup: c.group(), Maps: idmap.Maps{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings},
-		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Warn: func(text string) { a.warnf("%s", text) },
 		Ready: func(p *native.Process) error {
 			a.debugf("child process in init(): process %d has joined the container and set itself up", p.PID)
 			if err := o.ready(p); err != nil {

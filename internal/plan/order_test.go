@@ -340,7 +340,7 @@ func TestBoundingSet(t *testing.T) {
 	t.Parallel()
 	programs(t, func(p *program) {
 		spec, facts := p.g.inputs(p.t)
-		sets, err := parseCaps(spec.Process.Capabilities)
+		sets, err := (&builder{spec: spec, facts: facts}).capabilities(spec.Process.Capabilities)
 		if err != nil {
 			p.t.Fatal(err)
 		}

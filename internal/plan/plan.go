@@ -40,7 +40,11 @@ type Facts struct {
 	// LandlockABI is the host's, 0 for none.
 	LandlockABI int
 	LastCap     caps.Cap
-	MAC         mac.Host
+	// Caps are those that the runtime itself has.
+	Caps caps.Set
+	// Lenient: what runtime-spec lets a runtime pass over with a warning is passed over.
+	Lenient bool
+	MAC     mac.Host
 	// Host looks at a path of the host, following links; Link gives the target of a symlink there.
 	Host func(path string) Kind
 	Link func(path string) (target string, ok bool)
@@ -125,6 +129,8 @@ type Plan struct {
 	LandlockProbed bool
 	// InitialCPUs is a mask, bit n for CPU n, of the CPUs that the parent's thread is on while it clones; nil leaves it where it is.
 	InitialCPUs []uint64
+	// Warnings are what was passed over because of Facts.Lenient.
+	Warnings []string
 	// Missing are the layers left out.
 	Missing []MissingLayer
 }

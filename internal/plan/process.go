@@ -152,7 +152,7 @@ const lockedSecureBits = 1<<0 | 1<<1 | 1<<2 | 1<<3 | 1<<5 | 1<<6 | 1<<7
 
 // user drops capabilities and becomes the user.
 func (b *builder) user(pr *specs.Process) error {
-	sets, err := parseCaps(pr.Capabilities)
+	sets, err := b.capabilities(pr.Capabilities)
 	if err != nil {
 		return err
 	}
@@ -213,27 +213,6 @@ func (b *builder) becomeUser(pr *specs.Process) {
 		b.p.Prctl(unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL))
 	}
 	b.nonDumpable()
-}
-
-type capSets struct{ bounding, effective, permitted, inheritable, ambient caps.Set }
-
-func parseCaps(c *specs.LinuxCapabilities) (s capSets, err error) {
-	if c == nil {
-		return s, nil
-	}
-	for _, set := range []struct {
-		field string
-		names []string
-		to    *caps.Set
-	}{
-		{"bounding", c.Bounding, &s.bounding}, {"effective", c.Effective, &s.effective}, {"permitted", c.Permitted, &s.permitted},
-		{"inheritable", c.Inheritable, &s.inheritable}, {"ambient", c.Ambient, &s.ambient},
-	} {
-		if *set.to, err = caps.ParseSet(set.names); err != nil {
-			return s, fmt.Errorf("config.json: process.capabilities.%s: %w", set.field, err)
-		}
-	}
-	return s, nil
 }
 
 // label applies the AppArmor profile or SELinux label at execve.

@@ -26,6 +26,7 @@ func Facts(root *os.File) (*plan.Facts, error) {
 		Nested:      os.Geteuid() == 0 && host.InUserNamespace(),
 		LandlockABI: abi,
 		LastCap:     last,
+		Caps:        caps.Own(),
 		Host:        hostKind,
 		Link:        hostLink,
 		InRoot:      func(name string) plan.Kind { return kindInRoot(root, name) },
@@ -45,6 +46,7 @@ func (l *launching) facts(tasks int) (*plan.Facts, error) {
 		return nil, err
 	}
 	f.Locked, f.Held, f.Hooks = l.options.Lock != nil, l.options.Start != nil, l.options.Created != nil
+	f.Lenient = l.options.Warn != nil
 	f.CgroupTasks, f.Supervised, f.PassFDs = tasks, l.options.Supervised, len(l.options.PassFDs)
 	if f.Hierarchies, err = l.hierarchies(); err != nil {
 		return nil, err

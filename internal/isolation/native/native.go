@@ -43,6 +43,8 @@ type Options struct {
 	Created func(*Process) error
 	// Meanwhile is called while the child sets itself up, for work that need not come before. An error ends the launch.
 	Meanwhile func() error
+	// Warn is told what was passed over because runtime-spec lets it be; nil refuses it.
+	Warn func(text string)
 	// Ready is called when everything is in place, just before the start is given. An error ends the launch.
 	Ready func(*Process) error
 }
@@ -128,6 +130,9 @@ func (l *launching) inputs(compile func(*plan.Facts) (*plan.Plan, error)) error 
 	}
 	if l.plan, err = compile(facts); err != nil {
 		return err
+	}
+	for _, w := range l.plan.Warnings {
+		l.options.Warn(w)
 	}
 	if l.options.Lock != nil {
 		l.bind(l.plan.Lock, l.options.Lock)

@@ -69,10 +69,23 @@ func Create(r *specs.LinuxResources, o Options) (*Cgroup, error) {
 	if err := c.place(tree, list, o); err != nil {
 		return nil, err
 	}
+	if err := c.vacant(); err != nil {
+		return nil, err
+	}
 	if err := c.make(tree, list, r, o); err != nil {
 		return nil, errors.Join(err, c.remove())
 	}
 	return c, nil
+}
+
+// vacant refuses a group that has processes: they are another's, and would be limited, counted and in the end killed with
+// this one's. The first words are runc's.
+func (c *Cgroup) vacant() error {
+	pids, err := c.Pids()
+	if err == nil && len(pids) > 0 {
+		err = fmt.Errorf("container's cgroup is not empty: %d processes (the first is %d) are in %s; give the container another id or cgroupsPath", len(pids), pids[0], c.folders()[0])
+	}
+	return err
 }
 
 // compile gives the writes for the machine's version.

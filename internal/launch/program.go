@@ -43,14 +43,16 @@ type Point uint32
 const (
 	// PointNamespaces: the namespaces exist. The parent writes the id maps and finishes the idmapped mounts.
 	PointNamespaces Point = iota + 1
+	// PointCreated: all mounts are made and the root is not entered yet; the hooks of the create phase run now.
+	PointCreated
 	// PointTerminal: the child has sent the master of the terminal.
 	PointTerminal
-	// PointCreated: inside the namespaces, before the root is entered; createRuntime hooks run now.
-	PointCreated
 	// PointReady: all is set up but for the last irrevocable steps; the parent gives the start.
 	PointReady
 	// PointListener: the child has sent the listener of a filter that asks before execve; see Child.LetOneProgram.
 	PointListener
+	// PointAgent: the child has sent the listener of the spec's seccomp filter, which is for the agent that the spec names.
+	PointAgent
 	// PointStart: the first word on a channel that Program.Hold opened; an engine's `start` gives it.
 	PointStart
 )
@@ -67,6 +69,8 @@ func (p Point) String() string {
 		return "ready"
 	case PointListener:
 		return "listener"
+	case PointAgent:
+		return "agent"
 	case PointStart:
 		return "start"
 	}

@@ -53,6 +53,7 @@ func readSpec(text []byte, dir string) (*specs.Spec, error) {
 		spec.Root.Path = filepath.Join(dir, spec.Root.Path)
 	}
 	allowDevices(&spec)
+	nameAgent(&spec)
 	for i := range spec.Mounts {
 		m := &spec.Mounts[i]
 		if bindMount(m) && !filepath.IsAbs(m.Source) {

@@ -41,6 +41,7 @@ type record struct {
 	Cgroups   map[string]string   `json:"cgroups,omitempty"`
 	Steps     map[int]launch.Step `json:"steps,omitempty"` // what is left of the launch program, to name a failure
 	Terminal  bool                `json:"terminal,omitempty"`
+	Agent     bool                `json:"agent,omitempty"` // start hands the filter's listener to the seccomp agent
 }
 
 // container is one container's folder.

@@ -75,6 +75,7 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, made.undo(group))
+			a.poststopHooks(spec, made) // also of a container that came to nothing (runtime-spec runtime.md, "Lifecycle", step 12)
 		}
 	}()
 	lock, err := c.lock(lockTimeout)
@@ -164,11 +165,12 @@ func (c *container) launch(spec *specs.Spec, group *cgroup.Cgroup, lock *os.File
 		Cgroup: group, Maps: idmap.Maps{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings},
 		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Start: listener, Lock: lock, Warn: o.warn,
 		Ready: func(p *native.Process) error { return c.ready(p, o) },
+		Agent: c.agent(spec, "creating"),
 	}
 	for i := range o.preserve {
 		options.PassFDs = append(options.PassFDs, os.NewFile(uintptr(3+i), fmt.Sprintf("file descriptor %d", 3+i))) //nolint:gosec // small
 	}
-	if hooked(spec.Hooks) {
+	if createsWithHooks(spec.Hooks) {
 		options.Created = func(p *native.Process) error { return c.createHooks(spec, p) }
 	}
 	p, err := native.Start(spec, options)
@@ -188,9 +190,9 @@ func (c *container) ready(p *native.Process, o *creation) error {
 	if err != nil {
 		return err
 	}
-	c.PID, c.StartTime, c.Steps = p.PID, start, p.Plan.Program.Steps(launch.PointReady)
+	c.PID, c.StartTime, c.Steps, c.Agent = p.PID, start, p.Plan.Program.Steps(launch.PointReady), p.Plan.AgentLast
 	if p.Terminal != nil {
-		if err := sendFD(o.console, p.Terminal); err != nil {
+		if err := sendFD(o.console, p.Terminal, []byte(ptmx)); err != nil {
 			return fmt.Errorf("--console-socket %s: %w", o.console, err)
 		}
 		if err := p.Terminal.Close(); err != nil {
@@ -198,7 +200,7 @@ func (c *container) ready(p *native.Process, o *creation) error {
 		}
 	}
 	if o.pidfdSocket != "" {
-		if err := sendFD(o.pidfdSocket, p.PIDFD()); err != nil {
+		if err := sendFD(o.pidfdSocket, p.PIDFD(), []byte(ptmx)); err != nil {
 			return fmt.Errorf("--pidfd-socket %s: %w", o.pidfdSocket, err)
 		}
 	}
@@ -222,8 +224,11 @@ func writePIDFile(name string, pid int) error {
 	return nil
 }
 
-// sendFD passes a file over a unix socket, with its name as the data (runc's terminal protocol).
-func sendFD(socket string, f *os.File) error {
+// ptmx is the data that goes with a terminal or a pidfd: its name in runc's protocol.
+const ptmx = "/dev/ptmx"
+
+// sendFD passes a file over a unix socket, with data.
+func sendFD(socket string, f *os.File, data []byte) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -232,5 +237,5 @@ func sendFD(socket string, f *os.File) error {
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
 		return err
 	}
-	return unix.Sendmsg(fd, []byte("/dev/ptmx"), unix.UnixRights(int(f.Fd())), nil, 0) //nolint:gosec // a file descriptor
+	return unix.Sendmsg(fd, data, unix.UnixRights(int(f.Fd())), nil, 0) //nolint:gosec // a file descriptor
 }

@@ -12,7 +12,6 @@ import (
 
 	"brig/internal/cgroup"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -63,11 +62,7 @@ func (a *app) destroy(id string, force bool) error {
 	if err := c.clear(); err != nil {
 		return err
 	}
-	if spec != nil && spec.Hooks != nil {
-		a.runLateHooks(spec.Hooks.Poststop, &specs.State{
-			Version: specs.Version, ID: c.id, Status: stopped, Bundle: c.Bundle, Annotations: spec.Annotations,
-		})
-	}
+	a.poststopHooks(spec, c)
 	return nil
 }
 

@@ -99,6 +99,7 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 			a.debugf("setns_init: about to exec %q", spec.Process.Args)
 			return nil
 		},
+		Agent: c.agent(spec, running),
 	}
 	for i := range o.preserve {
 		options.PassFDs = append(options.PassFDs, os.NewFile(uintptr(3+i), fmt.Sprintf("file descriptor %d", 3+i))) //nolint:gosec // small
@@ -126,12 +127,12 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 // ready does what exec promises before the program runs.
 func (o *execution) ready(p *native.Process) error {
 	if p.Terminal != nil {
-		if err := errors.Join(sendFD(o.console, p.Terminal), p.Terminal.Close()); err != nil {
+		if err := errors.Join(sendFD(o.console, p.Terminal, []byte(ptmx)), p.Terminal.Close()); err != nil {
 			return fmt.Errorf("--console-socket %s: %w", o.console, err)
 		}
 	}
 	if o.pidfdSocket != "" {
-		if err := sendFD(o.pidfdSocket, p.PIDFD()); err != nil {
+		if err := sendFD(o.pidfdSocket, p.PIDFD(), []byte(ptmx)); err != nil {
 			return fmt.Errorf("--pidfd-socket %s: %w", o.pidfdSocket, err)
 		}
 	}

@@ -6,37 +6,67 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"sync/atomic"
 	"time"
 
 	"brig/internal/isolation/native"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
-// hooked says whether there are hooks that come before the root is entered.
-func hooked(h *specs.Hooks) bool {
+// createsWithHooks says whether there are hooks of the create phase, for which a start stops before the root is entered.
+func createsWithHooks(h *specs.Hooks) bool {
 	//nolint:staticcheck // Prestart is old, and Docker still uses it
-	return h != nil
+	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0
 }
 
-// createHooks runs the hooks of the create phase: prestart, createRuntime, createContainer (runtime-spec, "POSIX-platform
-// Hooks").
+// createHooks runs the hooks of the create phase: prestart and createRuntime on the host, createContainer in the
+// container's namespaces (runtime-spec config.md, "POSIX-platform Hooks").
 func (c *container) createHooks(spec *specs.Spec, p *native.Process) error {
 	c.PID = p.PID
 	state := c.ociState("creating")
 	state.Annotations = spec.Annotations
+	h := spec.Hooks
 	//nolint:staticcheck // see above
-	for _, list := range [][]specs.Hook{spec.Hooks.Prestart, spec.Hooks.CreateRuntime, spec.Hooks.CreateContainer} {
-		if err := runHooks(list, state); err != nil {
-			return err
-		}
+	if err := runHooks("prestart", h.Prestart, state, hostHook); err != nil {
+		return err
 	}
-	return nil
+	if err := runHooks("createRuntime", h.CreateRuntime, state, hostHook); err != nil {
+		return err
+	}
+	return runHooks("createContainer", h.CreateContainer, state, c.insideHook(spec, p.PIDFD(), false))
 }
 
+// startHooks runs the startContainer hooks, which are programs of the container's and as confined as it is.
+func (c *container) startHooks(spec *specs.Spec, pidfd *os.File) error {
+	if spec.Hooks == nil {
+		return nil
+	}
+	return runHooks("startContainer", spec.Hooks.StartContainer, c.ociState(created), c.insideHook(spec, pidfd, true))
+}
+
+// poststopHooks run when the container is gone. A failure is a warning, and the next one runs (runtime-spec runtime.md,
+// "Lifecycle").
+func (a *app) poststopHooks(spec *specs.Spec, c *container) {
+	if spec == nil || spec.Hooks == nil {
+		return
+	}
+	state := &specs.State{Version: specs.Version, ID: c.id, Status: stopped, Bundle: c.Bundle, Annotations: spec.Annotations}
+	for i := range spec.Hooks.Poststop {
+		if err := runHooks("poststop", spec.Hooks.Poststop[i:i+1], state, hostHook); err != nil {
+			a.warnf("%v", err)
+		}
+	}
+}
+
+// hookRunner runs one hook to its end. bundle is a folder of the host's.
+type hookRunner func(h *specs.Hook, state []byte, bundle string) error
+
 // runHooks runs hooks in their order; the first failure ends it.
-func runHooks(list []specs.Hook, state *specs.State) error {
+func runHooks(kind string, list []specs.Hook, state *specs.State, run hookRunner) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -45,16 +75,16 @@ func runHooks(list []specs.Hook, state *specs.State) error {
 		return err
 	}
 	for i := range list {
-		if err := runHook(&list[i], text, state.Bundle); err != nil {
-			return err
+		if err := run(&list[i], text, state.Bundle); err != nil {
+			return fmt.Errorf("error running %s hook #%d: %s: %w", kind, i, list[i].Path, err) // the first words are runc's
 		}
 	}
 	return nil
 }
 
-// runHook runs one hook in the runtime's namespaces, with an environment of its own only and the bundle as its working
+// hostHook runs a hook in the runtime's namespaces, with an environment of its own only and the bundle as its working
 // directory (CVE-2025-23266: never the container's).
-func runHook(h *specs.Hook, state []byte, cwd string) error {
+func hostHook(h *specs.Hook, state []byte, bundle string) error {
 	ctx := context.Background()
 	if h.Timeout != nil {
 		var cancel context.CancelFunc
@@ -65,7 +95,7 @@ func runHook(h *specs.Hook, state []byte, cwd string) error {
 	if len(h.Args) > 0 {
 		cmd.Args = h.Args
 	}
-	cmd.Env, cmd.Dir, cmd.Stdin = h.Env, cwd, bytes.NewReader(state)
+	cmd.Env, cmd.Dir, cmd.Stdin = h.Env, bundle, bytes.NewReader(state)
 	if cmd.Env == nil {
 		cmd.Env = []string{}
 	}
@@ -74,19 +104,90 @@ func runHook(h *specs.Hook, state []byte, cwd string) error {
 	cmd.WaitDelay = time.Second // a child of the hook's may hold the pipes
 	err := cmd.Run()
 	if ctx.Err() != nil {
-		return fmt.Errorf("hook %s: it did not end within %d seconds", h.Path, *h.Timeout)
+		return expired(h)
 	}
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		return fmt.Errorf("hook %s: %w: %s", h.Path, err, bytes.TrimSpace(out.Bytes()))
+		return withOutput(err, out.Bytes())
 	}
 	return nil
 }
 
-// runLateHooks runs poststart or poststop hooks: a failure is reported and the next one runs (runtime-spec, "lifecycle").
-func (a *app) runLateHooks(list []specs.Hook, state *specs.State) {
-	for i := range list {
-		if err := runHooks(list[i:i+1], state); err != nil {
-			a.warnf("%v", err)
-		}
+// withOutput adds what a failed hook has said.
+func withOutput(err error, said []byte) error {
+	if said = bytes.TrimSpace(said); len(said) == 0 {
+		return err
 	}
+	return fmt.Errorf("%w: %s", err, said)
+}
+
+func expired(h *specs.Hook) error { return fmt.Errorf("it did not end within %d seconds", *h.Timeout) }
+
+// insideHook gives what runs a hook in the namespaces of the container that pidfd refers to. Its streams are files in RAM:
+// unlike a pipe, nobody can keep the runtime waiting at one.
+func (c *container) insideHook(spec *specs.Spec, pidfd *os.File, entered bool) hookRunner {
+	return func(h *specs.Hook, state []byte, bundle string) error {
+		in, err := memory("state", state)
+		if err != nil {
+			return err
+		}
+		defer in.Close() //nolint:errcheck // in RAM
+		out, err := memory("output", nil)
+		if err != nil {
+			return err
+		}
+		defer out.Close() //nolint:errcheck // in RAM
+		options := native.Options{Cgroup: c.group(), Stdio: [3]*os.File{in, out, out}, Agent: c.agent(spec, running)}
+		p, err := native.Hook(spec, h, entered, bundle, pidfd, options)
+		if err != nil {
+			return err
+		}
+		defer p.Release() //nolint:errcheck // descriptors only
+		if err := waitHook(p, h); err != nil {
+			said := make([]byte, 4096)
+			n, _ := out.ReadAt(said, 0)
+			return withOutput(err, said[:n])
+		}
+		return nil
+	}
+}
+
+// waitHook waits for a hook's end, at most its timeout.
+func waitHook(p *native.Process, h *specs.Hook) error {
+	var late atomic.Bool
+	if h.Timeout != nil {
+		timer := time.AfterFunc(time.Duration(*h.Timeout)*time.Second, func() {
+			late.Store(true)
+			_ = p.Signal(unix.SIGKILL)
+		})
+		defer timer.Stop()
+	}
+	status, err := p.Wait()
+	switch {
+	case err != nil:
+		return err
+	case status.Signaled() && late.Load():
+		return expired(h)
+	case status.Signaled():
+		return fmt.Errorf("signal: %s", status.Signal())
+	case status.ExitStatus() != 0:
+		return fmt.Errorf("exit status %d", status.ExitStatus())
+	}
+	return nil
+}
+
+// memory is a file in RAM with content.
+func memory(name string, content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	_, err = f.Write(content)
+	if err == nil {
+		_, err = f.Seek(0, 0)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }

@@ -40,7 +40,7 @@ func (a *app) features(*flag.FlagSet) func([]string) error {
 				Seccomp: &features.Seccomp{
 					Enabled: &yes, Archs: arches,
 					Actions: []string{
-						"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG",
+						"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY",
 						"SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
 					},
 					Operators: []string{

@@ -10,6 +10,7 @@ import (
 
 	"brig/internal/launch"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,12 +54,18 @@ func (a *app) startContainer(c *container) error {
 	if err := child.WaitFor(launch.PointStart); err != nil {
 		return err
 	}
-	if err := c.insideHooks(spec); err != nil {
+	if err := c.startHooks(spec, child.PIDFD); err != nil {
 		_ = c.kill(unix.SIGKILL, false)
 		return err
 	}
 	if err := child.Continue(); err != nil {
 		return err
+	}
+	if c.Agent {
+		if err := c.startAgent(spec, child); err != nil {
+			_ = c.kill(unix.SIGKILL, false)
+			return err
+		}
 	}
 	if err := child.WaitExec(); err != nil {
 		return programError(spec.Process.Args, err)
@@ -68,9 +75,20 @@ func (a *app) startContainer(c *container) error {
 		return err
 	}
 	if h := spec.Hooks; h != nil {
-		a.runLateHooks(h.Poststart, c.ociState(running))
+		if err := runHooks("poststart", h.Poststart, c.ociState(running), hostHook); err != nil {
+			_ = c.kill(unix.SIGKILL, false) // "stop the container" (runtime-spec runtime.md, "Lifecycle", step 9)
+			return err
+		}
 	}
 	return nil
+}
+
+// startAgent hands over the listener of a filter that the process loads as its last step.
+func (c *container) startAgent(spec *specs.Spec, child *launch.Child) error {
+	if err := child.WaitFor(launch.PointAgent); err != nil {
+		return err
+	}
+	return errors.Join(c.tellAgent(spec, created, c.PID, child.Received()), child.Continue())
 }
 
 func (c *container) attach() (*launch.Child, error) {

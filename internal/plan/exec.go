@@ -39,7 +39,8 @@ func NamespaceFlags(spec *specs.Spec) uint64 {
 
 func (b *builder) isExec() bool { return b.further }
 
-func (b *builder) joinSandbox() error {
+// joinNamespaces enters the namespaces of a sandbox, as root of it.
+func (b *builder) joinNamespaces() error {
 	b.plan.Process = b.p.Input("sandbox")
 	flags := NamespaceFlags(b.spec)
 	if b.dumpableFirst() {
@@ -57,6 +58,13 @@ func (b *builder) joinSandbox() error {
 	}
 	if b.hasUserNS() {
 		b.becomeRoot()
+	}
+	return nil
+}
+
+func (b *builder) joinSandbox() error {
+	if err := b.joinNamespaces(); err != nil {
+		return err
 	}
 	b.p.Step(launch.Terminal, "new session, so that the caller's terminal is out of reach")
 	b.p.Setsid()

@@ -66,6 +66,7 @@ type golden struct {
 	facts      func(*Facts)
 	change     func(*specs.Spec)
 	exec       bool
+	hook       string // the kind of hook that is compiled
 }
 
 func annotate(pairs ...string) func(*specs.Spec) {
@@ -73,6 +74,13 @@ func annotate(pairs ...string) func(*specs.Spec) {
 		for i := 0; i < len(pairs); i += 2 {
 			s.Annotations[pairs[i]] = pairs[i+1]
 		}
+	}
+}
+
+func askAgent(s *specs.Spec) {
+	s.Linux.Seccomp = &specs.LinuxSeccomp{
+		DefaultAction: specs.ActAllow, ListenerPath: "/run/agent.sock",
+		Syscalls: []specs.LinuxSyscall{{Names: []string{"mount"}, Action: specs.ActNotify}},
 	}
 }
 
@@ -106,6 +114,10 @@ var goldens = []golden{
 	}},
 	{name: "nested", spec: "devices", facts: func(f *Facts) { f.Nested = true }},
 	{name: "nested-host-users", spec: "host-users", facts: func(f *Facts) { f.Nested = true }},
+	{name: "hooked", spec: "bundle", facts: func(f *Facts) { f.Held, f.Hooks, f.MAC = true, true, mac.Host{AppArmor: true} }},
+	{name: "agent", spec: "bundle", change: askAgent, facts: func(f *Facts) { f.Held, f.MAC = true, mac.Host{AppArmor: true} }},
+	{name: "hook-create-container", spec: "bundle", hook: "createContainer", exec: true},
+	{name: "hook-start-container", spec: "default", hook: "startContainer", exec: true},
 	{name: "exec", spec: "default", exec: true},
 	{name: "exec-terminal", spec: "terminal", exec: true},
 	{name: "exec-rootless", spec: "default", exec: true, facts: func(f *Facts) { f.Privileged, f.Supervised = false, false }},
@@ -152,6 +164,10 @@ func (g *golden) inputs(t testing.TB) (*specs.Spec, *Facts) {
 }
 
 func (g *golden) run(spec *specs.Spec, facts *Facts) (*Plan, error) {
+	if g.hook != "" {
+		h := &specs.Hook{Path: "/bin/hook", Args: []string{"hook", "argument"}, Env: []string{"KEY=value"}}
+		return CompileHook(spec, h, g.hook == "startContainer", "/srv/bundle", facts)
+	}
 	if g.exec {
 		return CompileExec(spec, facts)
 	}

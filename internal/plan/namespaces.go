@@ -126,12 +126,11 @@ func (b *builder) join(kind specs.LinuxNamespaceType, path string, flag uint64) 
 func (b *builder) identity() error {
 	b.p.Step(launch.IDs, "wait for the id maps")
 	b.p.Await(launch.PointNamespaces)
+	if err := b.findPlace(); err != nil {
+		return err
+	}
 	if b.hasUserNS() {
 		b.becomeRoot()
-	}
-	if b.facts.Hooks {
-		b.p.Step(launch.Supervision, "wait for the hooks that come before the root is entered")
-		b.p.Await(launch.PointCreated)
 	}
 	return nil
 }

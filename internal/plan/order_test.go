@@ -21,6 +21,9 @@ type program struct {
 func programs(t *testing.T, f func(*program)) {
 	t.Helper()
 	for _, g := range goldens {
+		if g.hook == "createContainer" {
+			continue // a program of the host's, with all rights
+		}
 		t.Run(g.name, func(t *testing.T) {
 			t.Parallel()
 			spec, facts := g.inputs(t)
@@ -104,8 +107,9 @@ func TestTheLastSteps(t *testing.T) {
 			}
 		}
 		if filter := p.first("seccomp("); filter >= 0 {
-			if p.nnp && filter != exec-1 {
-				p.t.Errorf("%s comes between the filter and execve", p.lines[filter+1])
+			handOver := []string{"send <listener> to the parent", `await the parent at point "agent"`, "close(<listener>)"}
+			if after := p.lines[filter+1 : exec]; p.nnp && len(after) > 0 && !slices.Equal(after, handOver) {
+				p.t.Errorf("%q come between the filter and execve", after)
 			}
 			p.before(filter, exec, "the filter is loaded")
 			if !p.nnp {
@@ -246,7 +250,7 @@ func TestMountsGoToDescriptors(t *testing.T) {
 			line := p.lines[i]
 			switch name {
 			case "move_mount":
-				if line == `move_mount(<root>, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH)` {
+				if line == `move_mount(<root>, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH)` || strings.Contains(line, "<place of the root>") {
 					roots++
 				} else if !strings.Contains(line, "MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH") || strings.Contains(line, "AT_FDCWD") {
 					p.t.Errorf("%s attaches by a path", line)

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"brig/internal/annotation"
@@ -54,7 +55,7 @@ type Facts struct {
 	Supervised bool
 	// Held: the child waits for a start at a listening socket, on its own. An engine's create makes such ones.
 	Held bool
-	// Hooks: the parent has work when the namespaces are there, and stops the child at PointCreated.
+	// Hooks: the parent has work when the mounts are there, and stops the child at PointCreated before the root is entered.
 	Hooks bool
 	// Locked: the parent holds a lock whose end tells that it is gone.
 	Locked bool
@@ -120,6 +121,9 @@ type Plan struct {
 	Terminal bool
 	// Listener: the child sends the listener of a filter that asks before execve, and stops at PointListener.
 	Listener bool
+	// Agent: the child sends the listener of the spec's filter, for the agent at linux.seccomp.listenerPath, and stops at
+	// PointAgent: after PointReady (AgentLast) or before.
+	Agent, AgentLast bool
 	// HighFD is launch.Clone's.
 	HighFD int
 	// Filter is the compiled seccomp profile, nil for none.
@@ -162,6 +166,8 @@ type builder struct {
 
 	further bool       // a process for a sandbox that runs
 	root    launch.Reg // the root of the new file system
+	place   launch.Reg // where hooks see it before it is entered, in the host's view; 0 without hooks
+	program string     // the file to execute, when it is not process.args[0]
 	ram     bool       // it is a tmpfs of our own
 	mounted []mounted
 	links   map[string]string // symlinks that the program makes, in the root of a ram file system
@@ -200,10 +206,11 @@ func Compile(spec *specs.Spec, facts *Facts) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, step := range []func() error{
-		b.supervision, b.cgroup, b.anyCPU, b.namespaces, b.identity, b.session, b.privateProc, b.oldRoot, b.enterRoot, b.mounts, b.devices,
-		b.masks, b.readOnly, b.sysctls, b.process,
-	} {
+	for _, step := range slices.Concat(
+		[]func() error{b.supervision, b.cgroup, b.anyCPU, b.namespaces, b.identity, b.session, b.privateProc, b.oldRoot},
+		b.beforeRoot(),
+		[]func() error{b.masks, b.readOnly, b.sysctls, b.process},
+	) {
 		if err := step(); err != nil {
 			return nil, err
 		}

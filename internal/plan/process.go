@@ -329,12 +329,32 @@ func (b *builder) seccomp() error {
 	if err != nil {
 		return fmt.Errorf("config.json: linux.seccomp: %w", err)
 	}
-	if filter.Notify {
-		return &UnsupportedError{"linux.seccomp", "SCMP_ACT_NOTIFY needs a listener, which is not supported yet"}
+	if err := b.checkNotified(); err != nil {
+		return err
 	}
 	b.plan.Filter = &filter
 	b.p.Step(launch.Seccomp, "load the system-call filter")
-	b.p.Seccomp(filter.Bytes(), uint64(filter.Flags))
+	listener := b.p.Seccomp(filter.Bytes(), uint64(filter.Flags))
+	if filter.Notify {
+		b.p.Step(launch.Seccomp, "hand the filter's listener to the agent at "+b.linux.Seccomp.ListenerPath)
+		b.p.SendFD(listener)
+		b.p.Await(launch.PointAgent)
+		b.p.Close(listener)
+		b.plan.Agent, b.plan.AgentLast = true, b.spec.Process.NoNewPrivileges
+	}
+	return nil
+}
+
+// checkNotified refuses what would wait for itself: the agent has the listener only after these calls.
+func (b *builder) checkNotified() error {
+	for _, s := range b.linux.Seccomp.Syscalls {
+		for _, name := range s.Names {
+			if s.Action == specs.ActNotify && (name == "write" || name == "sendmsg") {
+				// The words are runc's, which has the same rule for write.
+				return &UnsupportedError{"linux.seccomp", "SCMP_ACT_NOTIFY cannot be used for the " + name + " syscall: the listener is handed over by it"}
+			}
+		}
+	}
 	return nil
 }
 
@@ -349,6 +369,9 @@ func (b *builder) exec(pr *specs.Process) error {
 		}
 	}
 	name := pr.Args[0]
+	if b.program != "" {
+		name = b.program
+	}
 	b.p.Step(launch.Exec, "run "+name)
 	if strings.Contains(name, "/") {
 		b.p.Execve(name, pr.Args, pr.Env)

@@ -138,8 +138,8 @@ func TestRefusals(t *testing.T) {
 			s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux, Flags: []specs.LinuxPersonalityFlag{"READ_IMPLIES_EXEC"}}
 		}},
 		{"linux.rootfsPropagation", `unknown value "sharde"`, func(s *specs.Spec) { s.Linux.RootfsPropagation = "sharde" }},
-		{"linux.seccomp", "SCMP_ACT_NOTIFY needs a listener", func(s *specs.Spec) {
-			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/run/x", Syscalls: []specs.LinuxSyscall{{Names: []string{"mount"}, Action: specs.ActNotify}}}
+		{"linux.seccomp", "SCMP_ACT_NOTIFY cannot be used for the write syscall", func(s *specs.Spec) {
+			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/run/x", Syscalls: []specs.LinuxSyscall{{Names: []string{"mount", "write"}, Action: specs.ActNotify}}}
 		}},
 
 		{"linux.namespaces", "a mount namespace is needed", func(s *specs.Spec) { without(s, specs.MountNamespace) }},

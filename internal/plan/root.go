@@ -115,7 +115,9 @@ func (b *builder) bind(name string, bind Bind) launch.Reg {
 // host's can be reached by a path.
 func (b *builder) enterRoot() error {
 	b.p.Step(launch.Root, "enter the new root, let the old one go")
-	b.p.MoveMountTo(b.root, "/")
+	if b.place == 0 {
+		b.p.MoveMountTo(b.root, "/")
+	}
 	b.p.Fchdir(b.root)
 	b.p.PivotRoot(".", ".")
 	b.p.Umount2(".", unix.MNT_DETACH)

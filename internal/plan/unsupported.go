@@ -18,7 +18,7 @@ func (b *builder) unsupported(pr *specs.Process) error {
 		field  string
 		reason string
 	}{
-		{s.Hooks != nil && hooks(s.Hooks) > 0 && !b.facts.Hooks && !b.isExec(), "hooks", "are for engines; run them before and after"},
+		{s.Hooks != nil && hooks(s.Hooks) > 0 && !b.facts.Held && !b.facts.Hooks && !b.isExec(), "hooks", "are for engines; run them before and after"},
 		{s.Solaris != nil, "solaris", otherSystem}, {s.Windows != nil, "windows", otherSystem}, {s.ZOS != nil, "zos", otherSystem},
 		{s.FreeBSD != nil, "freebsd", otherSystem}, {s.VM != nil, "vm", "is for runtimes that are virtual machines"},
 		{pr.CommandLine != "", "process.commandLine", otherSystem}, {pr.User.Username != "", "process.user.username", otherSystem},

@@ -214,45 +214,6 @@ func TestRunGivesTheExitCode(t *testing.T) {
 	}
 }
 
-// TestHooks: their order, their state on standard input, their environment, and what a failure does.
-func TestHooks(t *testing.T) {
-	t.Parallel()
-	e := newEngine(t)
-	log := filepath.Join(t.TempDir(), "log")
-	hook := func(name string) []specs.Hook {
-		script := `s=$(cat); echo "` + name + ` $(echo "$s" | sed 's/.*"status":"\([a-z]*\)".*/\1/') env=$(env | grep -c SECRET)" >>` + log
-		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: []string{"PATH=/bin:/usr/bin"}}}
-	}
-	//nolint:staticcheck // Prestart is old, and Docker still uses it
-	e.spec.Hooks = &specs.Hooks{
-		Prestart: hook("prestart"), CreateRuntime: hook("createRuntime"), CreateContainer: hook("createContainer"), Poststart: hook("poststart"), Poststop: hook("poststop"),
-		StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat >/tmp/state; hostname >>/tmp/state"}}},
-	}
-	e.spec.Root.Readonly = false
-	e.spec.Process.Env = append(e.spec.Process.Env, "SECRET=1")
-	e.spec.Process.Args = []string{"cat", "/tmp/state"}
-	e.write()
-	out := e.want(0, "brig", "run", "--bundle", e.bundle, "hooked")
-	if !strings.Contains(out, `"id":"hooked"`) {
-		t.Errorf("the startContainer hook left %q", out)
-	}
-	text, err := os.ReadFile(log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := "prestart creating env=0\ncreateRuntime creating env=0\ncreateContainer creating env=0\npoststart running env=0\npoststop stopped env=0\n"
-	if string(text) != want {
-		t.Errorf("got\n%swant\n%s", text, want)
-	}
-
-	second := 1
-	//nolint:staticcheck // see above
-	e.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "100"}, Timeout: &second}}}
-	e.write()
-	e.want(1, "hook /bin/sleep: it did not end within 1 seconds", "create", "--bundle", e.bundle, "slow")
-	e.want(1, "does not exist", "state", "slow")
-}
-
 // TestErrorsAreLogged: engines read the last line of the log.
 func TestErrorsAreLogged(t *testing.T) {
 	t.Parallel()

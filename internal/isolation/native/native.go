@@ -39,8 +39,11 @@ type Options struct {
 	Lock *os.File
 	// Start is the listening socket at which the child is to wait on its own (launch.Listen); nil for no such wait.
 	Start *os.File
-	// Created is called when the namespaces are there and before the root is entered; nil for no such stop.
+	// Created is called when the mounts are made and before the root is entered; nil for no such stop.
 	Created func(*Process) error
+	// Agent is called with the listener of a seccomp filter that asks an agent, and owns it. With Start and a filter that is
+	// loaded last (plan.Plan.AgentLast), it is for whoever gives the start.
+	Agent func(*Process, *os.File) error
 	// Meanwhile is called while the child sets itself up, for work that need not come before. An error ends the launch.
 	Meanwhile func() error
 	// Warn is told what was passed over because runtime-spec lets it be; nil refuses it.
@@ -241,6 +244,11 @@ func (l *launching) accompany(p *Process) error {
 			return err
 		}
 	}
+	if p.Plan.Agent && !p.Plan.AgentLast {
+		if err := l.agent(p); err != nil {
+			return err
+		}
+	}
 	if err := c.WaitFor(launch.PointReady); err != nil {
 		return err
 	}
@@ -257,6 +265,11 @@ func (l *launching) accompany(p *Process) error {
 	if l.options.Start != nil {
 		return c.WaitHeld()
 	}
+	if p.Plan.AgentLast {
+		if err := l.agent(p); err != nil {
+			return err
+		}
+	}
 	if !p.Plan.Listener {
 		return c.WaitExec()
 	}
@@ -268,6 +281,18 @@ func (l *launching) accompany(p *Process) error {
 		return errors.Join(err, listener.Close())
 	}
 	return c.LetOneProgram(listener)
+}
+
+// agent has the listener of the filter handed to the agent, and lets the child go on.
+func (l *launching) agent(p *Process) error {
+	if l.options.Agent == nil {
+		return &plan.UnsupportedError{Field: "linux.seccomp", Reason: "SCMP_ACT_NOTIFY is for engines, whose agent answers"}
+	}
+	if err := p.child.WaitFor(launch.PointAgent); err != nil {
+		return err
+	}
+	p.PID = p.child.PID
+	return errors.Join(l.options.Agent(p, p.child.Received()), p.child.Continue())
 }
 
 // mapIDs writes the id maps of a new user namespace, and gives the mounts that wait for it the same map.

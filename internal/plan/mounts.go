@@ -37,6 +37,7 @@ func (b *builder) prepare(m *specs.Mount) error {
 	case m.Type == "proc" || m.Type == "sysfs":
 		b.p.Step(launch.ProcSys, "a new "+m.Type+" for "+m.Destination)
 		fs := b.p.Fsopen(m.Type)
+		b.source(fs, m)
 		for _, d := range o.Data {
 			b.option(fs, d)
 		}
@@ -132,9 +133,7 @@ func (b *builder) newMount(m *specs.Mount, o *mounts.Options, attrs uint64) laun
 		kind = "cgroup2"
 	}
 	fs := b.p.Fsopen(kind)
-	if kind != "cgroup2" && kind != "mqueue" && m.Source != "" {
-		b.p.FsconfigString(fs, "source", m.Source)
-	}
+	b.source(fs, m)
 	for _, d := range o.Data {
 		if kind == "devpts" && strings.HasPrefix(d, "gid=") && !b.mapsGID(strings.TrimPrefix(d, "gid=")) {
 			continue // the group has no id here; the slave then belongs to the group of its opener
@@ -147,6 +146,13 @@ func (b *builder) newMount(m *specs.Mount, o *mounts.Options, attrs uint64) laun
 		b.pts = reg
 	}
 	return reg
+}
+
+// source names the device of a mount. Where there is none the name is only shown, in /proc/PID/mountinfo.
+func (b *builder) source(fs launch.Reg, m *specs.Mount) {
+	if m.Source != "" {
+		b.p.FsconfigString(fs, "source", m.Source)
+	}
 }
 
 // mapsGID tells whether a group id has a host id in the sandbox's map.

@@ -180,7 +180,8 @@ type builder struct {
 	pts      launch.Reg // the mount of devpts
 
 	lateReadOnly []lateMount
-	lateLimit    func() // sets RLIMIT_NOFILE of a held child
+	sets         capSets // of the program
+	lateLimit    func()  // sets RLIMIT_NOFILE of a held child
 	timeOffsets  launch.Reg
 	slave        launch.Reg
 	rules        []rule

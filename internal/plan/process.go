@@ -24,8 +24,8 @@ func (b *builder) process() error {
 			return err
 		}
 	}
-	// Without no_new_privs a filter needs CAP_SYS_ADMIN (seccomp(2)), so it goes in before the capabilities go.
-	if !pr.NoNewPrivileges {
+	// An agent has the listener before create returns, as with runc.
+	if !pr.NoNewPrivileges && b.notifies() {
 		if err := b.seccomp(); err != nil {
 			return err
 		}
@@ -36,6 +36,12 @@ func (b *builder) process() error {
 		}
 	}
 	b.streams()
+	if !pr.NoNewPrivileges {
+		if err := b.privilegedFilter(); err != nil {
+			return err
+		}
+	}
+	b.leaveReaper()
 	if err := b.oneProgram(pr); err != nil {
 		return err
 	}
@@ -156,6 +162,7 @@ func (b *builder) user(pr *specs.Process) error {
 	if err != nil {
 		return err
 	}
+	b.sets = sets
 	b.p.Step(launch.Capabilities, "drop capabilities from the bounding set")
 	for c := caps.Cap(0); c <= b.facts.LastCap; c++ {
 		if !sets.bounding.Has(c) {
@@ -170,8 +177,9 @@ func (b *builder) user(pr *specs.Process) error {
 		b.p.Prctl(unix.PR_SET_KEEPCAPS, 1)
 	}
 	b.becomeUser(pr)
-	b.p.Step(launch.Capabilities, "keep only "+sets.permitted.String())
-	b.p.Capset(uint64(sets.effective), uint64(sets.permitted), uint64(sets.inheritable))
+	filter := b.filterCap(pr)
+	b.p.Step(launch.Capabilities, "keep only "+(sets.permitted|filter).String())
+	b.p.Capset(uint64(sets.effective|filter), uint64(sets.permitted|filter), uint64(sets.inheritable))
 	if !b.annotated(annotation.LockCaps, "true") {
 		b.p.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL)
 		for c := caps.Cap(0); c <= b.facts.LastCap; c++ {
@@ -275,13 +283,18 @@ func (b *builder) streams() {
 	}
 	b.p.Step(launch.Exec, "no other file crosses execve")
 	b.p.CloseOnExecFrom(first)
-	if b.reaper() {
-		b.p.Step(launch.Exec, "leave a reaper at pid 1")
-		b.p.ForkInit()
-		b.p.Setsid()
-		if b.slave != 0 {
-			b.p.Ioctl("controlling terminal", b.slave, unix.TIOCSCTTY, 0) // the program's, not the reaper's
-		}
+}
+
+// leaveReaper makes the program a child of Brig's own init.
+func (b *builder) leaveReaper() {
+	if !b.reaper() {
+		return
+	}
+	b.p.Step(launch.Exec, "leave a reaper at pid 1")
+	b.p.ForkInit()
+	b.p.Setsid()
+	if b.slave != 0 {
+		b.p.Ioctl("controlling terminal", b.slave, unix.TIOCSCTTY, 0) // the program's, not the reaper's
 	}
 }
 
@@ -318,6 +331,38 @@ func (b *builder) oneProgram(pr *specs.Process) error {
 
 // reaper says that the program is not pid 1 but the child of Brig's own init.
 func (b *builder) reaper() bool { return b.annotated(annotation.Init, "true") && !b.isExec() }
+
+// filterCap is the capability that the process has to keep until its filter is loaded: without no_new_privs that needs
+// CAP_SYS_ADMIN (seccomp(2)).
+func (b *builder) filterCap(pr *specs.Process) (s caps.Set) {
+	if pr.NoNewPrivileges || b.linux.Seccomp == nil || b.notifies() {
+		return s
+	}
+	return caps.SysAdmin.Mask()
+}
+
+// notifies tells whether the profile asks an agent.
+func (b *builder) notifies() bool {
+	s := b.linux.Seccomp
+	return s != nil && (s.DefaultAction == specs.ActNotify || slices.ContainsFunc(s.Syscalls, func(c specs.LinuxSyscall) bool { return c.Action == specs.ActNotify }))
+}
+
+// privilegedFilter loads the filter of a process that may gain privileges, and lets go of the capability it took. A profile
+// is written for the program: every other call has been made by now, as it may deny it (an old one does not know
+// close_range).
+func (b *builder) privilegedFilter() error {
+	if b.linux.Seccomp == nil || b.notifies() {
+		return nil
+	}
+	if err := b.seccomp(); err != nil {
+		return err
+	}
+	if sets := b.sets; !sets.effective.Has(caps.SysAdmin) {
+		b.p.Step(launch.Capabilities, "keep only "+sets.permitted.String())
+		b.p.Capset(uint64(sets.effective), uint64(sets.permitted), uint64(sets.inheritable))
+	}
+	return nil
+}
 
 // seccomp compiles the filter and loads it.
 func (b *builder) seccomp() error {

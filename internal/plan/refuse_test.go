@@ -190,7 +190,7 @@ func TestRefusals(t *testing.T) {
 		{"mounts /data", "the source \"data\" must be absolute", addMount(specs.Mount{Destination: "/data", Type: "bind", Source: "data"})},
 		{"mounts /data", "the source /no/such does not exist", addMount(specs.Mount{Destination: "/data", Source: "/no/such", Options: []string{"rbind"}})},
 		{"mounts /data", "NUL byte", addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"bind", "a\x00"}})},
-		{"mounts /data", `unknown option "sizze=1"`, addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"rbind", "sizze=1"}})},
+		{"mounts /data", `unknown option "nosuidd"`, addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"rbind", "nosuidd"}})},
 		{"mounts /data", "tmpcopyup is not supported yet", addMount(specs.Mount{Destination: "/data", Type: "tmpfs", Options: []string{"tmpcopyup"}})},
 		{"mounts /data", "dest-nofollow is not supported yet", addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"bind", "dest-nofollow"}})},
 		{"mounts /data", "only bind mounts can be idmapped", addMount(specs.Mount{Destination: "/data", Type: "tmpfs", Options: []string{"idmap"}})},

@@ -51,6 +51,7 @@ func (a *app) features(*flag.FlagSet) func([]string) error {
 				},
 				Apparmor: &features.Apparmor{Enabled: &yes}, Selinux: &features.Selinux{Enabled: &yes},
 				MemoryPolicy:    &features.MemoryPolicy{Modes: modes, Flags: flags},
+				NetDevices:      &features.NetDevices{Enabled: &yes},
 				MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
 			},
 			Annotations: map[string]string{"run.brig.version": Version},

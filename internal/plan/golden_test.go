@@ -101,6 +101,9 @@ var goldens = []golden{
 	{name: "joined-user", spec: "joined-user"},
 	{name: "scheduling", spec: "scheduling", facts: func(f *Facts) { f.Supervised = false }},
 	{name: "exec-scheduling", spec: "scheduling", exec: true, facts: func(f *Facts) { f.CgroupTasks, f.Supervised = 1, false }},
+	{name: "net-devices", spec: "bundle", change: func(s *specs.Spec) {
+		s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth1": {}, "eth0": {Name: "inner%d"}, "eth2": {Name: "inner%d"}}
+	}, facts: func(f *Facts) { f.MAC = mac.Host{AppArmor: true} }},
 	{name: "time-offsets", spec: "time-offsets"},
 	{name: "exec-time-offsets", spec: "time-offsets", exec: true},
 	{name: "time-offsets-joined-user", spec: "time-offsets", change: func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/proc/1000/ns/user" }},
@@ -208,6 +211,9 @@ func text(t testing.TB, p *Plan) string {
 	}
 	for _, n := range p.Join {
 		fmt.Fprintf(&b, "join: %s %s\n", n.Type, n.Path)
+	}
+	for _, d := range p.NetDevices {
+		fmt.Fprintf(&b, "network device: %s as %s\n", d.Host, d.Name)
 	}
 	fmt.Fprintf(&b, "inputs: %d tasks, %d streams, %d files, high fd %d\n", len(p.Tasks), len(p.Stdio), len(p.PassFDs), p.HighFD)
 	if p.InitialCPUs != nil {

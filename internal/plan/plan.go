@@ -9,6 +9,7 @@ import (
 	"brig/internal/caps"
 	"brig/internal/launch"
 	"brig/internal/mac"
+	"brig/internal/netdev"
 	"brig/internal/seccomp"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -135,6 +136,8 @@ type Plan struct {
 	InitialCPUs []uint64
 	// Warnings are what was passed over because of Facts.Lenient.
 	Warnings []string
+	// NetDevices are devices of the host's that the parent moves into the sandbox's network namespace at PointNamespaces.
+	NetDevices []netdev.Device
 	// Missing are the layers left out.
 	Missing []MissingLayer
 }
@@ -208,7 +211,7 @@ func Compile(spec *specs.Spec, facts *Facts) (*Plan, error) {
 		return nil, err
 	}
 	for _, step := range slices.Concat(
-		[]func() error{b.supervision, b.cgroup, b.anyCPU, b.namespaces, b.identity, b.session, b.privateProc, b.oldRoot},
+		[]func() error{b.supervision, b.cgroup, b.anyCPU, b.netDevices, b.namespaces, b.identity, b.session, b.privateProc, b.oldRoot},
 		b.beforeRoot(),
 		[]func() error{b.masks, b.readOnly, b.sysctls, b.process},
 	) {

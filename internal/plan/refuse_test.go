@@ -52,6 +52,10 @@ func scheduled(sched specs.Scheduler) func(*specs.Spec) {
 	return func(s *specs.Spec) { s.Process.Scheduler = &sched }
 }
 
+func devices(host, inside string) func(*specs.Spec) {
+	return func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{host: {Name: inside}} }
+}
+
 func offsets(clock string, o specs.LinuxTimeOffset) func(*specs.Spec) {
 	return func(s *specs.Spec) {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
@@ -117,7 +121,18 @@ func TestRefusals(t *testing.T) {
 			s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 8}
 		}},
 		{"linux.mountLabel", notYet, func(s *specs.Spec) { s.Linux.MountLabel = "system_u:object_r:container_file_t:s0" }},
-		{"linux.netDevices", notYet, func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth1": {}} }},
+		{"linux.netDevices", "without a NET namespace", func(s *specs.Spec) {
+			without(s, specs.NetworkNamespace)
+			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth1": {}}
+		}},
+		{"linux.netDevices", `invalid network device name "a/b"`, devices("a/b", "")},
+		{"linux.netDevices", `invalid network device name ""`, devices("", "")},
+		{"linux.netDevices", "longer than 15 bytes", devices("eth1", "sixteen-bytes-lo")},
+		{"linux.netDevices", `invalid network device name ".."`, devices("eth1", "..")},
+		{"linux.netDevices", `invalid network device name "a b"`, devices("eth1", "a b")},
+		{"linux.netDevices", "eth1 and eth2 would both be named net", func(s *specs.Spec) {
+			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth1": {Name: "net"}, "eth2": {Name: "net"}}
+		}},
 		{"linux.intelRdt", notYet, func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }},
 		{"linux.memoryPolicy", `invalid memory policy mode ""`, func(s *specs.Spec) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{} }},
 		{"linux.memoryPolicy", `invalid memory policy flag "MPOL_F_NO"`, func(s *specs.Spec) {
@@ -244,6 +259,10 @@ func TestOtherErrors(t *testing.T) {
 	}
 	facts := testFacts()
 	facts.Privileged = false
+	_, err = Compile(bundle(devices("eth1", "")), facts)
+	if err == nil || !strings.Contains(err.Error(), "not supported for rootless containers") {
+		t.Error(err)
+	}
 	_, err = Compile(bundle(addMount(specs.Mount{Destination: "/data", Type: "bind", Source: "/srv/data", Options: []string{"idmap"}})), facts)
 	if err == nil || !strings.Contains(err.Error(), "idmapped mounts need root") {
 		t.Error(err)
@@ -312,7 +331,7 @@ var honoured = map[string][]string{
 	"Mount":       {"Destination", "Type", "Source", "Options", "UIDMappings", "GIDMappings"},
 	"LinuxDevice": {"Path", "Type", "Major", "Minor", "FileMode", "UID", "GID"},
 	"Linux": {"UIDMappings", "GIDMappings", "Sysctl", "Resources", "CgroupsPath", "Namespaces", "Devices", "Seccomp", "RootfsPropagation", "MaskedPaths", "ReadonlyPaths",
-		"Personality", "TimeOffsets", "MemoryPolicy"},
+		"Personality", "TimeOffsets", "MemoryPolicy", "NetDevices"},
 	"LinuxNamespace":    {"Type", "Path"},
 	"POSIXRlimit":       {"Type", "Soft", "Hard"},
 	"LinuxCapabilities": {"Bounding", "Effective", "Inheritable", "Permitted", "Ambient"},
@@ -321,6 +340,7 @@ var honoured = map[string][]string{
 	"LinuxIOPriority":   {"Class", "Priority"},
 	"CPUAffinity":       {"Initial", "Final"},
 	"LinuxMemoryPolicy": {"Mode", "Nodes", "Flags"},
+	"LinuxNetDevice":    {"Name"},
 	"LinuxTimeOffset":   {"Secs", "Nanosecs"},
 	"LinuxSeccomp":      {"DefaultAction", "DefaultErrnoRet", "Architectures", "Flags", "Syscalls", "ListenerPath", "ListenerMetadata"}, // package seccomp; a listener is refused
 }
@@ -330,7 +350,7 @@ var refused = map[string][]string{
 	"Spec":    {"Hooks", "Solaris", "Windows", "VM", "ZOS", "FreeBSD"},
 	"Process": {"CommandLine"},
 	"User":    {"Username"},
-	"Linux":   {"NetDevices", "MountLabel", "IntelRdt"},
+	"Linux":   {"MountLabel", "IntelRdt"},
 }
 
 // TestNoFieldIsPassedOver: a field that a newer runtime-spec has, or one that nobody thought of, must be honoured or
@@ -342,7 +362,7 @@ func TestNoFieldIsPassedOver(t *testing.T) {
 		reflect.TypeFor[specs.Linux](), reflect.TypeFor[specs.LinuxDevice](), reflect.TypeFor[specs.LinuxNamespace](), reflect.TypeFor[specs.POSIXRlimit](),
 		reflect.TypeFor[specs.LinuxCapabilities](), reflect.TypeFor[specs.LinuxPersonality](), reflect.TypeFor[specs.LinuxSeccomp](),
 		reflect.TypeFor[specs.Scheduler](), reflect.TypeFor[specs.LinuxIOPriority](), reflect.TypeFor[specs.CPUAffinity](), reflect.TypeFor[specs.LinuxMemoryPolicy](),
-		reflect.TypeFor[specs.LinuxTimeOffset](),
+		reflect.TypeFor[specs.LinuxTimeOffset](), reflect.TypeFor[specs.LinuxNetDevice](),
 	} {
 		known := slices.Concat(honoured[typ.Name()], refused[typ.Name()])
 		var fields []string

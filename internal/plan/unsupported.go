@@ -24,7 +24,7 @@ func (b *builder) unsupported(pr *specs.Process) error {
 		{s.Solaris != nil, "solaris", otherSystem}, {s.Windows != nil, "windows", otherSystem}, {s.ZOS != nil, "zos", otherSystem},
 		{s.FreeBSD != nil, "freebsd", otherSystem}, {s.VM != nil, "vm", "is for runtimes that are virtual machines"},
 		{pr.CommandLine != "", "process.commandLine", otherSystem}, {pr.User.Username != "", "process.user.username", otherSystem},
-		{l.MountLabel != "", "linux.mountLabel", notYet}, {len(l.NetDevices) > 0, "linux.netDevices", notYet},
+		{l.MountLabel != "", "linux.mountLabel", notYet},
 		{l.IntelRdt != nil, "linux.intelRdt", notYet},
 	} {
 		if f.set {

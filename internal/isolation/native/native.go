@@ -16,6 +16,7 @@ import (
 	"brig/internal/fault"
 	"brig/internal/idmap"
 	"brig/internal/launch"
+	"brig/internal/netdev"
 	"brig/internal/plan"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -215,6 +216,11 @@ func (l *launching) accompany(p *Process) error {
 		}
 		if err := l.mapIDs(c.PID); err != nil {
 			return err
+		}
+		if len(p.Plan.NetDevices) > 0 {
+			if err := netdev.Move(c.PID, p.Plan.NetDevices); err != nil {
+				return fmt.Errorf("config.json: linux.netDevices: %w", err)
+			}
 		}
 		fault.Point("id maps written")
 		if err := c.Continue(); err != nil {

@@ -28,6 +28,8 @@ type creation struct {
 	bundle, pidFile, console, pidfdSocket string
 	preserve                              int
 	warn                                  func(text string)
+	detach                                bool
+	relay                                 *console // of a terminal in the foreground
 }
 
 func (o *creation) register(f *flag.FlagSet) {
@@ -53,6 +55,7 @@ func (a *app) create(f *flag.FlagSet) func([]string) error {
 		if err != nil {
 			return err
 		}
+		o.detach = true
 		_, process, err := a.createContainer(id, b, &o)
 		if err != nil {
 			return err
@@ -64,7 +67,7 @@ func (a *app) create(f *flag.FlagSet) func([]string) error {
 // createContainer makes a container up to the point where its process waits for the start.
 func (a *app) createContainer(id string, b *bundled, o *creation) (c *container, p *native.Process, err error) {
 	spec := b.spec
-	if err := checkTerminal(spec, o); err != nil {
+	if err := checkTerminal(spec, o.console, o.detach); err != nil {
 		return nil, nil, err
 	}
 	if c, err = a.make(id); err != nil {
@@ -105,19 +108,6 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 		a.debugf("init: closing the pipe to signal completion: the child no longer depends on this process")
 	}
 	return c, p, err
-}
-
-func checkTerminal(spec *specs.Spec, o *creation) error {
-	if spec.Process == nil {
-		return errors.New("config.json: process is missing; there is nothing to run")
-	}
-	if spec.Process.Terminal && o.console == "" {
-		return errors.New("config.json: process.terminal needs --console-socket")
-	}
-	if !spec.Process.Terminal && o.console != "" {
-		return errors.New("--console-socket needs process.terminal in config.json")
-	}
-	return nil
 }
 
 func owner() string {
@@ -192,10 +182,7 @@ func (c *container) ready(p *native.Process, o *creation) error {
 	}
 	c.PID, c.StartTime, c.Steps, c.Agent = p.PID, start, p.Plan.Program.Steps(launch.PointReady), p.Plan.AgentLast
 	if p.Terminal != nil {
-		if err := sendFD(o.console, p.Terminal, []byte(ptmx)); err != nil {
-			return fmt.Errorf("--console-socket %s: %w", o.console, err)
-		}
-		if err := p.Terminal.Close(); err != nil {
+		if err := o.holdTerminal(p.Terminal); err != nil {
 			return err
 		}
 	}

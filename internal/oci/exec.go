@@ -28,7 +28,7 @@ type execution struct {
 	creation
 	process, cwd, user, apparmor, label string
 	env, caps, groups                   words
-	tty, detach, ignorePaused, noNew    bool
+	tty, ignorePaused, noNew            bool
 }
 
 func (a *app) exec(f *flag.FlagSet) func([]string) error {
@@ -44,7 +44,7 @@ func (a *app) exec(f *flag.FlagSet) func([]string) error {
 	f.Var(&o.caps, "c", "short for --cap")
 	f.Var(&o.groups, "additional-gids", "further group ids")
 	f.Var(&o.groups, "g", "short for --additional-gids")
-	f.BoolVar(&o.tty, "tty", false, "a terminal; needs --console-socket")
+	f.BoolVar(&o.tty, "tty", false, "a terminal")
 	f.BoolVar(&o.tty, "t", false, "short for --tty")
 	f.BoolVar(&o.detach, "detach", false, "leave the process running and return")
 	f.BoolVar(&o.detach, "d", false, "short for --detach")
@@ -80,7 +80,7 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	if spec.Process, err = o.newProcess(spec.Process, args); err != nil {
 		return err
 	}
-	if err := checkTerminal(spec, &o.creation); err != nil {
+	if err := checkTerminal(spec, o.console, o.detach); err != nil {
 		return err
 	}
 	pidfd, err := c.pidfd()
@@ -105,6 +105,7 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 		options.PassFDs = append(options.PassFDs, os.NewFile(uintptr(3+i), fmt.Sprintf("file descriptor %d", 3+i))) //nolint:gosec // small
 	}
 	a.debugf("nsexec container setup: a child joins the namespaces of process %d by its pidfd", c.PID)
+	defer func() { o.relay.close() }()
 	p, err := native.Exec(spec, pidfd, options)
 	if err != nil {
 		return programError(spec.Process.Args, err)
@@ -127,8 +128,8 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 // ready does what exec promises before the program runs.
 func (o *execution) ready(p *native.Process) error {
 	if p.Terminal != nil {
-		if err := errors.Join(sendFD(o.console, p.Terminal, []byte(ptmx)), p.Terminal.Close()); err != nil {
-			return fmt.Errorf("--console-socket %s: %w", o.console, err)
+		if err := o.holdTerminal(p.Terminal); err != nil {
+			return err
 		}
 	}
 	if o.pidfdSocket != "" {

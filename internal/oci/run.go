@@ -11,16 +11,16 @@ import (
 
 func (a *app) run(f *flag.FlagSet) func([]string) error {
 	var o creation
-	var detach bool
 	o.register(f)
-	f.BoolVar(&detach, "detach", false, "leave the container running and return")
-	f.BoolVar(&detach, "d", false, "short for --detach")
+	f.BoolVar(&o.detach, "detach", false, "leave the container running and return")
+	f.BoolVar(&o.detach, "d", false, "short for --detach")
 	return func(args []string) error {
 		id := args[0]
 		b, err := loadBundle(o.bundle)
 		if err != nil {
 			return err
 		}
+		defer func() { o.relay.close() }()
 		c, process, err := a.createContainer(id, b, &o)
 		if err != nil {
 			return err
@@ -31,7 +31,7 @@ func (a *app) run(f *flag.FlagSet) func([]string) error {
 			_, _ = process.Wait()
 			return errors.Join(err, a.destroy(id, true))
 		}
-		if detach {
+		if o.detach {
 			return nil
 		}
 		stop := forward(process.Signal)
@@ -41,6 +41,8 @@ func (a *app) run(f *flag.FlagSet) func([]string) error {
 			return err
 		}
 		a.code = exitCode(status)
+		o.relay.close()
+		o.relay = nil
 		return a.destroy(id, true)
 	}
 }

@@ -19,27 +19,27 @@ func TestForegroundTerminal(t *testing.T) {
 	e.spec.Process.Terminal = true
 	e.spec.Process.Args = []string{"sh", "-c", "test -t 0 -a -t 1 -a -t 2 && busybox tty && exit 6"}
 	e.write()
-	if out, code := e.call("run", "--bundle", e.bundle, "one"); code != 6 || out != "/dev/pts/0\n" {
+	if out, code := e.call("run", "--bundle", e.bundle, "terminal"); code != 6 || out != "/dev/pts/0\n" {
 		t.Errorf("exit code %d, %q", code, out)
 	}
-	if s := e.status("one"); s != "none" {
+	if s := e.status("terminal"); s != "none" {
 		t.Errorf("after run it is %s", s)
 	}
-	e.want(1, "cannot allocate tty if runc will detach without setting console socket", "run", "--detach", "--bundle", e.bundle, "one")
-	e.want(1, "cannot allocate tty if runc will detach without setting console socket", "create", "--bundle", e.bundle, "one")
-	e.want(1, "cannot use console socket if runc will not detach or allocate tty", "run", "--console-socket", "/x", "--bundle", e.bundle, "one")
+	e.want(1, "cannot allocate tty if runc will detach without setting console socket", "run", "--detach", "--bundle", e.bundle, "terminal")
+	e.want(1, "cannot allocate tty if runc will detach without setting console socket", "create", "--bundle", e.bundle, "terminal")
+	e.want(1, "cannot use console socket if runc will not detach or allocate tty", "run", "--console-socket", "/x", "--bundle", e.bundle, "terminal")
 
 	e.spec.Process.Terminal = false
 	e.spec.Process.Args = []string{"sleep", "1000"}
 	e.write()
-	e.want(0, "", "run", "--detach", "--bundle", e.bundle, "one")
-	t.Cleanup(func() { e.call("delete", "--force", "one") })
+	e.want(0, "", "run", "--detach", "--bundle", e.bundle, "terminal")
+	t.Cleanup(func() { e.call("delete", "--force", "terminal") })
 	// What a process in the background holds open does not hold the caller up.
-	out, code := e.call("exec", "--tty", "one", "sh", "-c", "sleep 1000 & busybox seq 1 20000; exit 7")
+	out, code := e.call("exec", "--tty", "terminal", "sh", "-c", "sleep 1000 & busybox seq 1 20000; exit 7")
 	if lines := strings.Split(out, "\n"); code != 7 || len(lines) != 20001 || lines[19999] != "20000" {
 		t.Errorf("exec --tty: exit code %d, %d lines, the last %q", code, len(lines), lines[max(0, len(lines)-2):])
 	}
-	e.want(255, "cannot allocate tty if runc will detach without setting console socket", "exec", "--tty", "--detach", "one", "true")
+	e.want(255, "cannot allocate tty if runc will detach without setting console socket", "exec", "--tty", "--detach", "terminal", "true")
 }
 
 // A caller's terminal passes keys on raw, gives the program its size, and is afterwards as it was.
@@ -57,7 +57,7 @@ func TestCallersTerminal(t *testing.T) {
 	e.spec.Process.Terminal = true
 	e.spec.Process.Args = []string{"sh", "-c", "busybox stty size; read line; echo got $line; exit 5"}
 	e.write()
-	cmd := exec.Command("timeout", "--foreground", "30", runtime, "--root", e.root, "run", "--bundle", e.bundle, "one")
+	cmd := exec.Command("timeout", "--foreground", "30", runtime, "--root", e.root, "run", "--bundle", e.bundle, "caller")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {

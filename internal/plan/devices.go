@@ -56,19 +56,14 @@ func (b *builder) freshDev() bool {
 // prepareDevices takes the host's nodes as bind mounts: mknod is not allowed in a user namespace, and a bind cannot be
 // another device than the host's.
 func (b *builder) prepareDevices() error {
-	b.p.Step(launch.Devices, "take /dev/null, the one that masks are made of")
-	b.null = b.bind("null", Bind{Source: "/dev/null", Device: &specs.LinuxDevice{Path: "/dev/null", Type: "c", Major: 1, Minor: 3}})
-	if !b.freshDev() {
-		return nil
+	if err := b.takeNull(); err != nil || !b.freshDev() {
+		return err
 	}
 	for _, d := range b.wantedDevices() {
 		if err := checkInside(d.path, "linux.devices"); err != nil {
 			return err
 		}
-		if d.path == "/dev/null" {
-			continue
-		}
-		if !b.hasUserNS() && !b.facts.Nested {
+		if d.path == "/dev/null" || b.makesNodes() {
 			continue
 		}
 		b.p.Step(launch.Devices, "take "+d.path)
@@ -77,6 +72,29 @@ func (b *builder) prepareDevices() error {
 			return &UnsupportedError{"linux.devices", fmt.Sprintf("%s does not exist on the host, and in a user namespace no device can be made", d.path)}
 		}
 		b.bindDevice(d, source)
+	}
+	return nil
+}
+
+// makesNodes tells whether the sandbox's devices are nodes of its own.
+func (b *builder) makesNodes() bool { return b.freshDev() && !b.hasUserNS() && !b.facts.Nested }
+
+// takeNull takes the host's /dev/null where the sandbox gets none of its own. A root that is the host's root could change
+// that node's mode and owner, for the host, too: by /dev/null itself or by any file that is masked with it. It gets a node
+// of its own, or where even /dev is the host's, masks that are read-only.
+func (b *builder) takeNull() error {
+	for _, d := range b.linux.Devices {
+		if path.Clean(d.Path) == "/dev/null" && (d.Type != "c" && d.Type != "u" || d.Major != 1 || d.Minor != 3) {
+			return &UnsupportedError{"linux.devices", "/dev/null must be the device c 1:3: paths are masked with it"}
+		}
+	}
+	if b.makesNodes() {
+		return nil
+	}
+	b.p.Step(launch.Devices, "take /dev/null, the one that masks are made of")
+	b.null = b.bind("null", Bind{Source: "/dev/null", Device: &specs.LinuxDevice{Path: "/dev/null", Type: "c", Major: 1, Minor: 3}})
+	if !b.hasUserNS() && !b.freshDev() {
+		b.p.MountSetattr(b.null, "", 0, unix.MOUNT_ATTR_RDONLY, 0, 0)
 	}
 	return nil
 }
@@ -109,7 +127,7 @@ func (b *builder) devices() error {
 
 func (b *builder) node(d device) error {
 	reg := b.deviceMount(d.path)
-	if d.path == "/dev/null" {
+	if d.path == "/dev/null" && !b.makesNodes() {
 		reg = b.null
 	}
 	if reg == 0 {
@@ -164,6 +182,9 @@ func (b *builder) mknod(d device) error {
 	m.made[name] = File
 	b.p.Mknodat(m.reg, name, kind|mode, unix.Mkdev(uint32(d.spec.Major), uint32(d.spec.Minor))) //nolint:gosec // device numbers
 	fd := b.p.Openat2(d.path, m.reg, name, unix.O_PATH|unix.O_NOFOLLOW, 0, launch.NoLinks)
+	if d.path == "/dev/null" {
+		b.null = fd
+	}
 	if d.spec.UID != nil || d.spec.GID != nil {
 		var uid, gid uint32
 		if d.spec.UID != nil {

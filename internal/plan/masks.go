@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// masks covers what must not be seen and seals what must not be written. Masks are mounts held by descriptors: the
-// sandbox's own /dev/null is never looked up (CVE-2025-31133).
+// masks covers what must not be seen and seals what must not be written. Masks are mounts held by descriptors: of the
+// sandbox's own /dev/null it is the node just made, which is never looked up again (CVE-2025-31133).
 func (b *builder) masks() error {
 	var empty launch.Reg // the first empty folder; others are copies of it
 	for _, name := range b.linux.MaskedPaths {

@@ -191,6 +191,9 @@ func TestRefusals(t *testing.T) {
 		{"linux.readonlyPaths", "NUL", func(s *specs.Spec) { s.Linux.ReadonlyPaths = []string{"/proc/sys\x00"} }},
 		{"linux.devices", "absolute path", func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "dev/fuse", Type: "c"}} }},
 		{"linux.devices", "does not exist on the host", func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/no", Type: "c"}} }},
+		{"linux.devices", "must be the device c 1:3", func(s *specs.Spec) {
+			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/null", Type: "c", Major: 1, Minor: 5}}
+		}},
 		{"linux.devices", `unknown type "x"`, func(s *specs.Spec) {
 			without(s, specs.UserNamespace)
 			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/fuse", Type: "x"}}

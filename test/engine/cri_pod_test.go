@@ -21,7 +21,7 @@ func TestCRI(t *testing.T) {
 		{"pod", criPod}, {"shared PIDs", criSharedPIDs}, {"exec", criExec}, {"port-forward", criPortForward},
 		{"update and stats", criUpdate}, {"stop", criStop}, {"handler", criHandler}, {"out of memory", criOutOfMemory},
 		{"host network", criHostNetwork}, {"sysctls", criSysctls}, {"processes", criProcesses}, {"ten pods", criTenPods},
-		{"user", criUser}, {"read-only root", criReadOnly}, {"capabilities", criCapabilities}, {"seccomp", criSeccomp},
+		{"user", criUser}, {"account", criAccount}, {"null", criNull}, {"read-only root", criReadOnly}, {"capabilities", criCapabilities}, {"seccomp", criSeccomp},
 		{"privileged", criPrivileged}, {"propagation", criPropagation}, {"absent program", criAbsent},
 	} {
 		t.Run(s.name, func(t *testing.T) {
@@ -84,7 +84,7 @@ func criSharedPIDs(t *testing.T, c *cri) {
 	other := c.pod(t, nil)
 	target := other.run(t, "target", "exec sleep 4321", nil)
 	debug := other.run(t, "debug", forever, secure(object{"namespace_options": object{"pid": nsTarget, "target_id": target}}))
-	c.want(t, "1 0        sleep 4321", "exec", "-s", debug, "ps")
+	c.want(t, "1 root     sleep 4321", "exec", "-s", debug, "ps")
 }
 
 func criExec(t *testing.T, c *cri) {

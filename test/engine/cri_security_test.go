@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // status gives what the kernel says of a container's program.
@@ -32,6 +34,49 @@ func criUser(t *testing.T, c *cri) {
 		map[string]string{"Uid": "1000 1000 1000 1000", "Gid": "2000 2000 2000 2000", "Groups": "2000 3000", "CapEff": "0000000000000000"})
 	expect(t, p.status(t, "nnp", object{"no_new_privs": true, "run_as_user": object{"value": 1}}), map[string]string{"NoNewPrivs": "1"})
 	expect(t, p.status(t, "no-nnp", object{}), map[string]string{"NoNewPrivs": "0", "Seccomp": "0"})
+}
+
+// criAccount has what an image's programs expect of a runtime: HOME from the image's passwd, and standard streams that can be
+// opened again by name.
+func criAccount(t *testing.T, c *cri) {
+	p := c.pod(t, nil)
+	script := "echo $HOME; echo out > /dev/stdout; echo err > /dev/stderr; echo x > /dev/null && echo null"
+	for name, s := range map[string]struct {
+		uid  int
+		want string
+	}{"root": {0, "/root"}, "app": {1000, "/home/app"}, "unknown": {4711, "/"}} {
+		context := object{"run_as_user": object{"value": s.uid}}
+		out := p.output(t, name, script, secure(context))
+		for _, want := range []string{s.want + "\n", "out\n", "err\n", "null\n"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s: %q lacks %q", name, out, want)
+			}
+		}
+		id := p.run(t, name+"-exec", forever, secure(context))
+		c.want(t, s.want+"\nout\n", "exec", "-s", id, "/bin/sh", "-c", "echo $HOME; echo out > /dev/stdout")
+	}
+}
+
+// criNull holds that root in a container without a user namespace has no node of the host's at hand: neither /dev/null nor
+// what masks files of /proc.
+func criNull(t *testing.T, c *cri) {
+	var before, after unix.Stat_t
+	if err := unix.Stat("/dev/null", &before); err != nil {
+		t.Fatal(err)
+	}
+	p := c.pod(t, nil)
+	out := p.output(t, "c", "busybox chown 12345 /dev/null && busybox chmod 0600 /dev/null && echo changed; for f in kcore keys timer_list; do busybox chmod 0640 /proc/$f; busybox chown 12345 /proc/$f; done", nil)
+	if !strings.Contains(out, "changed") {
+		t.Errorf("the container cannot change its own /dev/null: %q", out)
+	}
+	if err := unix.Stat("/dev/null", &after); err != nil {
+		t.Fatal(err)
+	}
+	if after.Mode != before.Mode || after.Uid != before.Uid {
+		_ = os.Chmod("/dev/null", 0o666)
+		_ = os.Chown("/dev/null", int(before.Uid), int(before.Gid))
+		t.Errorf("the host's /dev/null was changed: mode %o, owner %d", after.Mode, after.Uid)
+	}
 }
 
 func criReadOnly(t *testing.T, c *cri) {

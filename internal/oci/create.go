@@ -141,6 +141,12 @@ func (c *container) undo(group *cgroup.Cgroup) error {
 
 // launch starts the process and leaves it waiting.
 func (c *container) launch(spec *specs.Spec, group *cgroup.Cgroup, lock *os.File, o *creation) (*native.Process, error) {
+	if spec.Root != nil {
+		setHome(spec.Process, spec.Root.Path)
+	}
+	if err := giveStreams(spec); err != nil {
+		return nil, err
+	}
 	dir, err := os.Open(c.dir)
 	if err != nil {
 		return nil, err

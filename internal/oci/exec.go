@@ -88,6 +88,10 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 		return errors.New("cannot exec in a stopped container")
 	}
 	defer pidfd.Close() //nolint:errcheck // read only
+	setHome(spec.Process, fmt.Sprintf("/proc/%d/root", c.PID))
+	if err := giveStreams(spec); err != nil {
+		return err
+	}
 	options := native.Options{
 		Cgroup: c.group(), Maps: idmap.Maps{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings},
 		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Warn: func(text string) { a.warnf("%s", text) },

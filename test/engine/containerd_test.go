@@ -60,6 +60,9 @@ func rootfs(t *testing.T) string {
 	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), data, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte("root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range strings.Fields("sh ls cat id ps mount sleep echo true hostname grep kill") {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil {
 			t.Fatal(err)
@@ -206,7 +209,7 @@ func TestContainerd(t *testing.T) {
 	}
 
 	c.ctr(c.runArgs(root, "long", []string{"-d"}, "/bin/sleep", "1000")...)
-	if out := c.ctr("task", "exec", "--exec-id", "e1", "long", "/bin/sh", "-c", "echo second; ps"); !strings.Contains(out, "second") || !strings.Contains(out, "1 0        /bin/sleep 1000") {
+	if out := c.ctr("task", "exec", "--exec-id", "e1", "long", "/bin/sh", "-c", "echo second; ps"); !strings.Contains(out, "second") || !strings.Contains(out, "1 root     /bin/sleep 1000") {
 		t.Errorf("exec: %q", out)
 	}
 	c.ctr("task", "pause", "long")

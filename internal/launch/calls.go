@@ -303,6 +303,11 @@ func (p *Program) Seccomp(filter []byte, flags uint64) Reg {
 		Arg{kind: argFprog, mem: filter, value: count, text: fmt.Sprintf("{%d instructions}", count)})
 }
 
+// Faccessat2 asks whether the file may be executed, with the rights that execve would use.
+func (p *Program) Faccessat2(path string) *Instruction {
+	return p.call("faccessat2", unix.SYS_FACCESSAT2, dir(0), str(path), num(unix.X_OK).reads("X_OK"), num(unix.AT_EACCESS).reads("AT_EACCESS"))
+}
+
 // Execve runs the user's program.
 func (p *Program) Execve(path string, argv, env []string) *Instruction {
 	return p.call("execve", unix.SYS_EXECVE, str(path), vector(argv).reads(fmt.Sprintf("%q", argv)),

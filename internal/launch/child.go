@@ -23,9 +23,13 @@ func runChild(im *image) {
 	// The copy of the parent's end must go, or the child would never see its parent's death.
 	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, im.parent, 0, 0)
 	var denied uintptr // the errno of a sticky instruction
+	var found bool     // an either instruction has succeeded
 	for i := uintptr(0); i < im.count; i++ {
 		in := (*machineCode)(unsafe.Add(unsafe.Pointer(im.code), i*unsafe.Sizeof(machineCode{})))
 		var result, errno uintptr
+		if in.either && found {
+			continue
+		}
 		switch in.op {
 		case opAwait:
 			awaitParent(im, in.args[0])
@@ -67,6 +71,8 @@ func runChild(im *image) {
 				denied = errno
 			}
 			result = emptyReg
+		} else if in.either {
+			found = true
 		}
 		if in.dst != 0 {
 			im.regs[in.dst%maxRegs] = result

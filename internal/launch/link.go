@@ -26,6 +26,7 @@ type machineCode struct {
 	op       opcode
 	regArgs  uint8 // bit n: args[n] is a register
 	sticky   bool
+	either   bool
 }
 
 // message is what the child writes to its parent.
@@ -97,7 +98,7 @@ func (p *Program) link(inputs map[Reg]int, parent, ctl int) (*image, error) {
 }
 
 func (im *image) encode(m *machineCode, in *Instruction) {
-	m.op, m.nr, m.dst, m.sticky = in.op, in.nr, uint16(in.dst), in.sticky
+	m.op, m.nr, m.dst, m.sticky, m.either = in.op, in.nr, uint16(in.dst), in.sticky, in.either
 	m.expect = uint16(in.expect) //nolint:gosec // an errno is below 4096
 	for i, e := range in.tolerate {
 		m.tolerate[i] = uint16(e) //nolint:gosec // an errno is below 4096

@@ -128,6 +128,7 @@ type Instruction struct {
 	dst      Reg
 	tolerate [tolerated]unix.Errno
 	sticky   bool // a tolerated EACCES here is what a later failure reports
+	either   bool // skipped once another such one has succeeded
 	expect   unix.Errno
 	point    Point
 }
@@ -200,6 +201,13 @@ func (in *Instruction) Tolerate(errnos ...unix.Errno) *Instruction {
 // when it tries one folder of PATH after the other.
 func (in *Instruction) Sticky() *Instruction {
 	in.sticky = true
+	return in
+}
+
+// Either marks an instruction as one way of several: when it succeeds, the ones after it that are so marked are skipped. A program has
+// one such group.
+func (in *Instruction) Either() *Instruction {
+	in.either = true
 	return in
 }
 

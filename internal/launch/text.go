@@ -173,6 +173,9 @@ func (p *Program) Text(in *Instruction) string {
 	if tolerated != nil {
 		fmt.Fprintf(&b, "  or %s", strings.Join(tolerated, ", "))
 	}
+	if in.either {
+		b.WriteString(", the first that succeeds")
+	}
 	return b.String()
 }
 

@@ -102,8 +102,9 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 	}
 	a.debugf("nsexec container setup: the child of one clone3 runs a launch program in the container's namespaces")
 	o.warn = func(text string) { a.warnf("%s", text) }
-	p, err = c.launch(spec, group, lock, o)
-	if err == nil {
+	if p, err = c.launch(spec, group, lock, o); err != nil {
+		err = programError(spec.Process.Args, err)
+	} else {
 		a.debugf("child process in init(): process %d has set itself up and waits for the start", p.PID)
 		a.debugf("init: closing the pipe to signal completion: the child no longer depends on this process")
 	}

@@ -111,7 +111,7 @@ func (c *container) attach() (*launch.Child, error) {
 // programError says what engines look for when the program cannot be executed.
 func programError(args []string, err error) error {
 	var step *launch.StepError
-	if !errors.As(err, &step) || !strings.HasPrefix(step.Call, "execve(") {
+	if !errors.As(err, &step) || !strings.HasPrefix(step.Call, "execve(") && !strings.HasPrefix(step.Call, "faccessat2(") {
 		return err
 	}
 	if errors.Is(err, unix.ENOENT) && !strings.Contains(args[0], "/") {

@@ -19,7 +19,7 @@ import (
 // process is everything between the finished file system and execve.
 func (b *builder) process() error {
 	pr := b.spec.Process
-	for _, step := range []func(*specs.Process) error{b.unsupported, b.personality, b.terminal, b.prepareLandlock, b.workdir, b.limits, b.scheduler, b.ioPriority, b.memoryPolicy} {
+	for _, step := range []func(*specs.Process) error{b.unsupported, b.personality, b.terminal, b.prepareLandlock, b.workdir, b.findProgram, b.limits, b.scheduler, b.ioPriority, b.memoryPolicy} {
 		if err := step(pr); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"brig/internal/fault"
 	"brig/internal/host"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -41,51 +42,25 @@ type Cgroup struct {
 	legacy  map[string]string // version 1 controller to folder
 	missing []error
 
+	pending *pending // between Locate and Make
+
 	unit        *unit // when systemd made it
 	placeholder int   // pid of a stopped child that keeps a systemd scope alive until Settled
 }
 
 // Create makes the group and sets its limits before anything runs in it. What was made is removed again on an error.
 func Create(r *specs.LinuxResources, o Options) (*Cgroup, error) {
-	tree := o.Tree
-	if tree == nil {
-		var err error
-		if tree, err = host.Cgroups(); err != nil {
-			return nil, err
-		}
-	}
-	if o.Systemd {
-		return createScope(tree, r, o)
-	}
-	list, err := compile(tree, r)
+	c, err := Locate(r, o)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cgroup{legacy: map[string]string{}}
-	list, err = c.available(tree, list, o.AllowMissing)
-	if err != nil {
+	if err := c.Free(); err != nil {
 		return nil, err
 	}
-	if err := c.place(tree, list, o); err != nil {
+	if err := c.Make(); err != nil {
 		return nil, err
-	}
-	if err := c.vacant(); err != nil {
-		return nil, err
-	}
-	if err := c.make(tree, list, r, o); err != nil {
-		return nil, errors.Join(err, c.remove())
 	}
 	return c, nil
-}
-
-// vacant refuses a group that has processes: they are another's, and would be limited, counted and in the end killed with
-// this one's. The first words are runc's.
-func (c *Cgroup) vacant() error {
-	pids, err := c.Pids()
-	if err == nil && len(pids) > 0 {
-		err = fmt.Errorf("container's cgroup is not empty: %d processes (the first is %d) are in %s; give the container another id or cgroupsPath", len(pids), pids[0], c.folders()[0])
-	}
-	return err
 }
 
 // compile gives the writes for the machine's version.
@@ -212,6 +187,7 @@ func (c *Cgroup) make(tree *host.CgroupTree, list []setting, r *specs.LinuxResou
 		if err := makeDir(c.legacy[controller]); err != nil {
 			return err
 		}
+		fault.Point("cgroup folder made")
 	}
 	if dir, ok := c.legacy["cpuset"]; ok {
 		if err := inheritCpuset(tree.Legacy["cpuset"], dir); err != nil {

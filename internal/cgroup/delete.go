@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"brig/internal/fault"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -45,6 +47,7 @@ func (c *Cgroup) remove() error {
 		if err := removeTree(dir); err != nil && first == nil {
 			first = err
 		}
+		fault.Point("cgroup folder removed")
 	}
 	return first
 }

@@ -5,6 +5,7 @@ package fault
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -13,7 +14,8 @@ import (
 var passed atomic.Int64
 
 // Point kills the process when it is the point that BRIG_FAULT asks for: the N-th that is passed, or the one of that
-// name. With BRIG_FAULT_LOG the points are written there instead, a line each.
+// name. With BRIG_FAULT_STOP it stops there instead, until somebody sends SIGCONT: a test then does what another process would
+// do at that instant. With BRIG_FAULT_LOG the points are written there, a line each.
 func Point(name string) {
 	n := passed.Add(1)
 	if log := os.Getenv("BRIG_FAULT_LOG"); log != "" {
@@ -24,8 +26,15 @@ func Point(name string) {
 		fmt.Fprintln(f, name)
 		_ = f.Close()
 	}
-	if want := os.Getenv("BRIG_FAULT"); want == name || want == strconv.FormatInt(n, 10) {
+	here := func(want string) bool { return want == name || want == strconv.FormatInt(n, 10) }
+	if here(os.Getenv("BRIG_FAULT")) {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
+	}
+	if here(os.Getenv("BRIG_FAULT_STOP")) {
+		// To this thread, so that it does not go on before another one has taken the signal.
+		runtime.LockOSThread()
+		_ = syscall.Tgkill(os.Getpid(), syscall.Gettid(), syscall.SIGSTOP)
+		runtime.UnlockOSThread()
 	}
 }

@@ -159,7 +159,7 @@ func cloneError(clone Clone, errno unix.Errno) error {
 func (c *Child) WaitFor(point Point) error {
 	for {
 		m, err := c.receive()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
 			return ErrGone
 		}
 		if err != nil {
@@ -179,7 +179,11 @@ func (c *Child) WaitFor(point Point) error {
 
 // Continue gives the word that a stopped child waits for.
 func (c *Child) Continue() error {
-	if _, err := c.ctl.Write([]byte{1}); err != nil {
+	_, err := c.ctl.Write([]byte{1})
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return ErrGone
+	}
+	if err != nil {
 		return fmt.Errorf("let the child go on: %w", err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"brig/internal/cgroup"
+	"brig/internal/fault"
 	"brig/internal/launch"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -32,7 +33,8 @@ type record struct {
 	Version   string              `json:"ociVersion"`
 	ID        string              `json:"id"`
 	PID       int                 `json:"pid"`
-	StartTime uint64              `json:"startTime"` // of that process, in clock ticks since boot: tells a reused pid
+	StartTime uint64              `json:"startTime"`          // of that process, in clock ticks since boot: tells a reused pid
+	Creating  bool                `json:"creating,omitempty"` // create has not come to its end, and never will when nobody holds the lock
 	Started   bool                `json:"started"`
 	Bundle    string              `json:"bundle"`
 	Rootfs    string              `json:"rootfs"`
@@ -46,8 +48,9 @@ type record struct {
 
 // container is one container's folder.
 type container struct {
-	id  string
-	dir string
+	id   string
+	dir  string
+	held *os.File // the lock, while it is ours
 	record
 }
 
@@ -77,7 +80,7 @@ func (a *app) open(id string) (*container, error) {
 		return nil, fmt.Errorf("%s: %w", id, errNotExist)
 	}
 	if err == nil {
-		err = json.Unmarshal(text, &c.record)
+		err = c.decode(text)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the state of container %s: %w; brig-oci delete --force removes it", id, err)
@@ -85,34 +88,62 @@ func (a *app) open(id string) (*container, error) {
 	return c, nil
 }
 
-// make makes the folder of a new container, which nobody else may have.
-func (a *app) make(id string) (*container, error) {
+// maxPID is PID_MAX_LIMIT of linux/threads.h. A larger number would be cut to somebody else's by a system call.
+const maxPID = 1 << 22
+
+func (c *container) decode(text []byte) error {
+	if err := json.Unmarshal(text, &c.record); err != nil {
+		return err
+	}
+	switch {
+	case c.ID != c.id:
+		return fmt.Errorf("it is of %q", c.ID)
+	case c.PID < 0 || c.PID > maxPID:
+		return fmt.Errorf("there is no process %d", c.PID)
+	}
+	return nil
+}
+
+// make makes the folder of a new container, which nobody else may have, and locks it. A folder that a killed create has left
+// counts as somebody's until it is deleted, as runc has it.
+func (a *app) make(id string) (*container, *os.File, error) {
 	if err := checkID(id); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := os.MkdirAll(a.root, 0o711); err != nil { //nolint:gosec // as runc: users of a sandbox's own go through it
-		return nil, fmt.Errorf("make the state folder: %w", err)
+		return nil, nil, fmt.Errorf("make the state folder: %w", err)
 	}
 	c := &container{id: id, dir: filepath.Join(a.root, id)}
 	err := os.Mkdir(c.dir, 0o700)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("container with id exists: %s", id) // runc's words
+		return nil, nil, fmt.Errorf("container with id exists: %s", id) // runc's words
 	}
 	if err != nil {
-		return nil, fmt.Errorf("make the container's folder: %w", err)
+		return nil, nil, fmt.Errorf("make the container's folder: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(c.dir, lockFile), nil, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("make the container's folder: %w", err), os.RemoveAll(c.dir))
+	fault.Point("folder made")
+	lock, err := c.lockFolder(lockTimeout)
+	if err != nil {
+		_ = os.Remove(c.dir) // which fails when somebody else has put something there
+		return nil, nil, err
 	}
-	return c, nil
+	fault.Point("folder locked")
+	return c, lock, nil
 }
 
 // lockTimeout is how long a verb waits for another one on the same container: a hook may take its time.
 const lockTimeout = time.Minute
 
 // lock keeps other verbs on this container waiting until the file it gives is closed, in every process that has it.
-func (c *container) lock(wait time.Duration) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(c.dir, lockFile), os.O_RDWR, 0)
+func (c *container) lock(wait time.Duration) (*os.File, error) { return c.lockWith(os.O_RDWR, wait) }
+
+// lockFolder is lock for a folder that may have no lock file yet, or no more.
+func (c *container) lockFolder(wait time.Duration) (*os.File, error) {
+	return c.lockWith(os.O_RDWR|os.O_CREATE, wait)
+}
+
+func (c *container) lockWith(flags int, wait time.Duration) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(c.dir, lockFile), flags, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", c.id, errNotExist) // the lock is the last to go
 	}
@@ -122,8 +153,10 @@ func (c *container) lock(wait time.Duration) (*os.File, error) {
 	for deadline := time.Now().Add(wait); ; time.Sleep(2 * time.Millisecond) {
 		err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart})
 		switch {
-		case err == nil:
+		case err == nil && c.owns(f):
 			return f, nil
+		case err == nil: // whoever had it has deleted the container, and another one may have its id by now
+			return nil, errors.Join(fmt.Errorf("%s: %w", c.id, errNotExist), f.Close())
 		case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EINTR):
 			return nil, errors.Join(fmt.Errorf("lock container %s: %w", c.id, err), f.Close())
 		case time.Now().After(deadline):
@@ -132,15 +165,50 @@ func (c *container) lock(wait time.Duration) (*os.File, error) {
 	}
 }
 
+// owns says whether a lock file is still the one in the container's folder.
+func (c *container) owns(lock *os.File) bool {
+	mine, err := lock.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(filepath.Join(c.dir, lockFile))
+	return err == nil && os.SameFile(mine, there)
+}
+
+// mine is an error when a forced delete has passed this command, which hung: what is in the folder is another container's.
+func (c *container) mine() error {
+	if c.held != nil && !c.owns(c.held) {
+		return fmt.Errorf("%s: %w: it was deleted meanwhile", c.id, errNotExist)
+	}
+	return nil
+}
+
+// locked says whether a command is at work on the container.
+func (c *container) locked() bool {
+	f, err := os.OpenFile(filepath.Join(c.dir, lockFile), os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close() //nolint:errcheck // which locks nothing
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock) == nil && lock.Type != unix.F_UNLCK
+}
+
 // errBusy is a container that another command does not let go of.
 var errBusy = errors.New("another command has been working on it for too long; brig-oci delete --force ends it")
 
 func (c *container) save() error {
+	if err := c.mine(); err != nil {
+		return err
+	}
 	text, err := json.Marshal(&c.record)
 	if err == nil {
 		tmp := filepath.Join(c.dir, "."+stateFile)
 		if err = os.WriteFile(tmp, text, 0o600); err == nil {
 			err = os.Rename(tmp, filepath.Join(c.dir, stateFile))
+		}
+		if err != nil {
+			_ = os.Remove(tmp) // a full file system needs the room
 		}
 	}
 	if err != nil {
@@ -167,19 +235,29 @@ func (c *container) group() *cgroup.Cgroup {
 
 // Statuses of runtime-spec, and paused.
 const (
-	created = "created"
-	running = "running"
-	paused  = "paused"
-	stopped = "stopped"
+	creating = "creating"
+	created  = "created"
+	running  = "running"
+	paused   = "paused"
+	stopped  = "stopped"
 )
 
-// status asks the kernel.
+// status asks the kernel. A container whose create was killed has stopped: its process ends with its maker. Where the kernel
+// gives no answer the container is not called stopped, so that nobody forgets a process that lives.
 func (c *container) status() string {
-	pidfd, err := c.pidfd()
-	if err != nil {
+	if c.Creating {
+		if c.locked() {
+			return creating
+		}
 		return stopped
 	}
-	_ = pidfd.Close()
+	pidfd, err := c.pidfd()
+	if errors.Is(err, unix.ESRCH) {
+		return stopped
+	}
+	if err == nil {
+		_ = pidfd.Close()
+	}
 	if !c.Started {
 		return created
 	}
@@ -191,21 +269,27 @@ func (c *container) status() string {
 	return running
 }
 
-// pidfd opens the container's process, if it is still that one and no zombie.
+// pidfd opens the container's process, if it is still that one and no zombie: ESRCH otherwise.
 func (c *container) pidfd() (*os.File, error) {
-	if c.PID == 0 {
+	if c.PID <= 0 {
 		return nil, unix.ESRCH
 	}
 	fd, err := unix.PidfdOpen(c.PID, 0)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+		err = unix.ESRCH // the number is a thread's by now
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open process %d: %w", c.PID, err)
 	}
 	f := os.NewFile(uintptr(fd), "pidfd")
 	state, start, err := processStat(c.PID)
-	if err != nil || start != c.StartTime || state == 'Z' || state == 'X' {
-		return nil, errors.Join(unix.ESRCH, f.Close())
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && (start != c.StartTime || state == 'Z' || state == 'X'):
+		err = unix.ESRCH
+	case err == nil:
+		return f, nil
 	}
-	return f, nil
+	return nil, errors.Join(err, f.Close())
 }
 
 // processStat reads state and start time of a process (proc_pid_stat(5), fields 3 and 22).

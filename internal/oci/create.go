@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"brig/internal/cgroup"
+	"brig/internal/fault"
 	"brig/internal/idmap"
 	"brig/internal/isolation/native"
 	"brig/internal/launch"
@@ -70,35 +72,22 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 	if err := checkTerminal(spec, o.console, o.detach); err != nil {
 		return nil, nil, err
 	}
-	if c, err = a.make(id); err != nil {
-		return nil, nil, err
-	}
-	var group *cgroup.Cgroup
-	made := c // a return with an error sets c to nil
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, made.undo(group))
-			a.poststopHooks(spec, made) // also of a container that came to nothing (runtime-spec runtime.md, "Lifecycle", step 12)
-		}
-	}()
-	lock, err := c.lock(lockTimeout)
+	c, lock, err := a.make(id)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer lock.Close() //nolint:errcheck // which unlocks
-	if group, err = a.makeGroup(id, spec); err != nil {
+	c.held = lock
+	var group *cgroup.Cgroup
+	made := c // a return with an error sets c to nil
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, made.undo(group, lock))
+			a.poststopHooks(spec, made) // also of a container that came to nothing (runtime-spec runtime.md, "Lifecycle", step 12)
+		}
+	}()
+	if group, err = c.begin(a, b); err != nil {
 		return nil, nil, err
-	}
-	c.record = record{Version: specs.Version, ID: id, Bundle: b.dir, Created: time.Now().UTC(), Owner: owner(), Terminal: spec.Process != nil && spec.Process.Terminal}
-	if spec.Root != nil {
-		c.Rootfs = spec.Root.Path
-	}
-	if group != nil {
-		c.Cgroups = group.Paths()
-	}
-	// As the bundle has it: encoding it anew would take longer than making the namespaces.
-	if err := os.WriteFile(filepath.Join(c.dir, configFile), b.text, 0o600); err != nil {
-		return nil, nil, fmt.Errorf("keep the spec of container %s: %w", id, err)
 	}
 	a.debugf("nsexec container setup: the child of one clone3 runs a launch program in the container's namespaces")
 	o.warn = func(text string) { a.warnf("%s", text) }
@@ -111,6 +100,44 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 	return c, p, err
 }
 
+// begin writes down what is to be made before any of it is, so that a create that is killed leaves nothing unknown, and makes
+// the cgroup.
+func (c *container) begin(a *app, b *bundled) (*cgroup.Cgroup, error) {
+	spec := b.spec
+	group, err := a.locateGroup(c.id, spec)
+	if err != nil {
+		return nil, err
+	}
+	c.record = record{
+		Version: specs.Version, ID: c.id, Bundle: b.dir, Created: time.Now().UTC(), Owner: owner(),
+		Creating: true, Terminal: spec.Process != nil && spec.Process.Terminal,
+	}
+	if spec.Root != nil {
+		c.Rootfs = spec.Root.Path
+	}
+	if group != nil {
+		c.Cgroups = group.Paths()
+	}
+	// As the bundle has it: encoding it anew would take longer than making the namespaces.
+	if err := os.WriteFile(filepath.Join(c.dir, configFile), b.text, 0o600); err != nil {
+		return nil, fmt.Errorf("keep the spec of container %s: %w", c.id, err)
+	}
+	fault.Point("spec kept")
+	if err := c.save(); err != nil {
+		return nil, err
+	}
+	fault.Point("state begun")
+	if group == nil {
+		return nil, nil
+	}
+	if err := group.Make(); err != nil {
+		c.Cgroups = nil
+		return nil, a.withoutGroup(spec, err)
+	}
+	c.Cgroups = group.Paths()
+	return group, nil
+}
+
 func owner() string {
 	if u, err := user.LookupId(strconv.Itoa(os.Geteuid())); err == nil {
 		return u.Username
@@ -118,30 +145,47 @@ func owner() string {
 	return strconv.Itoa(os.Geteuid())
 }
 
-func (a *app) makeGroup(id string, spec *specs.Spec) (*cgroup.Cgroup, error) {
+// locateGroup decides on the container's cgroup, nil for none, and makes nothing.
+func (a *app) locateGroup(id string, spec *specs.Spec) (*cgroup.Cgroup, error) {
 	if a.noCgroup {
 		return nil, a.withoutGroup(spec, errNoGroups)
 	}
-	g, err := cgroup.Create(spec.Linux.Resources, cgroup.Options{ID: id, Path: spec.Linux.CgroupsPath, Systemd: a.systemd, All: true, AllowMissing: a.rootless})
+	g, err := cgroup.Locate(spec.Linux.Resources, cgroup.Options{ID: id, Path: spec.Linux.CgroupsPath, Systemd: a.systemd, All: true, AllowMissing: a.rootless})
+	if err == nil {
+		err = g.Free()
+	}
 	if err != nil {
 		return nil, a.withoutGroup(spec, err)
 	}
 	return g, nil
 }
 
-// undo takes away what a failed create made.
-func (c *container) undo(group *cgroup.Cgroup) error {
+// undo takes away what a failed create made. A forced delete may have gone before, and another container may have the id and
+// the cgroup's path by now: that one is not touched.
+func (c *container) undo(group *cgroup.Cgroup, lock *os.File) error {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
+	defer cancel()
+	if !c.owns(lock) {
+		if _, err := os.Lstat(c.dir); group != nil && errors.Is(err, fs.ErrNotExist) {
+			return group.Delete(ctx) // made after it was deleted
+		}
+		return nil
+	}
 	var err error
 	if group != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
-		defer cancel()
 		err = errors.Join(group.Kill(ctx), group.Delete(ctx))
 	}
-	return errors.Join(err, os.RemoveAll(c.dir))
+	if err != nil {
+		return err // the folder stays, and with it the way to delete the rest
+	}
+	return c.removeFolder()
 }
 
 // launch starts the process and leaves it waiting.
 func (c *container) launch(spec *specs.Spec, group *cgroup.Cgroup, lock *os.File, o *creation) (*native.Process, error) {
+	if err := c.mine(); err != nil {
+		return nil, err
+	}
 	if spec.Root != nil {
 		setHome(spec.Process, spec.Root.Path)
 	}
@@ -158,6 +202,7 @@ func (c *container) launch(spec *specs.Spec, group *cgroup.Cgroup, lock *os.File
 		return nil, err
 	}
 	defer listener.Close() //nolint:errcheck // the child has its own
+	fault.Point("start socket made")
 	options := native.Options{
 		Cgroup: group, Maps: idmap.Maps{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings},
 		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Start: listener, Lock: lock, Warn: o.warn,
@@ -168,12 +213,19 @@ func (c *container) launch(spec *specs.Spec, group *cgroup.Cgroup, lock *os.File
 		options.PassFDs = append(options.PassFDs, os.NewFile(uintptr(3+i), fmt.Sprintf("file descriptor %d", 3+i))) //nolint:gosec // small
 	}
 	if createsWithHooks(spec.Hooks) {
-		options.Created = func(p *native.Process) error { return c.createHooks(spec, p) }
+		options.Created = func(p *native.Process) error {
+			// Written down first: a hook may hang, and a forced delete has to find the process then.
+			if err := c.know(p.PID); err != nil {
+				return err
+			}
+			return c.createHooks(spec, p)
+		}
 	}
 	p, err := native.Start(spec, options)
 	if err != nil {
 		return nil, err
 	}
+	fault.Point("process waits for its start")
 	if group != nil {
 		err = group.Settled()
 	}
@@ -188,10 +240,12 @@ func (c *container) ready(p *native.Process, o *creation) error {
 		return err
 	}
 	c.PID, c.StartTime, c.Steps, c.Agent = p.PID, start, p.Plan.Program.Steps(launch.PointReady), p.Plan.AgentLast
+	fault.Point("process ready")
 	if p.Terminal != nil {
 		if err := o.holdTerminal(p.Terminal); err != nil {
 			return err
 		}
+		fault.Point("terminal given away")
 	}
 	if o.pidfdSocket != "" {
 		if err := sendFD(o.pidfdSocket, p.PIDFD(), []byte(ptmx)); err != nil {
@@ -203,6 +257,22 @@ func (c *container) ready(p *native.Process, o *creation) error {
 			return err
 		}
 	}
+	fault.Point("pid file written")
+	c.Creating = false
+	if err := c.save(); err != nil {
+		return err
+	}
+	fault.Point("state written")
+	return nil
+}
+
+// know writes the process of a container under way down.
+func (c *container) know(pid int) error {
+	_, start, err := processStat(pid)
+	if err != nil {
+		return err
+	}
+	c.PID, c.StartTime = pid, start
 	return c.save()
 }
 
@@ -210,16 +280,21 @@ func (c *container) ready(p *native.Process, o *creation) error {
 func writePIDFile(name string, pid int) error {
 	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name))
 	if err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)), 0o644); err != nil { //nolint:gosec // engines of other users read it
+		_ = os.Remove(tmp) // a full file system needs the room
 		return fmt.Errorf("write the pid file: %w", err)
 	}
+	fault.Point("pid file half written")
 	if err := os.Rename(tmp, name); err != nil {
-		return fmt.Errorf("write the pid file: %w", err)
+		return errors.Join(fmt.Errorf("write the pid file: %w", err), os.Remove(tmp))
 	}
 	return nil
 }
 
 // ptmx is the data that goes with a terminal or a pidfd: its name in runc's protocol.
 const ptmx = "/dev/ptmx"
+
+// socketTimeout is how long a caller's socket may leave the runtime waiting.
+const socketTimeout = 10 * time.Second
 
 // sendFD passes a file over a unix socket, with data.
 func sendFD(socket string, f *os.File, data []byte) error {
@@ -228,8 +303,17 @@ func sendFD(socket string, f *os.File, data []byte) error {
 		return err
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing is buffered
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
+	// A socket that nobody accepts from and whose backlog is full would keep connect(2) waiting for good.
+	patience := unix.NsecToTimeval(socketTimeout.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience); err != nil {
 		return err
 	}
-	return unix.Sendmsg(fd, data, unix.UnixRights(int(f.Fd())), nil, 0) //nolint:gosec // a file descriptor
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+	if err == nil {
+		err = unix.Sendmsg(fd, data, unix.UnixRights(int(f.Fd())), nil, unix.MSG_NOSIGNAL) //nolint:gosec // a file descriptor
+	}
+	if errors.Is(err, unix.EAGAIN) {
+		return fmt.Errorf("nobody has taken the connection for %s: %w", socketTimeout, err)
+	}
+	return err
 }

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"brig/internal/cgroup"
+	"brig/internal/fault"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,16 +22,16 @@ func (a *app) delete(f *flag.FlagSet) func([]string) error {
 	f.BoolVar(&force, "force", false, "kill it first when it runs; no error when it does not exist")
 	f.BoolVar(&force, "f", false, "short for --force")
 	return func(args []string) error {
-		id := args[0]
-		return a.destroy(id, force)
+		return a.destroy(args[0], force, nil)
 	}
 }
 
 // forceTimeout is how long delete --force waits for another verb before it goes on without it: that one hangs.
 const forceTimeout = 5 * time.Second
 
-// destroy removes a container: its processes, its cgroup, its folder; then the poststop hooks run.
-func (a *app) destroy(id string, force bool) error {
+// destroy removes a container: its processes, its cgroup, its folder; then the poststop hooks run. With mine it is done only if
+// the container is still that one: another may have its id since.
+func (a *app) destroy(id string, force bool, mine *container) error {
 	c, err := a.open(id)
 	if errors.Is(err, errNotExist) || err != nil && force {
 		return a.destroyRest(id, force, err)
@@ -49,20 +51,40 @@ func (a *app) destroy(id string, force bool) error {
 	if c, err = a.open(id); err != nil { // another delete was first
 		return gone(err, force)
 	}
-	switch s := c.status(); {
-	case s == stopped:
-	case force || s == created:
-		if err := c.kill(unix.SIGKILL, false); err != nil && c.status() != stopped {
-			return err
-		}
-	default:
-		return fmt.Errorf("cannot delete container %s that is not stopped: %s", id, s)
+	if mine != nil && (c.PID != mine.PID || c.StartTime != mine.StartTime) {
+		return nil
+	}
+	fault.Point("locked for deletion")
+	if err := c.end(force); err != nil {
+		return err
 	}
 	spec, _ := c.spec()
 	if err := c.clear(); err != nil {
 		return err
 	}
+	fault.Point("folder removed")
 	a.poststopHooks(spec, c)
+	return nil
+}
+
+// end kills the container's process where that is asked for. The lock is the caller's, or a hung command's that is passed over.
+func (c *container) end(force bool) error {
+	s := c.status()
+	if s != stopped && s != created && !force && !c.Creating {
+		return fmt.Errorf("cannot delete container %s that is not stopped: %s", c.id, s)
+	}
+	pidfd, err := c.pidfd()
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("delete container %s: %w", c.id, err)
+	}
+	defer pidfd.Close() //nolint:errcheck // read only
+	if err := c.kill(unix.SIGKILL, false); err != nil && c.status() != stopped {
+		return err
+	}
+	fault.Point("process killed")
 	return nil
 }
 
@@ -73,6 +95,7 @@ func (c *container) clear() error {
 	if err := c.waitEnd(ctx); err != nil {
 		return err
 	}
+	fault.Point("process ended")
 	if g := c.group(); g != nil {
 		if err := g.Kill(ctx); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -80,6 +103,7 @@ func (c *container) clear() error {
 		if err := g.Delete(ctx); err != nil {
 			return fmt.Errorf("delete container %s: %w", c.id, err)
 		}
+		fault.Point("cgroup removed")
 	}
 	if err := c.removeFolder(); err != nil {
 		return fmt.Errorf("delete container %s: %w", c.id, err)
@@ -97,9 +121,17 @@ func (c *container) removeFolder() error {
 	for _, e := range entries {
 		if e.Name() != stateFile && e.Name() != lockFile {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(c.dir, e.Name())))
+			fault.Point("file removed")
 		}
 	}
-	return errors.Join(err, os.RemoveAll(filepath.Join(c.dir, stateFile)), os.RemoveAll(filepath.Join(c.dir, lockFile)), os.RemoveAll(c.dir))
+	for _, name := range []string{filepath.Join(c.dir, stateFile), filepath.Join(c.dir, lockFile), c.dir} {
+		// Not with all that is in it: when the lock is gone, somebody may begin anew.
+		if rerr := os.Remove(name); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+			return errors.Join(err, rerr)
+		}
+		fault.Point("state, lock and folder removed")
+	}
+	return err
 }
 
 // gone passes over what does not exist any more, where that was the wish.
@@ -131,36 +163,57 @@ func (c *container) waitEnd(ctx context.Context) error {
 	}
 }
 
-// destroyRest removes what a killed create left: a folder without a readable state, and the cgroup of that name.
+// destroyRest removes a folder without a readable state: a create was killed in its first instants, a delete in its last, or
+// something else has written there. The container's cgroup is where its spec says, if that is left, and everything in it ends.
 func (a *app) destroyRest(id string, force bool, why error) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
-	dir := filepath.Join(a.root, id)
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		if force {
-			return nil
-		}
-		return why
-	}
-	c := &container{id: id, dir: dir}
-	// Its maker, or another delete, may be at it.
-	lock, err := c.lock(forceTimeout)
-	if err != nil && !errors.Is(err, errBusy) && !errors.Is(err, errNotExist) {
-		return err
-	}
-	defer lock.Close() //nolint:errcheck // which unlocks
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	c := &container{id: id, dir: filepath.Join(a.root, id)}
+	if info, err := os.Lstat(c.dir); err != nil || !info.IsDir() {
 		return gone(why, force)
 	}
-	if spec, err := c.spec(); err == nil && !a.noCgroup {
-		if g, err := cgroup.Create(nil, cgroup.Options{ID: id, Path: spec.Linux.CgroupsPath, All: true, AllowMissing: true}); err == nil {
-			ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
-			defer cancel()
-			if err := errors.Join(g.Kill(ctx), g.Delete(ctx)); err != nil {
-				return err
-			}
-		}
+	lock, err := c.lockFolder(forceTimeout) // its maker, or another delete, may be at it
+	if err != nil && !errors.Is(err, errBusy) {
+		return gone(err, force)
 	}
-	return os.RemoveAll(dir)
+	defer lock.Close() //nolint:errcheck // which unlocks
+	if _, err := a.open(id); err == nil {
+		// Its maker has written the state meanwhile, and let go of the lock or hangs.
+		return errors.Join(lock.Close(), a.destroy(id, force, nil))
+	}
+	if err := a.destroyLostGroup(c); err != nil {
+		return err
+	}
+	if err := c.removeFolder(); err != nil {
+		return fmt.Errorf("delete container %s: %w", id, err)
+	}
+	return nil
+}
+
+// destroyLostGroup ends what is in the cgroup of a container whose state is lost.
+func (a *app) destroyLostGroup(c *container) error {
+	if _, err := os.Lstat(filepath.Join(c.dir, stateFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil // the state is written before anything else is made, and removed after
+	}
+	spec, err := c.spec()
+	if err != nil {
+		spec = &specs.Spec{Linux: &specs.Linux{}} // the cgroup may still be where it is by default
+	}
+	if a.noCgroup {
+		return nil
+	}
+	g, err := cgroup.Locate(spec.Linux.Resources, cgroup.Options{ID: c.id, Path: spec.Linux.CgroupsPath, Systemd: a.systemd, All: true, AllowMissing: true})
+	if errors.Is(err, cgroup.ErrNotDelegated) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find the cgroup of container %s, whose state is lost: %w", c.id, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
+	defer cancel()
+	if err := g.Kill(ctx); err != nil {
+		return fmt.Errorf("delete container %s: %w", c.id, err)
+	}
+	return g.Delete(ctx)
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"brig/internal/fault"
 	"brig/internal/idmap"
 	"brig/internal/isolation/native"
 
@@ -115,6 +116,7 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 		return programError(spec.Process.Args, err)
 	}
 	defer p.Release() //nolint:errcheck // descriptors only
+	fault.Point("program runs")
 	a.code = 0
 	if o.detach {
 		return nil
@@ -144,6 +146,7 @@ func (o *execution) ready(p *native.Process) error {
 	if o.pidFile != "" {
 		return writePIDFile(o.pidFile, p.PID)
 	}
+	fault.Point("exec is ready")
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"brig/internal/fault"
 	"brig/internal/isolation/native"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -27,17 +28,50 @@ func createsWithHooks(h *specs.Hooks) bool {
 // container's namespaces (runtime-spec config.md, "POSIX-platform Hooks").
 func (c *container) createHooks(spec *specs.Spec, p *native.Process) error {
 	c.PID = p.PID
+	ctx, stop := untilDeath(p.PIDFD())
+	defer stop()
+	host := func(h *specs.Hook, state []byte, bundle string) error { return runOnHost(ctx, h, state, bundle) }
 	state := c.ociState("creating")
 	state.Annotations = spec.Annotations
 	h := spec.Hooks
 	//nolint:staticcheck // see above
-	if err := runHooks("prestart", h.Prestart, state, hostHook); err != nil {
+	if err := runHooks("prestart", h.Prestart, state, host); err != nil {
 		return err
 	}
-	if err := runHooks("createRuntime", h.CreateRuntime, state, hostHook); err != nil {
+	if err := runHooks("createRuntime", h.CreateRuntime, state, host); err != nil {
 		return err
 	}
+	fault.Point("hooks of creation run")
 	return runHooks("createContainer", h.CreateContainer, state, c.insideHook(spec, p.PIDFD(), false))
+}
+
+// errDied ends a hook that nobody needs any more: `delete --force` has ended a container whose hook hangs, say.
+var errDied = errors.New("the container's process has died meanwhile")
+
+// untilDeath gives a context that ends with the process, and a function that ends the watch.
+func untilDeath(pidfd *os.File) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	r, w, err := os.Pipe()
+	if err != nil {
+		cancel(err)
+		return ctx, func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}, {Fd: int32(r.Fd())}} //nolint:gosec // file descriptors
+		for {
+			if _, err := unix.Poll(fds, -1); !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		cancel(errDied)
+	}()
+	return ctx, func() {
+		_ = w.Close() // poll(2) tells of it without being asked: POLLHUP
+		<-done
+		_ = r.Close()
+	}
 }
 
 // startHooks runs the startContainer hooks, which are programs of the container's and as confined as it is.
@@ -82,10 +116,14 @@ func runHooks(kind string, list []specs.Hook, state *specs.State, run hookRunner
 	return nil
 }
 
-// hostHook runs a hook in the runtime's namespaces, with an environment of its own only and the bundle as its working
-// directory (CVE-2025-23266: never the container's).
+// hostHook is runOnHost for a hook that nothing but its timeout ends.
 func hostHook(h *specs.Hook, state []byte, bundle string) error {
-	ctx := context.Background()
+	return runOnHost(context.Background(), h, state, bundle)
+}
+
+// runOnHost runs a hook in the runtime's namespaces, with an environment of its own only and the bundle as its working
+// directory (CVE-2025-23266: never the container's).
+func runOnHost(ctx context.Context, h *specs.Hook, state []byte, bundle string) error {
 	if h.Timeout != nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
@@ -103,6 +141,9 @@ func hostHook(h *specs.Hook, state []byte, bundle string) error {
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = time.Second // a child of the hook's may hold the pipes
 	err := cmd.Run()
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
+		return cause
+	}
 	if ctx.Err() != nil {
 		return expired(h)
 	}

@@ -54,9 +54,15 @@ func (a *app) list(f *flag.FlagSet) func([]string) error {
 		}
 		all := []description{}
 		for _, e := range entries {
-			if c, err := a.open(e.Name()); err == nil {
-				all = append(all, c.describe())
+			if !e.IsDir() {
+				continue
 			}
+			c, err := a.open(e.Name())
+			if err != nil { // as runc: said, and the others are listed
+				fmt.Fprintf(a.err, "load container %s: %v\n", e.Name(), err)
+				continue
+			}
+			all = append(all, c.describe())
 		}
 		switch {
 		case quiet:

@@ -29,7 +29,7 @@ func (a *app) run(f *flag.FlagSet) func([]string) error {
 		if err := a.startContainer(c); err != nil {
 			_ = process.Signal(unix.SIGKILL)
 			_, _ = process.Wait()
-			return errors.Join(err, a.destroy(id, true))
+			return errors.Join(err, a.destroy(id, true, c))
 		}
 		if o.detach {
 			return nil
@@ -43,7 +43,7 @@ func (a *app) run(f *flag.FlagSet) func([]string) error {
 		a.code = exitCode(status)
 		o.relay.close()
 		o.relay = nil
-		return a.destroy(id, true)
+		return a.destroy(id, true, c)
 	}
 }
 

@@ -1,13 +1,16 @@
 package oci
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"brig/internal/fault"
 	"brig/internal/launch"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -35,6 +38,7 @@ func (a *app) startContainer(c *container) error {
 	if c, err = a.open(c.id); err != nil { // it may have changed before the lock was ours
 		return err
 	}
+	c.held = lock
 	switch s := c.status(); s {
 	case created:
 	case stopped:
@@ -46,6 +50,7 @@ func (a *app) startContainer(c *container) error {
 	if err != nil {
 		return err
 	}
+	fault.Point("locked for the start")
 	child, err := c.attach()
 	if err != nil {
 		return err
@@ -54,13 +59,23 @@ func (a *app) startContainer(c *container) error {
 	if err := child.WaitFor(launch.PointStart); err != nil {
 		return err
 	}
+	fault.Point("process attached")
 	if err := c.startHooks(spec, child.PIDFD); err != nil {
 		_ = c.kill(unix.SIGKILL, false)
 		return err
 	}
+	fault.Point("inside hooks run")
+	// Written down before the start is given: if this process dies in between, the container's ends too, without having begun;
+	// afterwards a running program would be taken for one that waits.
+	c.Started, c.Steps = true, nil
+	if err := c.save(); err != nil {
+		return err
+	}
+	fault.Point("start written down")
 	if err := child.Continue(); err != nil {
 		return err
 	}
+	fault.Point("start given")
 	if c.Agent {
 		if err := c.startAgent(spec, child); err != nil {
 			_ = c.kill(unix.SIGKILL, false)
@@ -70,8 +85,11 @@ func (a *app) startContainer(c *container) error {
 	if err := child.WaitExec(); err != nil {
 		return programError(spec.Process.Args, err)
 	}
-	c.Started, c.Steps = true, nil
-	if err := errors.Join(c.save(), os.Remove(filepath.Join(c.dir, startSock))); err != nil {
+	fault.Point("program runs")
+	if err := c.mine(); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(c.dir, startSock)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if h := spec.Hooks; h != nil {
@@ -103,6 +121,17 @@ func (c *container) attach() (*launch.Child, error) {
 	defer dir.Close() //nolint:errcheck // read only
 	child, err := launch.Attach(dir, startSock, c.PID, pidfd, c.Steps)
 	if err != nil {
+		if errors.Is(err, unix.ECONNREFUSED) {
+			// It has been attached to before, by a start that died, and ends because of that.
+			ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
+			defer cancel()
+			err = errors.Join(err, c.waitEnd(ctx))
+		}
+		if c.status() == stopped {
+			err = errors.New("cannot start a container that has stopped")
+		} else if errors.Is(err, unix.ENOENT) {
+			err = fmt.Errorf("%w: somebody has removed %s, so the container can only be deleted", err, filepath.Join(c.dir, startSock))
+		}
 		return nil, errors.Join(err, pidfd.Close())
 	}
 	return child, nil

@@ -6,6 +6,7 @@ package fault
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -19,7 +20,7 @@ import (
 	"brig/internal/testenv"
 )
 
-var brig string
+var brig, oci string
 
 func TestMain(m *testing.M) { os.Exit(build(m)) }
 
@@ -30,11 +31,16 @@ func build(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	brig = filepath.Join(dir, "brig")
-	cmd := exec.Command("go", "build", "-tags", "faults", "-o", brig, "brig/cmd/brig")
+	brig, oci = filepath.Join(dir, "brig"), filepath.Join(dir, "brig-oci")
+	cmd := exec.Command("go", "build", "-tags", "faults", "-o", dir, "brig/cmd/brig", "brig/cmd/brig-oci")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build brig: %v\n%s", err, out)
+		return 1
+	}
+	// Most of the time of a test that may run beside others is waiting.
+	if err := flag.Set("test.parallel", "24"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()

@@ -127,6 +127,10 @@ func (a *app) make(id string) (*container, *os.File, error) {
 		_ = os.Remove(c.dir) // which fails when somebody else has put something there
 		return nil, nil, err
 	}
+	if _, err := os.Lstat(filepath.Join(c.dir, stateFile)); err == nil {
+		// The folder was deleted before the lock was ours, and made again by somebody else.
+		return nil, nil, errors.Join(fmt.Errorf("container with id exists: %s", id), lock.Close())
+	}
 	fault.Point("folder locked")
 	return c, lock, nil
 }

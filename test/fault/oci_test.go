@@ -40,7 +40,7 @@ func newRuntime(t *testing.T) *runtime {
 	t.Helper()
 	testenv.Check(t, testenv.Root, testenv.Program("busybox"))
 	r := &runtime{t: t, root: filepath.Join(t.TempDir(), "state"), bundle: t.TempDir()}
-	r.id = fmt.Sprintf("fault-%d-%d", os.Getpid(), runtimes.Add(1))
+	r.id = fmt.Sprintf("fault-%d-%dx", os.Getpid(), runtimes.Add(1))
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +243,7 @@ func (r *runtime) truth(when string, may ...string) string {
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		s = r.status()
 		runs = r.programs()
-		if s == "paused" || (s == "running") == (runs != nil) {
+		if s == "paused" || s != "creating" && (s == "running") == (runs != nil) {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -335,7 +335,7 @@ func (r *runtime) everything() (args []string) {
 	r.spec.Linux.UIDMappings, r.spec.Linux.GIDMappings = ids, ids
 	r.spec.Process.Terminal = true
 	r.write()
-	return []string{"--console-socket", r.console(16), "--pid-file", filepath.Join(r.t.TempDir(), "pid")}
+	return []string{"--console-socket", r.console(1000), "--pid-file", filepath.Join(r.t.TempDir(), "pid")}
 }
 
 // console is a socket that nobody accepts from, and that has room for so many.

@@ -44,6 +44,7 @@ func settingsV1(r *specs.LinuxResources) ([]setting, error) {
 	return s.list, s.err
 }
 
+// memoryV1 passes over memory.kernel as runc does: the kernel gave that limit up with Linux 5.16.
 func (s *settings) memoryV1(m *specs.LinuxMemory) {
 	s.checkMemory(m)
 	bytes := func(field string, v *int64, file string) {
@@ -54,6 +55,7 @@ func (s *settings) memoryV1(m *specs.LinuxMemory) {
 	bytes("limit", m.Limit, "memory.limit_in_bytes")
 	bytes("swap", m.Swap, "memory.memsw.limit_in_bytes")
 	bytes("reservation", m.Reservation, "memory.soft_limit_in_bytes")
+	bytes("kernelTCP", m.KernelTCP, "memory.kmem.tcp.limit_in_bytes")
 	if m.Swappiness != nil {
 		if *m.Swappiness > 100 {
 			s.fail(prefix+"memory.swappiness", *m.Swappiness, "must be from 0 to 100")

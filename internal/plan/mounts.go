@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"strings"
@@ -13,7 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// prepare makes the part of a mount that needs the old root: a detached copy of a bind's source, a new procfs or sysfs.
+// prepare makes a mount, detached: a copy of a bind's source, or a new file system. A new procfs or sysfs needs the old root,
+// where another is visible; the rest is made with them because /proc/PID/mountinfo lists mounts by their birth since Linux 6.8
+// (kernel commit 2eea9ce4310d), and a bundle's come in its order. Only the copies that the parent makes are born before.
 func (b *builder) prepare(m *specs.Mount) error {
 	if err := checkInside(m.Destination, "mounts.destination"); err != nil {
 		return err
@@ -34,15 +37,10 @@ func (b *builder) prepare(m *specs.Mount) error {
 		made.source = m.Source
 	case b.legacyCgroups(m):
 		made.groups = b.prepareCgroups(m)
-	case m.Type == "proc" || m.Type == "sysfs":
-		b.p.Step(launch.ProcSys, "a new "+m.Type+" for "+m.Destination)
-		fs := b.p.Fsopen(m.Type)
-		b.source(fs, m)
-		for _, d := range o.Data {
-			b.option(fs, d)
+	default:
+		if made.reg, err = b.prepareNew(m, &o); err != nil {
+			return err
 		}
-		b.p.FsconfigCreate(fs)
-		made.reg = b.p.Fsmount(m.Type, fs, o.Set|o.RecursiveSet)
 	}
 	b.mounted = append(b.mounted, made)
 	return nil
@@ -99,38 +97,31 @@ func (b *builder) mount(m *specs.Mount, made mounted) error {
 	if b.legacyCgroups(m) {
 		return b.mountCgroups(m, made)
 	}
-	attrs := o.Set | o.RecursiveSet
-	switch m.Type {
-	case "proc", "sysfs":
-	case "tmpfs":
+	if m.Type == "tmpfs" {
 		made.fresh, made.made = true, map[string]Kind{"": Dir}
 		if o.ReadOnly() {
-			attrs &^= unix.MOUNT_ATTR_RDONLY
-			b.lateReadOnly = append(b.lateReadOnly, lateMount{path: made.path, attrs: unix.MOUNT_ATTR_RDONLY})
+			b.lateReadOnly = append(b.lateReadOnly, lateMount{reg: made.reg, path: made.path, attrs: unix.MOUNT_ATTR_RDONLY})
 		}
-		source := m.Source
-		if source == "" {
-			source = "tmpfs"
-		}
-		made.reg = b.tmpfsOf(source, "tmpfs "+made.path, attrs, o.Data...)
-		if n := len(b.lateReadOnly); o.ReadOnly() {
-			b.lateReadOnly[n-1].reg = made.reg
-		}
-	case "devpts", "mqueue", "cgroup", "cgroup2":
-		made.reg = b.newMount(m, o, attrs)
-	default:
-		if b.hasUserNS() {
-			return &UnsupportedError{"mounts " + m.Destination, fmt.Sprintf("a %s file system cannot be mounted in a user namespace", m.Type)}
-		}
-		made.reg = b.newMount(m, o, attrs)
 	}
 	return b.attach(made, Dir)
 }
 
-func (b *builder) newMount(m *specs.Mount, o *mounts.Options, attrs uint64) launch.Reg {
+// prepareNew makes a new file system.
+func (b *builder) prepareNew(m *specs.Mount, o *mounts.Options) (launch.Reg, error) {
+	b.p.Step(launch.Mounts, "a new "+m.Type+" for "+m.Destination)
+	attrs := o.Set | o.RecursiveSet
 	kind := m.Type
-	if kind == "cgroup" {
+	switch kind {
+	case "proc", "sysfs", "devpts", "mqueue", "cgroup2":
+	case "cgroup":
 		kind = "cgroup2"
+	case "tmpfs":
+		// A read-only one becomes so when everything is in it.
+		return b.tmpfsOf(cmp.Or(m.Source, "tmpfs"), "tmpfs "+path.Clean(m.Destination), attrs&^unix.MOUNT_ATTR_RDONLY, o.Data...), nil
+	default:
+		if b.hasUserNS() {
+			return 0, &UnsupportedError{"mounts " + m.Destination, fmt.Sprintf("a %s file system cannot be mounted in a user namespace", m.Type)}
+		}
 	}
 	fs := b.p.Fsopen(kind)
 	b.source(fs, m)
@@ -145,7 +136,7 @@ func (b *builder) newMount(m *specs.Mount, o *mounts.Options, attrs uint64) laun
 	if kind == "devpts" {
 		b.pts = reg
 	}
-	return reg
+	return reg, nil
 }
 
 // source names the device of a mount. Where there is none the name is only shown, in /proc/PID/mountinfo.

@@ -50,8 +50,8 @@ func (b *builder) namespaces() error {
 	if !seen[specs.MountNamespace] {
 		return &UnsupportedError{"linux.namespaces", "a mount namespace is needed: without one the sandbox would share the host's mounts"}
 	}
-	if path, _ := Namespace(b.spec, specs.MountNamespace); path != "" {
-		return &UnsupportedError{"linux.namespaces", "joining a mount namespace by path is not supported"}
+	if path, _ := Namespace(b.spec, specs.MountNamespace); path != "" && !b.facts.Privileged {
+		return &UnsupportedError{"linux.namespaces", "joining a mount namespace by path needs root: the sources of the mounts would be looked up in it"}
 	}
 	if !seen[specs.UTSNamespace] && b.spec.Hostname+b.spec.Domainname != "" {
 		return &UnsupportedError{"hostname", "needs a uts namespace of the sandbox's own: without one it would rename the host"}

@@ -164,7 +164,6 @@ func TestRefusals(t *testing.T) {
 		{"linux.namespaces", `unknown type "pidd"`, func(s *specs.Spec) {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "pidd"})
 		}},
-		{"linux.namespaces", "joining a mount namespace by path", func(s *specs.Spec) { s.Linux.Namespaces[1].Path = "/proc/1/ns/mnt" }},
 		{"hostname", "rename the host", func(s *specs.Spec) { without(s, specs.UTSNamespace); s.Hostname = "box" }},
 		{"hostname", "rename the host", func(s *specs.Spec) { without(s, specs.UTSNamespace); s.Domainname = "box" }},
 
@@ -397,5 +396,19 @@ func TestFilterIsThePlans(t *testing.T) {
 	}
 	if p, err = Compile(bundle(nil), testFacts()); err != nil || p.Filter != nil || strings.Contains(text(t, p), "seccomp(") {
 		t.Errorf("a filter without a profile: %v, %v", p.Filter, err)
+	}
+}
+
+// TestJoinedMountNamespace: root's parent has opened every source before; another user's child would look them up in there.
+func TestJoinedMountNamespace(t *testing.T) {
+	t.Parallel()
+	spec, facts := bundle(func(s *specs.Spec) { s.Linux.Namespaces[1].Path = "/proc/1/ns/mnt" }), testFacts()
+	if _, err := Compile(spec, facts); err != nil {
+		t.Error(err)
+	}
+	facts.Privileged = false
+	var u *UnsupportedError
+	if _, err := Compile(spec, facts); !errors.As(err, &u) || u.Field != "linux.namespaces" || !strings.Contains(u.Reason, "needs root") {
+		t.Errorf("without root: %v", err)
 	}
 }

@@ -8,10 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"brig/internal/testenv"
 )
@@ -98,6 +101,13 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 	if err := os.WriteFile(dir+"/config.toml", []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// As runc too: with id maps, ctr forgets the binary it was told and has the shim take runc.
+	if err := os.Mkdir(dir+"/bin", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(runtime, dir+"/bin/runc"); err != nil {
+		t.Fatal(err)
+	}
 	c := &containerd{t: t, dir: dir}
 	if c.log, err = os.Create(dir + "/log"); err != nil {
 		t.Fatal(err)
@@ -110,6 +120,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 func (c *containerd) start() {
 	c.t.Helper()
 	c.daemon = exec.Command("containerd", "-c", c.dir+"/config.toml")
+	c.daemon.Env = append(os.Environ(), "PATH="+c.dir+"/bin:"+os.Getenv("PATH"))
 	c.daemon.Stdout, c.daemon.Stderr = c.log, c.log
 	if err := c.daemon.Start(); err != nil {
 		c.t.Fatal(err)
@@ -128,8 +139,17 @@ func (c *containerd) halt() {
 	_ = c.daemon.Wait()
 }
 
+// stop ends what a test left running, and the daemon. A shim that is still there then is an error.
 func (c *containerd) stop() {
+	tasks, _ := c.try("task", "ls", "-q")
+	for id := range strings.FieldsSeq(tasks) {
+		_, _ = c.try("task", "rm", "--force", id)
+	}
 	c.halt()
+	for _, pid := range c.shims() {
+		c.t.Errorf("a shim is left: process %d", pid)
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
 	if c.t.Failed() {
 		if text, err := os.ReadFile(c.dir + "/log"); err == nil {
 			lines := strings.Split(string(text), "\n")
@@ -140,6 +160,19 @@ func (c *containerd) stop() {
 	if err := os.RemoveAll(c.dir); err != nil {
 		c.t.Error(err)
 	}
+}
+
+// shims are the processes that have this daemon's socket in their command line.
+func (c *containerd) shims() (pids []int) {
+	list, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range list {
+		text, _ := os.ReadFile(name)
+		if bytes.Contains(text, []byte("containerd-shim")) && bytes.Contains(text, []byte(c.dir+"/sock")) {
+			pid, _ := strconv.Atoi(strings.Split(name, "/")[2])
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // try runs ctr. Its output goes to a file: a container left running would hold a pipe.
@@ -190,7 +223,7 @@ func (c *containerd) until(want string, args ...string) {
 }
 
 func (c *containerd) runArgs(root, id string, flags []string, program ...string) []string {
-	args := append([]string{"run", "--rootfs", "--runc-binary", runtime}, flags...)
+	args := append([]string{"run", "--rootfs", "--runc-binary", runtime, "--runc-root", c.dir + "/runc"}, flags...)
 	return append(append(args, root, id), program...)
 }
 

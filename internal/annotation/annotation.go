@@ -37,6 +37,10 @@ const (
 	// it is shown to people and obeyed by nothing.
 	Seccomp = "run.brig.seccomp"
 
+	// SeccompFloor is a filter that holds beside linux.seccomp: the name of a built-in profile, or a profile in JSON. The
+	// operator's policy sets it.
+	SeccompFloor = "run.brig.seccomp.floor"
+
 	// AllowMissing is a comma-separated list of layers that may be absent when the host cannot give them.
 	AllowMissing = "run.brig.allow-missing"
 

@@ -24,6 +24,10 @@ const (
 	slots = (Last - First + 1) / Size
 )
 
+// MachineDir is where root's ranges stand: one pool for the machine, whatever makes the sandboxes, for no two of them may
+// have the same host ids.
+const MachineDir = "/run/brig/ids"
+
 // Range is ids First … First+Size-1 of the host.
 type Range struct {
 	First uint32 `json:"first"`

@@ -14,6 +14,7 @@ import (
 
 	"brig/internal/cgroup"
 	"brig/internal/fault"
+	"brig/internal/idmap"
 	"brig/internal/launch"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -43,6 +44,7 @@ type record struct {
 	Cgroups   map[string]string   `json:"cgroups,omitempty"`
 	Steps     map[int]launch.Step `json:"steps,omitempty"` // what is left of the launch program, to name a failure
 	Terminal  bool                `json:"terminal,omitempty"`
+	IDs       *idmap.Range        `json:"ids,omitempty"`   // host ids of its own, which the operator's policy gave it
 	Agent     bool                `json:"agent,omitempty"` // start hands the filter's listener to the seccomp agent
 }
 

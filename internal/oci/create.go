@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"brig/internal/idmap"
 	"brig/internal/isolation/native"
 	"brig/internal/launch"
+	"brig/internal/operator"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -72,6 +74,10 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 	if err := checkTerminal(spec, o.console, o.detach); err != nil {
 		return nil, nil, err
 	}
+	policy, err := demand(spec)
+	if err != nil {
+		return nil, nil, err
+	}
 	c, lock, err := a.make(id)
 	if err != nil {
 		return nil, nil, err
@@ -86,7 +92,7 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 			a.poststopHooks(spec, made) // also of a container that came to nothing (runtime-spec runtime.md, "Lifecycle", step 12)
 		}
 	}()
-	if group, err = c.begin(a, b); err != nil {
+	if group, err = c.begin(a, b, policy); err != nil {
 		return nil, nil, err
 	}
 	a.debugf("nsexec container setup: the child of one clone3 runs a launch program in the container's namespaces")
@@ -102,7 +108,7 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 
 // begin writes down what is to be made before any of it is, so that a create that is killed leaves nothing unknown, and makes
 // the cgroup.
-func (c *container) begin(a *app, b *bundled) (*cgroup.Cgroup, error) {
+func (c *container) begin(a *app, b *bundled, policy *operator.Policy) (*cgroup.Cgroup, error) {
 	spec := b.spec
 	group, err := a.locateGroup(c.id, spec)
 	if err != nil {
@@ -118,7 +124,15 @@ func (c *container) begin(a *app, b *bundled) (*cgroup.Cgroup, error) {
 	if group != nil {
 		c.Cgroups = group.Paths()
 	}
-	// As the bundle has it: encoding it anew would take longer than making the namespaces.
+	if err := c.takeIDs(spec); err != nil {
+		return nil, err
+	}
+	// As the bundle has it, where nobody changed it: encoding it anew would take longer than making the namespaces.
+	if policy != nil || c.IDs != nil {
+		if b.text, err = json.Marshal(spec); err != nil {
+			return nil, err
+		}
+	}
 	if err := os.WriteFile(filepath.Join(c.dir, configFile), b.text, 0o600); err != nil {
 		return nil, fmt.Errorf("keep the spec of container %s: %w", c.id, err)
 	}

@@ -114,6 +114,9 @@ func (c *container) clear() error {
 // removeFolder removes the state last but one and the lock last: until then another delete finds the container whole and
 // waits, and what a killed one leaves is found again.
 func (c *container) removeFolder() error {
+	if err := c.releaseIDs(); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(c.dir)
 	if err != nil {
 		return err
@@ -183,6 +186,9 @@ func (a *app) destroyRest(id string, force bool, why error) error {
 		return errors.Join(lock.Close(), a.destroy(id, force, nil))
 	}
 	if err := a.destroyLostGroup(c); err != nil {
+		return err
+	}
+	if err := c.sweepIDs(); err != nil {
 		return err
 	}
 	if err := c.removeFolder(); err != nil {

@@ -13,6 +13,7 @@ import (
 	"brig/internal/fault"
 	"brig/internal/idmap"
 	"brig/internal/isolation/native"
+	"brig/internal/operator"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -79,6 +80,13 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 		return err
 	}
 	if spec.Process, err = o.newProcess(spec.Process, args); err != nil {
+		return err
+	}
+	policy, err := operator.Load()
+	if err != nil {
+		return err
+	}
+	if err := policy.TightenProcess(spec.Process); err != nil {
 		return err
 	}
 	if err := checkTerminal(spec, o.console, o.detach); err != nil {

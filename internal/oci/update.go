@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 
+	"brig/internal/operator"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -59,6 +61,11 @@ func (a *app) update(f *flag.FlagSet) func([]string) error {
 		if g == nil {
 			return fmt.Errorf("container %s has no cgroup", id)
 		}
+		policy, err := operator.Load()
+		if err != nil {
+			return err
+		}
+		policy.TightenResources(r, false)
 		return g.Update(r)
 	}
 }

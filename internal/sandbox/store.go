@@ -51,9 +51,6 @@ func Open(root string) (*Store, error) {
 
 const systemRoot = "/run/brig"
 
-// idsDir is one for the machine, whatever store a sandbox is in: no two sandboxes may have the same host ids.
-const idsDir = systemRoot + "/ids"
-
 func defaultRoot() string {
 	if os.Geteuid() == 0 {
 		return systemRoot
@@ -341,7 +338,7 @@ func (s *Store) Sweep() error {
 	if !found {
 		return nil
 	}
-	_, err = idmap.Sweep(idsDir, func(folder string) bool {
+	_, err = idmap.Sweep(idmap.MachineDir, func(folder string) bool {
 		_, err := os.Lstat(folder)
 		return !errors.Is(err, fs.ErrNotExist) // any doubt leaves the range taken
 	})

@@ -89,7 +89,7 @@ func (v *supervisor) allocate() error {
 	spec := v.req.Spec
 	if spec.Annotations[annotation.IDs] == "auto" {
 		if os.Geteuid() == 0 {
-			r, err := idmap.Allocate(idsDir, v.dir)
+			r, err := idmap.Allocate(idmap.MachineDir, v.dir)
 			if err != nil {
 				return err
 			}
@@ -414,7 +414,7 @@ func (v *supervisor) release() error {
 		fault.Point("cgroup removed")
 	}
 	if v.state.IDs != nil {
-		if err := idmap.Release(idsDir, v.dir, *v.state.IDs); err != nil {
+		if err := idmap.Release(idmap.MachineDir, v.dir, *v.state.IDs); err != nil {
 			return err
 		}
 		fault.Point("ids released")
@@ -454,9 +454,9 @@ func (b *Sandbox) clear(ctx context.Context, st *State) error {
 		return err
 	}
 	if st.IDs != nil {
-		return idmap.Release(idsDir, b.dir, *st.IDs)
+		return idmap.Release(idmap.MachineDir, b.dir, *st.IDs)
 	}
-	_, err := idmap.Sweep(idsDir, func(owner string) bool { return owner != b.dir }) // not written down yet
+	_, err := idmap.Sweep(idmap.MachineDir, func(owner string) bool { return owner != b.dir }) // not written down yet
 	return err
 }
 

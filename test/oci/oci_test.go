@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,7 @@ type engine struct {
 	root   string
 	bundle string
 	spec   *specs.Spec
+	wrap   []string // a command that runs the runtime, with it and its arguments behind
 }
 
 func newEngine(t *testing.T) *engine {
@@ -105,7 +107,8 @@ func (e *engine) call(args ...string) (out string, code int) {
 		e.t.Fatal(err)
 	}
 	defer f.Close()
-	cmd := exec.Command("timeout", append([]string{"30", runtime, "--root", e.root}, args...)...)
+	command := slices.Concat([]string{"30"}, e.wrap, []string{runtime, "--root", e.root}, args)
+	cmd := exec.Command("timeout", command...)
 	cmd.Stdout, cmd.Stderr = f, f
 	err = cmd.Run()
 	var exit *exec.ExitError

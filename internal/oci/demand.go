@@ -1,0 +1,60 @@
+package oci
+
+import (
+	"fmt"
+	"os"
+
+	"brig/internal/annotation"
+	"brig/internal/idmap"
+	"brig/internal/operator"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// demand makes a new container's spec obey the operator's policy, and refuses an isolation that is not built in. The policy
+// is nil where the machine has none; the spec is then as it was.
+func demand(spec *specs.Spec) (*operator.Policy, error) {
+	policy, err := operator.Load()
+	if err != nil {
+		return nil, err
+	}
+	isolation, err := policy.ChooseIsolation(os.Args[0], spec.Annotations)
+	if err != nil {
+		return nil, err
+	}
+	if isolation != "native" {
+		return nil, fmt.Errorf("isolation %s is asked for, and this brig-oci has only native built in: nothing is started on a weaker one", isolation)
+	}
+	return policy, policy.Tighten(spec)
+}
+
+// takeIDs takes host ids of its own for a container that the operator's policy gives a user namespace.
+func (c *container) takeIDs(spec *specs.Spec) error {
+	if spec.Annotations[annotation.IDs] != "auto" || len(spec.Linux.UIDMappings) > 0 {
+		return nil
+	}
+	if os.Geteuid() != 0 {
+		return &operator.RefusedError{Key: "user-namespace", Reason: "host ids of its own can be given by root only; map the caller's in the bundle"}
+	}
+	r, err := idmap.Allocate(idmap.MachineDir, c.dir)
+	if err != nil {
+		return err
+	}
+	c.IDs = &r
+	spec.Linux.UIDMappings, spec.Linux.GIDMappings = r.Mappings(), r.Mappings()
+	return nil
+}
+
+// releaseIDs gives the container's ids back. Preconditions: no process has them any more.
+func (c *container) releaseIDs() error {
+	if c.IDs == nil {
+		return nil
+	}
+	return idmap.Release(idmap.MachineDir, c.dir, *c.IDs)
+}
+
+// sweepIDs gives back what a killed create took and did not write down.
+func (c *container) sweepIDs() error {
+	_, err := idmap.Sweep(idmap.MachineDir, func(owner string) bool { return owner != c.dir })
+	return err
+}

@@ -118,6 +118,9 @@ func (c *container) removeFolder() error {
 		return err
 	}
 	entries, err := os.ReadDir(c.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a command that was passed has come to its end meanwhile
+	}
 	if err != nil {
 		return err
 	}

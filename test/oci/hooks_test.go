@@ -171,7 +171,7 @@ func TestFailingPoststop(t *testing.T) {
 	e.spec.Hooks = &specs.Hooks{Poststop: append([]specs.Hook{{Path: "/bin/false"}}, shell("echo second >>"+log)...)}
 	e.spec.Process.Args = []string{"true"}
 	e.write()
-	e.want(0, "error running poststop hook #0: /bin/false: exit status 1", "run", "--bundle", e.bundle, "late")
+	e.want(0, "error running poststop hook #0: /bin/false: exit status 1", "run", "--bundle", e.bundle, "late-hook")
 	if text, err := os.ReadFile(log); err != nil || string(text) != "second\n" {
 		t.Errorf("the second hook left %q (%v)", text, err)
 	}

@@ -128,7 +128,7 @@ func TestExecCPUAffinity(t *testing.T) {
 	if err := os.WriteFile(process, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e.want(255, `process.execCPUAffinity: invalid CPU list "0,77777"`, "exec", "--process", process, "affine")
+	e.want(255, "process.execCPUAffinity: invalid CPU list", "exec", "--process", process, "affine")
 }
 
 // TestTimeOffsets: the clocks inside differ from the host's, for the first process and for further ones, with and without a

@@ -16,7 +16,7 @@ import (
 
 // prepare makes a mount, detached: a copy of a bind's source, or a new file system. A new procfs or sysfs needs the old root,
 // where another is visible; the rest is made with them because /proc/PID/mountinfo lists mounts by their birth since Linux 6.8
-// (kernel commit 2eea9ce4310d), and a bundle's come in its order. Only the copies that the parent makes are born before.
+// (kernel commit 2eea9ce4310d), and a bundle's come in its order.
 func (b *builder) prepare(m *specs.Mount) error {
 	if err := checkInside(m.Destination, "mounts.destination"); err != nil {
 		return err
@@ -68,7 +68,32 @@ func (b *builder) prepareBind(m *specs.Mount, o *mounts.Options) (launch.Reg, er
 	if (bind.OwnIDs || len(bind.UID) > 0) && !b.facts.Privileged {
 		return 0, &UnsupportedError{"mounts " + m.Destination, "idmapped mounts need root"}
 	}
-	return b.bind(m.Source, bind), nil
+	return b.inOrder(m, &bind), nil
+}
+
+// inOrder gives a bind mount its place in the order of births: the parent has made its copy before the child any file system,
+// so the child copies it once more. That needs a place where the first can be: on the old root, which goes away with all that is
+// on it. Hooks would see it there, and in a user namespace the copy would be locked, flags and all (mount_namespaces(7)): with
+// either, the copies of the parent stay the eldest.
+func (b *builder) inOrder(m *specs.Mount, bind *Bind) launch.Reg {
+	reg := b.bind(m.Source, *bind)
+	if joined, _ := Namespace(b.spec, specs.MountNamespace); !b.made || !b.facts.Privileged || b.facts.Hooks || b.hasUserNS() || joined != "" {
+		return reg
+	}
+	place := "/dev/null"
+	if b.facts.Host(m.Source) == Dir {
+		place = "/proc"
+	}
+	b.p.MoveMountTo(reg, place)
+	flags := uint64(unix.AT_EMPTY_PATH)
+	if bind.Recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	again := b.p.OpenTree(m.Source, reg, "", flags)
+	if bind.Propagates {
+		b.p.MountSetattr(reg, "", unix.AT_RECURSIVE, 0, 0, unix.MS_PRIVATE) // what comes on top is nobody else's
+	}
+	return again
 }
 
 // mounts attaches the mounts in the spec's order. The list is built anew so that deepest sees only what is attached.
@@ -110,6 +135,7 @@ func (b *builder) mount(m *specs.Mount, made mounted) error {
 func (b *builder) prepareNew(m *specs.Mount, o *mounts.Options) (launch.Reg, error) {
 	b.p.Step(launch.Mounts, "a new "+m.Type+" for "+m.Destination)
 	attrs := o.Set | o.RecursiveSet
+	b.made = true
 	kind := m.Type
 	switch kind {
 	case "proc", "sysfs", "devpts", "mqueue", "cgroup2":

@@ -253,6 +253,12 @@ func TestMountsGoToDescriptors(t *testing.T) {
 			case "move_mount":
 				if line == `move_mount(<root>, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH)` || strings.Contains(line, "<place of the root>") {
 					roots++
+				} else if strings.Contains(line, `AT_FDCWD, "/proc"`) || strings.Contains(line, `AT_FDCWD, "/dev/null"`) {
+					// On the old root for an instant, to be copied.
+					p.before(i, p.must("umount2("), "what is on the old root goes with it")
+					if !strings.HasPrefix(p.lines[i+1], "open_tree(") {
+						p.t.Errorf("%s: %s follows, no copy", line, p.lines[i+1])
+					}
 				} else if !strings.Contains(line, "MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH") || strings.Contains(line, "AT_FDCWD") {
 					p.t.Errorf("%s attaches by a path", line)
 				}

@@ -181,6 +181,7 @@ type builder struct {
 	nullUsed bool
 	proc     launch.Reg // a procfs that no path leads to, or that the spec mounts: fully visible and writable
 	pts      launch.Reg // the mount of devpts
+	made     bool       // a file system of a mount
 
 	lateReadOnly []lateMount
 	sets         capSets // of the program

@@ -56,6 +56,10 @@ const (
 	// LockCaps set to "true" locks the securebits so that no capability can come back by uid 0 or setuid files.
 	LockCaps = "run.brig.lock-caps"
 
+	// KeepGroups is crun's, and Podman sets it for --group-add=keep-groups: the program keeps the supplementary groups of the
+	// caller, also those that have no id inside, and process.user.additionalGids is not looked at.
+	KeepGroups = "run.oci.keep_original_groups"
+
 	// MaxUserNamespaces set to "0" forbids user namespaces inside the sandbox by sysctl, beside the seccomp rule.
 	MaxUserNamespaces = "run.brig.max-user-namespaces"
 )

@@ -30,7 +30,7 @@ func (c *container) createHooks(spec *specs.Spec, p *native.Process) error {
 	c.PID = p.PID
 	ctx, stop := untilDeath(p.PIDFD())
 	defer stop()
-	host := func(h *specs.Hook, state []byte, bundle string) error { return runOnHost(ctx, h, state, bundle) }
+	host := runOnHost(ctx, spec)
 	state := c.ociState("creating")
 	state.Annotations = spec.Annotations
 	h := spec.Hooks
@@ -90,7 +90,7 @@ func (a *app) poststopHooks(spec *specs.Spec, c *container) {
 	}
 	state := &specs.State{Version: specs.Version, ID: c.id, Status: stopped, Bundle: c.Bundle, Annotations: spec.Annotations}
 	for i := range spec.Hooks.Poststop {
-		if err := runHooks("poststop", spec.Hooks.Poststop[i:i+1], state, hostHook); err != nil {
+		if err := runHooks("poststop", spec.Hooks.Poststop[i:i+1], state, hostHook(spec)); err != nil {
 			a.warnf("%v", err)
 		}
 	}
@@ -117,13 +117,21 @@ func runHooks(kind string, list []specs.Hook, state *specs.State, run hookRunner
 }
 
 // hostHook is runOnHost for a hook that nothing but its timeout ends.
-func hostHook(h *specs.Hook, state []byte, bundle string) error {
-	return runOnHost(context.Background(), h, state, bundle)
+func hostHook(spec *specs.Spec) hookRunner { return runOnHost(context.Background(), spec) }
+
+// runOnHost gives what runs a hook in the runtime's namespaces, with an environment of its own only and the bundle as its working
+// directory (CVE-2025-23266: never the container's).
+func runOnHost(ctx context.Context, spec *specs.Spec) hookRunner {
+	return func(h *specs.Hook, state []byte, bundle string) error {
+		said, complaint, err := hostHookSays(ctx, h, state, bundle)
+		if err != nil {
+			err = withOutput(err, append(said, complaint...))
+		}
+		return errors.Join(err, keepSaid(spec.Annotations, said, complaint))
+	}
 }
 
-// runOnHost runs a hook in the runtime's namespaces, with an environment of its own only and the bundle as its working
-// directory (CVE-2025-23266: never the container's).
-func runOnHost(ctx context.Context, h *specs.Hook, state []byte, bundle string) error {
+func hostHookSays(ctx context.Context, h *specs.Hook, state []byte, bundle string) (said, complaint []byte, err error) {
 	if h.Timeout != nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
@@ -137,20 +145,20 @@ func runOnHost(ctx context.Context, h *specs.Hook, state []byte, bundle string) 
 	if cmd.Env == nil {
 		cmd.Env = []string{}
 	}
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = time.Second // a child of the hook's may hold the pipes
-	err := cmd.Run()
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
-		return cause
+	err = cmd.Run()
+	cause := context.Cause(ctx)
+	switch {
+	case cause != nil && !errors.Is(cause, context.DeadlineExceeded):
+		err = cause
+	case ctx.Err() != nil:
+		err = expired(h)
+	case errors.Is(err, exec.ErrWaitDelay):
+		err = nil
 	}
-	if ctx.Err() != nil {
-		return expired(h)
-	}
-	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		return withOutput(err, out.Bytes())
-	}
-	return nil
+	return stdout.Bytes(), stderr.Bytes(), err
 }
 
 // withOutput adds what a failed hook has said.
@@ -177,18 +185,23 @@ func (c *container) insideHook(spec *specs.Spec, pidfd *os.File, entered bool) h
 			return err
 		}
 		defer out.Close() //nolint:errcheck // in RAM
-		options := native.Options{Cgroup: c.group(), Stdio: [3]*os.File{in, out, out}, Agent: c.agent(spec, running)}
+		stderr, err := memory("errors", nil)
+		if err != nil {
+			return err
+		}
+		defer stderr.Close() //nolint:errcheck // in RAM
+		options := native.Options{Cgroup: c.group(), Stdio: [3]*os.File{in, out, stderr}, Agent: c.agent(spec, running)}
 		p, err := native.Hook(spec, h, entered, bundle, pidfd, options)
 		if err != nil {
 			return err
 		}
 		defer p.Release() //nolint:errcheck // descriptors only
-		if err := waitHook(p, h); err != nil {
-			said := make([]byte, 4096)
-			n, _ := out.ReadAt(said, 0)
-			return withOutput(err, said[:n])
+		err = waitHook(p, h)
+		said, complaint := written(out), written(stderr)
+		if err != nil {
+			err = withOutput(err, append(said, complaint...))
 		}
-		return nil
+		return errors.Join(err, keepSaid(spec.Annotations, said, complaint))
 	}
 }
 

@@ -93,7 +93,7 @@ func (a *app) startContainer(c *container) error {
 		return err
 	}
 	if h := spec.Hooks; h != nil {
-		if err := runHooks("poststart", h.Poststart, c.ociState(running), hostHook); err != nil {
+		if err := runHooks("poststart", h.Poststart, c.ociState(running), hostHook(spec)); err != nil {
 			_ = c.kill(unix.SIGKILL, false) // "stop the container" (runtime-spec runtime.md, "Lifecycle", step 9)
 			return err
 		}

@@ -46,6 +46,11 @@ func (b *builder) joinNamespaces() error {
 	if b.dumpableFirst() {
 		b.nonDumpable()
 	}
+	if b.hostProcesses() {
+		if err := b.privateProc(); err != nil { // while /proc is still the host's
+			return err
+		}
+	}
 	b.p.Step(launch.Namespaces, "join the sandbox's namespaces")
 	b.p.Setns(b.plan.Process, flags)
 	if flags&unix.CLONE_NEWPID != 0 {

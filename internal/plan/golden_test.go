@@ -117,6 +117,8 @@ var goldens = []golden{
 	}},
 	{name: "nested", spec: "devices", facts: func(f *Facts) { f.Nested = true }},
 	{name: "nested-host-users", spec: "host-users", facts: func(f *Facts) { f.Nested = true }},
+	{name: "nested-host-processes", spec: "host-users", facts: nestedFacts, change: hostProcesses},
+	{name: "exec-host-processes", spec: "host-users", exec: true, facts: nestedFacts, change: hostProcesses},
 	{name: "hooked", spec: "bundle", facts: func(f *Facts) { f.Held, f.Hooks, f.MAC = true, true, mac.Host{AppArmor: true} }},
 	{name: "agent", spec: "bundle", change: askAgent, facts: func(f *Facts) { f.Held, f.MAC = true, mac.Host{AppArmor: true} }},
 	{name: "hook-create-container", spec: "bundle", hook: "createContainer", exec: true},
@@ -125,6 +127,18 @@ var goldens = []golden{
 	{name: "exec-terminal", spec: "terminal", exec: true},
 	{name: "exec-rootless", spec: "default", exec: true, facts: func(f *Facts) { f.Privileged, f.Supervised = false, false }},
 	{name: "exec-bundle", spec: "bundle", exec: true, facts: func(f *Facts) { f.CgroupTasks, f.MAC = 1, mac.Host{AppArmor: true} }},
+}
+
+func nestedFacts(f *Facts) { f.Nested = true }
+
+// hostProcesses is what a rootless Podman makes of --pid=host --group-add=keep-groups -v X:/over:O.
+func hostProcesses(s *specs.Spec) {
+	s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+	if s.Annotations == nil {
+		s.Annotations = map[string]string{}
+	}
+	s.Annotations[annotation.KeepGroups] = "1"
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/over", Type: "overlay", Source: "overlay", Options: []string{"lowerdir=/srv/low", "upperdir=/srv/up", "workdir=/srv/work"}})
 }
 
 func legacyHierarchies(f *Facts) {

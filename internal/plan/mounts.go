@@ -38,9 +38,7 @@ func (b *builder) prepare(m *specs.Mount) error {
 	case b.legacyCgroups(m):
 		made.groups = b.prepareCgroups(m)
 	default:
-		if made.reg, err = b.prepareNew(m, &o); err != nil {
-			return err
-		}
+		made.reg = b.prepareNew(m, &o)
 	}
 	b.mounted = append(b.mounted, made)
 	return nil
@@ -131,23 +129,19 @@ func (b *builder) mount(m *specs.Mount, made mounted) error {
 	return b.attach(made, Dir)
 }
 
-// prepareNew makes a new file system.
-func (b *builder) prepareNew(m *specs.Mount, o *mounts.Options) (launch.Reg, error) {
+// prepareNew makes a new file system. Whether it may be made in a user namespace is the kernel's to say: of those with a device none
+// may, and overlay may.
+func (b *builder) prepareNew(m *specs.Mount, o *mounts.Options) launch.Reg {
 	b.p.Step(launch.Mounts, "a new "+m.Type+" for "+m.Destination)
 	attrs := o.Set | o.RecursiveSet
 	b.made = true
 	kind := m.Type
 	switch kind {
-	case "proc", "sysfs", "devpts", "mqueue", "cgroup2":
 	case "cgroup":
 		kind = "cgroup2"
 	case "tmpfs":
 		// A read-only one becomes so when everything is in it.
-		return b.tmpfsOf(cmp.Or(m.Source, "tmpfs"), "tmpfs "+path.Clean(m.Destination), attrs&^unix.MOUNT_ATTR_RDONLY, o.Data...), nil
-	default:
-		if b.hasUserNS() {
-			return 0, &UnsupportedError{"mounts " + m.Destination, fmt.Sprintf("a %s file system cannot be mounted in a user namespace", m.Type)}
-		}
+		return b.tmpfsOf(cmp.Or(m.Source, "tmpfs"), "tmpfs "+path.Clean(m.Destination), attrs&^unix.MOUNT_ATTR_RDONLY, o.Data...)
 	}
 	fs := b.p.Fsopen(kind)
 	b.source(fs, m)
@@ -162,7 +156,7 @@ func (b *builder) prepareNew(m *specs.Mount, o *mounts.Options) (launch.Reg, err
 	if kind == "devpts" {
 		b.pts = reg
 	}
-	return reg, nil
+	return reg
 }
 
 // source names the device of a mount. Where there is none the name is only shown, in /proc/PID/mountinfo.

@@ -137,7 +137,9 @@ func (b *builder) identity() error {
 
 func (b *builder) becomeRoot() {
 	b.p.Step(launch.IDs, "become root inside, who is nobody outside")
-	b.p.Setgroups(nil).Tolerate(unix.EPERM) // denied where only one group is mapped (CVE-2014-8989)
+	if !b.keepsGroups() {
+		b.p.Setgroups(nil).Tolerate(unix.EPERM) // denied where only one group is mapped (CVE-2014-8989)
+	}
 	b.p.Setresgid(0)
 	b.p.Setresuid(0)
 	b.nonDumpable() // a change of ids resets it to /proc/sys/fs/suid_dumpable

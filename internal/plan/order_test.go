@@ -135,7 +135,11 @@ func TestPrivilegesGoInOrder(t *testing.T) {
 	programs(t, func(p *program) {
 		drop, user, capset := p.last("PR_CAPBSET_DROP"), p.last("setresuid("), p.must("capset(")
 		p.before(drop, user, "the bounding set needs CAP_SETPCAP, which goes with the user")
-		p.before(p.last("setgroups("), p.last("setresgid("), "groups go before the group")
+		if !strings.HasSuffix(p.g.name, "host-processes") { // which keeps the groups
+			p.before(p.last("setgroups("), p.last("setresgid("), "groups go before the group")
+		} else if p.last("setgroups(") >= 0 {
+			p.t.Errorf("the groups are not kept")
+		}
 		p.before(p.last("setresgid("), user, "the group goes before the user")
 		p.before(user, capset, "ids are changed with capabilities")
 		if bits := p.last("prctl(PR_SET_SECUREBITS"); bits >= 0 {

@@ -197,6 +197,12 @@ func (b *builder) user(pr *specs.Process) error {
 // defaultUmask is runc's and crun's: the caller's would make the same sandbox differ from one shell to the next.
 const defaultUmask = 0o022
 
+// keepsGroups tells whether the caller's supplementary groups stay.
+func (b *builder) keepsGroups() bool {
+	_, ok := b.spec.Annotations[annotation.KeepGroups]
+	return ok
+}
+
 func (b *builder) becomeUser(pr *specs.Process) {
 	u := pr.User
 	if u.UID != 0 || u.GID != 0 || len(u.AdditionalGids) > 0 {
@@ -204,9 +210,11 @@ func (b *builder) becomeUser(pr *specs.Process) {
 	} else {
 		b.p.Step(launch.IDs, "stay user 0:0")
 	}
-	groups := b.p.Setgroups(u.AdditionalGids)
-	if len(u.AdditionalGids) == 0 {
-		groups.Tolerate(unix.EPERM) // denied where only one group is mapped
+	if !b.keepsGroups() {
+		groups := b.p.Setgroups(u.AdditionalGids)
+		if len(u.AdditionalGids) == 0 {
+			groups.Tolerate(unix.EPERM) // denied where only one group is mapped
+		}
 	}
 	b.p.Setresgid(u.GID)
 	b.p.Setresuid(u.UID)

@@ -31,12 +31,28 @@ type mounted struct {
 // privateProc makes a procfs that no path leads to, before the root is entered: the kernel allows a new one only where
 // another is visible. Writes to sysctls and LSM attributes go through it (CVE-2019-16884, CVE-2023-27561,
 // CVE-2025-52881).
+//
+// Where that is not for us to have, because the processes are the host's to see, it is the host's own, by a descriptor.
 func (b *builder) privateProc() error {
+	if b.hostProcesses() {
+		if b.proc == 0 {
+			b.p.Step(launch.ProcSys, "hold the host's procfs, for sysctls and attributes")
+			b.proc = b.p.Openat2("host's proc", 0, "/proc", unix.O_PATH|unix.O_DIRECTORY, 0, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+		}
+		return nil
+	}
 	b.p.Step(launch.ProcSys, "a private procfs, for sysctls and attributes")
 	fs := b.p.Fsopen("proc")
 	b.p.FsconfigCreate(fs)
 	b.proc = b.p.Fsmount("private proc", fs, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 	return nil
+}
+
+// hostProcesses tells whether the sandbox sees the caller's processes and has no right to a procfs of them: a new one needs
+// CAP_SYS_ADMIN over the pid namespace's owner.
+func (b *builder) hostProcesses() bool {
+	_, own := Namespace(b.spec, specs.PIDNamespace)
+	return !own && (!b.facts.Privileged || b.facts.Nested || b.hasUserNS())
 }
 
 // oldRoot makes the mounts that need the host's view, detached.

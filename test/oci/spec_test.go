@@ -139,7 +139,7 @@ func TestTimeOffsets(t *testing.T) {
 	for _, users := range []bool{false, true} {
 		t.Run(fmt.Sprintf("user namespace %v", users), func(t *testing.T) {
 			t.Parallel()
-			e := newEngine(t)
+			e, id := newEngine(t), fmt.Sprintf("late-%v", users)
 			e.namespace(specs.TimeNamespace)
 			if users {
 				e.namespace(specs.UserNamespace)
@@ -150,18 +150,18 @@ func TestTimeOffsets(t *testing.T) {
 			e.spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 100 * day}, "monotonic": {Secs: -1, Nanosecs: 500}}
 			e.spec.Process.Args = []string{"sleep", "1000"}
 			e.write()
-			e.want(0, "", "create", "--bundle", e.bundle, "late")
-			t.Cleanup(func() { e.call("delete", "--force", "late") })
-			e.want(0, "", "start", "late")
+			e.want(0, "", "create", "--bundle", e.bundle, id)
+			t.Cleanup(func() { e.call("delete", "--force", id) })
+			e.want(0, "", "start", id)
 			host, err := os.ReadFile("/proc/uptime")
 			if err != nil {
 				t.Fatal(err)
 			}
-			out := e.want(0, "", "exec", "late", "cat", "/proc/uptime")
+			out := e.want(0, "", "exec", id, "cat", "/proc/uptime")
 			if d := seconds(t, out) - seconds(t, string(host)); d < 100*day || d > 100*day+60 {
 				t.Errorf("the uptime inside is %v seconds ahead, want 100 days", d)
 			}
-			out = e.want(0, "", "exec", "late", "cat", "/proc/1/timens_offsets")
+			out = e.want(0, "", "exec", id, "cat", "/proc/1/timens_offsets")
 			if f := strings.Fields(out); len(f) != 6 || f[1] != "-1" || f[2] != "500" || f[4] != strconv.Itoa(100*day) {
 				t.Errorf("offsets %q", out)
 			}

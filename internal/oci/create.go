@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"os"
 	"os/user"
@@ -162,12 +163,23 @@ func owner() string {
 	return strconv.Itoa(os.Geteuid())
 }
 
+// groupID names the cgroup of a container whose bundle names none. An id is one in its state folder only, and a group is the
+// machine's: under another folder than the default one, the name has that, too.
+func (a *app) groupID(id string) string {
+	if a.root == defaultRoot() {
+		return id
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(a.root))
+	return fmt.Sprintf("%s-%08x", id, h.Sum32())
+}
+
 // locateGroup decides on the container's cgroup, nil for none, and makes nothing.
 func (a *app) locateGroup(id string, spec *specs.Spec) (*cgroup.Cgroup, error) {
 	if a.noCgroup {
 		return nil, a.withoutGroup(spec, errNoGroups)
 	}
-	g, err := cgroup.Locate(spec.Linux.Resources, cgroup.Options{ID: id, Path: spec.Linux.CgroupsPath, Systemd: a.systemd, All: true, AllowMissing: a.rootless})
+	g, err := cgroup.Locate(spec.Linux.Resources, cgroup.Options{ID: a.groupID(id), Path: spec.Linux.CgroupsPath, Systemd: a.systemd, All: true, AllowMissing: a.rootless})
 	if err == nil {
 		err = g.Free()
 	}

@@ -212,7 +212,7 @@ func (a *app) destroyLostGroup(c *container) error {
 	if a.noCgroup {
 		return nil
 	}
-	g, err := cgroup.Locate(spec.Linux.Resources, cgroup.Options{ID: c.id, Path: spec.Linux.CgroupsPath, Systemd: a.systemd, All: true, AllowMissing: true})
+	g, err := cgroup.Locate(spec.Linux.Resources, cgroup.Options{ID: a.groupID(c.id), Path: spec.Linux.CgroupsPath, Systemd: a.systemd, All: true, AllowMissing: true})
 	if errors.Is(err, cgroup.ErrNotDelegated) {
 		return nil
 	}

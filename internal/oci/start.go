@@ -106,7 +106,10 @@ func (c *container) startAgent(spec *specs.Spec, child *launch.Child) error {
 	if err := child.WaitFor(launch.PointAgent); err != nil {
 		return err
 	}
-	return errors.Join(c.tellAgent(spec, created, c.PID, child.Received()), child.Continue())
+	if err := c.tellAgent(spec, created, c.PID, child.Received()); err != nil {
+		return err // and the program, whose filter nobody answers, does not run
+	}
+	return child.Continue()
 }
 
 func (c *container) attach() (*launch.Child, error) {

@@ -232,7 +232,10 @@ func (l *launching) accompany(p *Process) error {
 			return err
 		}
 		p.PID = c.PID
-		if err := errors.Join(l.options.Created(p), c.Continue()); err != nil {
+		if err := l.options.Created(p); err != nil {
+			return err
+		}
+		if err := c.Continue(); err != nil {
 			return err
 		}
 	}
@@ -298,7 +301,10 @@ func (l *launching) agent(p *Process) error {
 		return err
 	}
 	p.PID = p.child.PID
-	return errors.Join(l.options.Agent(p, p.child.Received()), p.child.Continue())
+	if err := l.options.Agent(p, p.child.Received()); err != nil {
+		return err
+	}
+	return p.child.Continue()
 }
 
 // mapIDs writes the id maps of a new user namespace, and gives the mounts that wait for it the same map.

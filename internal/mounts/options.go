@@ -26,11 +26,13 @@ type Options struct {
 	// IDMap asks for the user namespace's own map when the mount has no mapping of its own (crun's "idmap");
 	// IDMapRecursive for the mounts below too.
 	IDMap, IDMapRecursive bool
-	CopySymlink           bool // crun: recreate the link that the source is
-	Optional              bool // crun's and util-linux' nofail: a missing source is no error
-	SrcNoFollow           bool
-	DestNoFollow          bool
-	TmpCopyUp             bool
+	// UID and GID are the ranges of an idmap option that carries them.
+	UID, GID     []IDRange
+	CopySymlink  bool // crun: recreate the link that the source is
+	Optional     bool // crun's and util-linux' nofail: a missing source is no error
+	SrcNoFollow  bool
+	DestNoFollow bool
+	TmpCopyUp    bool
 	// Data are the file system's own options, KEY or KEY=VALUE, in their order.
 	Data []string
 }
@@ -70,6 +72,13 @@ func Parse(options []string) (Options, error) {
 	for _, opt := range options {
 		if strings.IndexByte(opt, 0) >= 0 {
 			return o, fmt.Errorf("mount option %q has a NUL byte", opt)
+		}
+		if name, maps, ok := strings.Cut(opt, "="); ok && (name == "idmap" || name == "ridmap") {
+			o.word(name)
+			if err := o.idmap(opt, maps); err != nil {
+				return o, err
+			}
+			continue
 		}
 		if !o.word(opt) && !o.attribute(opt) && !o.propagation(opt) {
 			o.Data = append(o.Data, opt)
@@ -131,7 +140,7 @@ func (o *Options) propagation(opt string) bool {
 
 // Known lists the options that Parse understands, for an engine's question after them.
 func Known() []string {
-	list := []string{"async", "bind", "copy-symlink", "defaults", "idmap", "loud", "mand", "nofail", "nomand", "rbind", "ridmap", "silent", "src-nofollow"}
+	list := []string{"async", "bind", "copy-symlink", "defaults", "dest-nofollow", "idmap", "loud", "mand", "nofail", "nomand", "rbind", "ridmap", "silent", "src-nofollow", "tmpcopyup"}
 	for _, a := range attributes {
 		list = append(list, a.name, "r"+a.name)
 	}

@@ -103,3 +103,20 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestIDMapOption(t *testing.T) {
+	t.Parallel()
+	o, err := Parse([]string{"rbind", "ridmap=uids=0-1-10#@10-11-10;gids=0-100-10"})
+	if err != nil || !o.IDMap || !o.IDMapRecursive || len(o.Data) > 0 ||
+		!slices.Equal(o.UID, []IDRange{{0, 1, 10, false}, {10, 11, 10, true}}) || !slices.Equal(o.GID, []IDRange{{0, 100, 10, false}}) {
+		t.Errorf("%+v, %v", o, err)
+	}
+	for _, bad := range []string{
+		"idmap=", "idmap=uids=", "idmap=uids=0-0-1", "idmap=uids=0-0-1;gids=", "idmap=uids=0-0-1;gids=0-0-1;", "idmap=uids=0-0-1;gids=0-0", "idmap=uids=0-0-1;gids=0-0-1-1",
+		"idmap=uids=-1-0-1;gids=0-0-1", "idmap=uids=0-0-4294967296;gids=0-0-1", "idmap=uids=0-0-1#;gids=0-0-1", "idmap=x=0-0-1",
+	} {
+		if o, err := Parse([]string{bad}); err == nil {
+			t.Errorf("%q: %+v", bad, o)
+		}
+	}
+}

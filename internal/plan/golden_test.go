@@ -55,9 +55,11 @@ func kind(dirs, files []string) func(string) Kind {
 func testFacts() *Facts {
 	return &Facts{
 		Privileged: true, LandlockABI: 7, LastCap: caps.Max, Caps: caps.All, Supervised: true,
-		Host:   kind(append(slices.Clone(testDirs), "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64"), testFiles),
-		Link:   func(name string) (string, bool) { to, ok := testLinks[name]; return to, ok },
-		InRoot: kind(testInRoot, testInRootF),
+		Host:       kind(append(slices.Clone(testDirs), "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64"), testFiles),
+		Link:       func(name string) (string, bool) { to, ok := testLinks[name]; return to, ok },
+		InRoot:     kind(testInRoot, testInRootF),
+		LinkInRoot: func(name string) bool { return name == "/etc/localtime" },
+		ModeInRoot: func(name string) (uint32, bool) { return 0o711, kind(testInRoot, nil)(name) == Dir },
 	}
 }
 
@@ -101,6 +103,7 @@ var goldens = []golden{
 	{name: "joined-user", spec: "joined-user"},
 	{name: "scheduling", spec: "scheduling", facts: func(f *Facts) { f.Supervised = false }},
 	{name: "exec-scheduling", spec: "scheduling", exec: true, facts: func(f *Facts) { f.CgroupTasks, f.Supervised = 1, false }},
+	{name: "mount-extensions", spec: "mount-extensions"},
 	{name: "net-devices", spec: "bundle", change: func(s *specs.Spec) {
 		s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth1": {}, "eth0": {Name: "inner%d"}, "eth2": {Name: "inner%d"}}
 	}, facts: func(f *Facts) { f.MAC = mac.Host{AppArmor: true} }},
@@ -213,15 +216,21 @@ func text(t testing.TB, p *Plan) string {
 		for _, w := range []struct {
 			word string
 			on   bool
-		}{{" recursive", bind.Recursive}, {" own-ids", bind.OwnIDs}, {" no-follow", bind.NoFollow}} {
+		}{{" recursive", bind.Recursive}, {" own-ids", bind.OwnIDs}, {" no-follow", bind.NoFollow}, {" propagates", bind.Propagates}} {
 			if w.on {
 				b.WriteString(w.word)
 			}
+		}
+		if len(bind.UID) > 0 {
+			fmt.Fprintf(&b, " uids %v gids %v", bind.UID, bind.GID)
 		}
 		if d := bind.Device; d != nil {
 			fmt.Fprintf(&b, " as %s %d:%d", d.Type, d.Major, d.Minor)
 		}
 		b.WriteByte('\n')
+	}
+	for _, c := range p.CopyUps {
+		fmt.Fprintf(&b, "copy up: %s in %s %v\n", c.Path, c.Root, c.Data)
 	}
 	for _, n := range p.Join {
 		fmt.Fprintf(&b, "join: %s %s\n", n.Type, n.Path)

@@ -38,7 +38,15 @@ func (b *builder) prepare(m *specs.Mount) error {
 	case b.legacyCgroups(m):
 		made.groups = b.prepareCgroups(m)
 	default:
-		made.reg = b.prepareNew(m, &o)
+		if o.TmpCopyUp {
+			if made.reg, err = b.prepareCopyUp(m, &o); err != nil {
+				return err
+			}
+			made.copied = made.reg != 0
+		}
+		if !made.copied {
+			made.reg = b.prepareNew(m, &o)
+		}
 	}
 	b.mounted = append(b.mounted, made)
 	return nil
@@ -54,17 +62,16 @@ func (b *builder) prepareBind(m *specs.Mount, o *mounts.Options) (launch.Reg, er
 	if !path.IsAbs(m.Source) {
 		return 0, &UnsupportedError{"mounts " + m.Destination, fmt.Sprintf("the source %q must be absolute", m.Source)}
 	}
-	if b.facts.Host(m.Source) == Missing {
+	if b.sourceKind(m, o) == Missing {
 		if o.Optional {
 			return 0, nil
 		}
 		return 0, &UnsupportedError{"mounts " + m.Destination, fmt.Sprintf("the source %s does not exist, or may not be read", m.Source)}
 	}
-	bind := Bind{Source: m.Source, Recursive: o.Recursive, NoFollow: o.SrcNoFollow, UID: m.UIDMappings, GID: m.GIDMappings, IDMapRecursive: o.IDMapRecursive}
+	bind := Bind{Source: m.Source, Recursive: o.Recursive, NoFollow: o.SrcNoFollow, IDMapRecursive: o.IDMapRecursive}
 	bind.Propagates = o.Propagation == unix.MS_SHARED || o.Propagation == unix.MS_SLAVE
-	bind.OwnIDs = o.IDMap && len(m.UIDMappings) == 0
-	if (bind.OwnIDs || len(bind.UID) > 0) && !b.facts.Privileged {
-		return 0, &UnsupportedError{"mounts " + m.Destination, "idmapped mounts need root"}
+	if err := b.mountMaps(m, o, &bind); err != nil {
+		return 0, err
 	}
 	return b.inOrder(m, &bind), nil
 }
@@ -121,11 +128,14 @@ func (b *builder) mount(m *specs.Mount, made mounted) error {
 		return b.mountCgroups(m, made)
 	}
 	if m.Type == "tmpfs" {
-		made.fresh, made.made = true, map[string]Kind{"": Dir}
+		if !made.copied {
+			made.fresh, made.made = true, map[string]Kind{"": Dir}
+		}
 		if o.ReadOnly() {
 			b.lateReadOnly = append(b.lateReadOnly, lateMount{reg: made.reg, path: made.path, attrs: unix.MOUNT_ATTR_RDONLY})
 		}
 	}
+	b.propagation(made.reg, o)
 	return b.attach(made, Dir)
 }
 
@@ -141,7 +151,7 @@ func (b *builder) prepareNew(m *specs.Mount, o *mounts.Options) launch.Reg {
 		kind = "cgroup2"
 	case "tmpfs":
 		// A read-only one becomes so when everything is in it.
-		return b.tmpfsOf(cmp.Or(m.Source, "tmpfs"), "tmpfs "+path.Clean(m.Destination), attrs&^unix.MOUNT_ATTR_RDONLY, o.Data...)
+		return b.tmpfsOf(cmp.Or(m.Source, "tmpfs"), "tmpfs "+path.Clean(m.Destination), attrs&^unix.MOUNT_ATTR_RDONLY, b.tmpfsData(path.Clean(m.Destination), o)...)
 	}
 	fs := b.p.Fsopen(kind)
 	b.source(fs, m)
@@ -198,14 +208,28 @@ func (b *builder) attachBind(m *specs.Mount, made mounted) error {
 	if o.RecursiveSet|o.RecursiveClear != 0 {
 		b.p.MountSetattr(made.reg, "", unix.AT_RECURSIVE, o.RecursiveSet, o.RecursiveClear, 0)
 	}
-	if o.Propagation != 0 && o.Propagation != unix.MS_PRIVATE {
-		flags := 0
-		if o.PropagationRecursive {
-			flags = unix.AT_RECURSIVE
-		}
-		b.p.MountSetattr(made.reg, "", flags, 0, 0, o.Propagation)
+	b.propagation(made.reg, o)
+	return b.attach(made, b.sourceKind(m, o))
+}
+
+// sourceKind is what a bind mount brings.
+func (b *builder) sourceKind(m *specs.Mount, o *mounts.Options) Kind {
+	if _, link := b.facts.Link(m.Source); link && o.SrcNoFollow {
+		return File // the link itself
 	}
-	return b.attach(made, b.facts.Host(m.Source))
+	return b.facts.Host(m.Source)
+}
+
+// propagation sets that of a mount that is not attached yet; it is private until then.
+func (b *builder) propagation(reg launch.Reg, o *mounts.Options) {
+	if o.Propagation == 0 || o.Propagation == unix.MS_PRIVATE {
+		return
+	}
+	flags := 0
+	if o.PropagationRecursive {
+		flags = unix.AT_RECURSIVE
+	}
+	b.p.MountSetattr(reg, "", flags, 0, 0, o.Propagation)
 }
 
 // bindAttributes sets the flags of a bind mount. Of a recursive one, "ro" and its like mean every mount in it, and "rw"
@@ -240,12 +264,18 @@ func (b *builder) copyLink(name, to string) error {
 }
 
 func (b *builder) attach(made mounted, kind Kind) error {
-	at, err := b.target(made.path, kind)
+	target := b.target
+	if made.prepared.DestNoFollow {
+		target = b.targetItself
+	}
+	at, err := target(made.path, kind)
 	if err != nil {
 		return err
 	}
 	b.p.MoveMount(made.reg, at)
-	made.path = b.throughLinks(made.path)
+	if !made.prepared.DestNoFollow {
+		made.path = b.throughLinks(made.path)
+	}
 	b.mounted = append(b.mounted, made)
 	b.grant(made, kind)
 	return nil
@@ -283,7 +313,7 @@ func (b *builder) knownRule(m *specs.Mount) error {
 		if _, link := b.facts.Link(m.Source); link && o.CopySymlink {
 			return nil
 		}
-		if kind = b.facts.Host(m.Source); kind == Missing {
+		if kind = b.sourceKind(m, &o); kind == Missing {
 			return nil
 		}
 	}

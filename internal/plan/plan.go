@@ -52,6 +52,10 @@ type Facts struct {
 	Link func(path string) (target string, ok bool)
 	// InRoot looks at a path inside the root folder, never leaving it.
 	InRoot func(path string) Kind
+	// LinkInRoot tells whether the last element of a path there is a symlink.
+	LinkInRoot func(path string) bool
+	// ModeInRoot gives the permissions of a folder there.
+	ModeInRoot func(path string) (mode uint32, ok bool)
 	// Supervised: the sandbox dies with the thread that starts it.
 	Supervised bool
 	// Held: the child waits for a start at a listening socket, on its own. An engine's create makes such ones.
@@ -84,6 +88,17 @@ type Bind struct {
 	Device *specs.LinuxDevice
 }
 
+// CopyUp is a tmpfs with a copy of what it covers.
+type CopyUp struct {
+	Reg launch.Reg
+	// Root is a folder of the host's, and Path a folder in it; nothing is followed out of Root.
+	Root, Path string
+	// Source, Attrs and Data are of the mount.
+	Source string
+	Attrs  uint64
+	Data   []string
+}
+
 // NamespaceFile is an existing namespace that the child joins.
 type NamespaceFile struct {
 	Reg  launch.Reg
@@ -103,6 +118,8 @@ type Plan struct {
 	CloneFlags uint64
 	// Binds are opened by the parent when Facts.Privileged.
 	Binds []Bind
+	// CopyUps are tmpfs mounts that the parent makes and fills.
+	CopyUps []CopyUp
 	// Tasks are the cgroup v1 files.
 	Tasks []launch.Reg
 	// Stdio and PassFDs are inputs; Stdio is unset with a terminal or with Facts.InheritStdio.

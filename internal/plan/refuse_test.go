@@ -208,8 +208,18 @@ func TestRefusals(t *testing.T) {
 		{"mounts /data", "the source /no/such does not exist", addMount(specs.Mount{Destination: "/data", Source: "/no/such", Options: []string{"rbind"}})},
 		{"mounts /data", "NUL byte", addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"bind", "a\x00"}})},
 		{"mounts /data", `unknown option "nosuidd"`, addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"rbind", "nosuidd"}})},
-		{"mounts /data", "tmpcopyup is not supported yet", addMount(specs.Mount{Destination: "/data", Type: "tmpfs", Options: []string{"tmpcopyup"}})},
-		{"mounts /data", "dest-nofollow is not supported yet", addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"bind", "dest-nofollow"}})},
+		{"mounts /data", "tmpcopyup is for a tmpfs", addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"bind", "tmpcopyup"}})},
+		{"mounts /etc/hosts", "tmpcopyup is for a directory", addMount(specs.Mount{Destination: "/etc/hosts", Type: "tmpfs", Options: []string{"tmpcopyup"}})},
+		{"mounts /etc", "tmpcopyup takes no uid=", addMount(specs.Mount{Destination: "/etc", Type: "tmpfs", Options: []string{"tmpcopyup", "uid=3"}})},
+		{"mounts", "/etc/localtime is a symlink", addMount(specs.Mount{Destination: "/etc/localtime", Source: "/srv/data", Options: []string{"bind", "dest-nofollow"}})},
+		{"mounts /data", "idmap needs uidMappings", func(s *specs.Spec) {
+			without(s, specs.UserNamespace)
+			addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"bind", "idmap"}})(s)
+		}},
+		{"mounts /data", "uids: @0-70000-1 lies in no range", addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"bind", "idmap=uids=@0-70000-1;gids=0-0-1"}})},
+		{"mounts /data", "uids and gids belong together", addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"bind", "ridmap=uids=0-0-1"}})},
+		{"mounts /data", `"0-0" is not of the form`, addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"bind", "idmap=uids=0-0;gids=0-0-1"}})},
+		{"mounts /data", "neither uids= nor gids=", addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"bind", "idmap=pids=0-0-1"}})},
 		{"mounts /data", "only bind mounts can be idmapped", addMount(specs.Mount{Destination: "/data", Type: "tmpfs", Options: []string{"idmap"}})},
 		{"mounts /data", "belong together", addMount(specs.Mount{Destination: "/data", Type: "bind", Source: "/srv/data", UIDMappings: []specs.LinuxIDMapping{{Size: 1}}})},
 		{"mounts /data", "copy-symlink needs a root in RAM", addMount(specs.Mount{Destination: "/data", Type: "bind", Source: "/bin", Options: []string{"copy-symlink"}})},

@@ -22,6 +22,8 @@ type mounted struct {
 	reg   launch.Reg
 	fresh bool            // a tmpfs of our own: nothing is in it but what the program puts there
 	made  map[string]Kind // what the program has put there, by path in the mount
+	// copied: a tmpfs that holds what is below it.
+	copied bool
 	// source is the host's path behind a bind mount.
 	source   string
 	prepared mounts.Options
@@ -58,7 +60,11 @@ func (b *builder) hostProcesses() bool {
 // oldRoot makes the mounts that need the host's view, detached.
 func (b *builder) oldRoot() error {
 	b.p.Step(launch.Mounts, "keep mount events from the host out, and the sandbox's in")
-	b.p.MountSetattr(0, "/", unix.AT_RECURSIVE, 0, 0, unix.MS_PRIVATE)
+	events := uint64(unix.MS_PRIVATE)
+	if !b.facts.Privileged {
+		events = b.hostEvents() // the root is copied from here
+	}
+	b.p.MountSetattr(0, "/", unix.AT_RECURSIVE, 0, 0, events)
 	if err := b.makeRoot(); err != nil {
 		return err
 	}
@@ -82,7 +88,12 @@ func (b *builder) makeRoot() error {
 	}
 	b.p.Step(launch.Root, "the root file system "+b.spec.Root.Path)
 	bind := Bind{Source: b.spec.Root.Path, Recursive: true, OwnIDs: b.annotated(annotation.RootIDMap, "true")}
+	bind.Propagates = b.hostEvents() == unix.MS_SLAVE
 	b.root = b.bind("root", bind)
+	if bind.Propagates {
+		// Before it is entered: pivot_root(2) takes no shared mount.
+		b.p.MountSetattr(b.root, "", unix.AT_RECURSIVE, 0, 0, unix.MS_SLAVE)
+	}
 	return nil
 }
 
@@ -252,6 +263,39 @@ func (b *builder) target(name string, kind Kind) (launch.Reg, error) {
 	return b.open(name, kind, resolve), nil
 }
 
+// targetItself opens the place of a mount without following a symlink at its end: the mount covers the link (crun's
+// dest-nofollow).
+func (b *builder) targetItself(name string, kind Kind) (launch.Reg, error) {
+	m, rel := b.deepest(name)
+	link := b.isLink(m, rel)
+	if !link && (m.fresh || b.find(m, rel) == Missing) {
+		return b.target(name, kind)
+	}
+	if link && kind == Dir {
+		return 0, &UnsupportedError{"mounts", fmt.Sprintf("%s is a symlink in the root file system, and a directory cannot be mounted on the link itself", name)}
+	}
+	resolve := uint64(launch.InRoot)
+	if linkless(name) {
+		resolve = launch.NoLinks
+	}
+	return b.p.Openat2("target "+name, b.root, strings.TrimPrefix(name, "/"), unix.O_PATH|unix.O_NOFOLLOW, 0, resolve), nil
+}
+
+// isLink tells whether there is a symlink at a path of a mount.
+func (b *builder) isLink(m *mounted, rel string) (link bool) {
+	switch {
+	case m.fresh || rel == "":
+	case m.source != "":
+		_, link = b.facts.Link(path.Join(m.source, rel))
+	case m.copied:
+		below, inside := b.below(m)
+		return b.isLink(below, path.Join(inside, rel))
+	case m.path == "/":
+		return b.facts.LinkInRoot("/" + rel)
+	}
+	return link
+}
+
 func (b *builder) open(name string, kind Kind, resolve uint64) launch.Reg {
 	flags := uint64(unix.O_PATH)
 	if kind == Dir {
@@ -271,6 +315,9 @@ func (b *builder) find(m *mounted, rel string) Kind {
 		return m.made[rel] // where nothing is but what the program puts there
 	case m.source != "":
 		return b.facts.Host(path.Join(m.source, rel))
+	case m.copied:
+		below, inside := b.below(m)
+		return b.find(below, path.Join(inside, rel))
 	case rel == "":
 		return Dir
 	case m.path == "/":
@@ -339,6 +386,14 @@ func (b *builder) readOnly() error {
 	return b.rootPropagation()
 }
 
+// hostEvents is the propagation that decides whether mounts which the host makes later come in: by the root's own value alone.
+func (b *builder) hostEvents() uint64 {
+	if p := b.linux.RootfsPropagation; p == "slave" || p == "rslave" {
+		return unix.MS_SLAVE
+	}
+	return unix.MS_PRIVATE
+}
+
 func (b *builder) rootPropagation() error {
 	switch b.linux.RootfsPropagation {
 	case "", "private", "rprivate", "slave", "rslave":
@@ -347,7 +402,11 @@ func (b *builder) rootPropagation() error {
 		b.p.MountSetattr(b.root, "", unix.AT_RECURSIVE, 0, 0, unix.MS_SHARED)
 	case "unbindable", "runbindable":
 		b.p.Step(launch.Root, "make the root unbindable")
-		b.p.MountSetattr(b.root, "", 0, 0, 0, unix.MS_UNBINDABLE)
+		flags := 0
+		if b.linux.RootfsPropagation == "runbindable" {
+			flags = unix.AT_RECURSIVE
+		}
+		b.p.MountSetattr(b.root, "", flags, 0, 0, unix.MS_UNBINDABLE)
 	default:
 		return &UnsupportedError{"linux.rootfsPropagation", fmt.Sprintf("unknown value %q", b.linux.RootfsPropagation)}
 	}

@@ -49,10 +49,8 @@ func unsupportedMount(m *specs.Mount, o *mounts.Options) error {
 	bind := o.Bind || m.Type == "bind"
 	var reason string
 	switch {
-	case o.TmpCopyUp:
-		reason = "tmpcopyup is not supported yet"
-	case o.DestNoFollow:
-		reason = "dest-nofollow is not supported yet"
+	case o.TmpCopyUp && m.Type != "tmpfs":
+		reason = "tmpcopyup is for a tmpfs"
 	case bind && slices.ContainsFunc(o.Data, unknownWord):
 		reason = fmt.Sprintf("unknown option %q of a bind mount", o.Data[slices.IndexFunc(o.Data, unknownWord)])
 	case !bind && (o.IDMap || len(m.UIDMappings)+len(m.GIDMappings) > 0):

@@ -30,6 +30,8 @@ func Facts(root *os.File) (*plan.Facts, error) {
 		Host:        hostKind,
 		Link:        hostLink,
 		InRoot:      func(name string) plan.Kind { return kindInRoot(root, name) },
+		LinkInRoot:  func(name string) bool { return linkInRoot(root, name) },
+		ModeInRoot:  func(name string) (uint32, bool) { return modeInRoot(root, name) },
 	}, nil
 }
 
@@ -99,22 +101,36 @@ func hostLink(path string) (string, bool) {
 // kindInRoot looks at a path without ever leaving the root folder. What it finds may change before the program runs; the
 // program then fails instead of following.
 func kindInRoot(root *os.File, name string) plan.Kind {
-	if root == nil {
+	st, ok := statInRoot(root, name, 0)
+	if !ok {
 		return plan.Missing
+	}
+	return kind(&st)
+}
+
+func linkInRoot(root *os.File, name string) bool {
+	st, ok := statInRoot(root, name, unix.O_NOFOLLOW)
+	return ok && st.Mode&unix.S_IFMT == unix.S_IFLNK
+}
+
+func modeInRoot(root *os.File, name string) (uint32, bool) {
+	st, ok := statInRoot(root, name, unix.O_DIRECTORY)
+	return st.Mode & 0o7777, ok
+}
+
+func statInRoot(root *os.File, name string, flags uint64) (st unix.Stat_t, ok bool) {
+	if root == nil {
+		return st, false
 	}
 	name = strings.TrimPrefix(name, "/")
 	if name == "" {
 		name = "."
 	}
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | flags, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	fd, err := unix.Openat2(int(root.Fd()), name, &how) //nolint:gosec // a file descriptor
 	if err != nil {
-		return plan.Missing
+		return st, false
 	}
 	defer func() { _ = unix.Close(fd) }()
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return plan.Missing
-	}
-	return kind(&st)
+	return st, unix.Fstat(fd, &st) == nil
 }

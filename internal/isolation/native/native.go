@@ -152,6 +152,11 @@ func (l *launching) inputs(compile func(*plan.Facts) (*plan.Plan, error)) error 
 			return err
 		}
 	}
+	for i := range l.plan.CopyUps {
+		if err := l.copyUp(&l.plan.CopyUps[i]); err != nil {
+			return err
+		}
+	}
 	for _, n := range l.plan.Join {
 		f, err := os.Open(n.Path)
 		if err != nil {
@@ -307,13 +312,13 @@ func (l *launching) agent(p *Process) error {
 	return p.child.Continue()
 }
 
-// mapIDs writes the id maps of a new user namespace, and gives the mounts that wait for it the same map.
+// mapIDs writes the id maps of a new user namespace, and gives the mounts that wait for the sandbox's, new or joined, the same
+// map.
 func (l *launching) mapIDs(pid int) error {
-	if !l.plan.UserNS {
-		return nil
-	}
-	if err := idmap.WriteMaps(pid, l.options.Maps); err != nil {
-		return err
+	if l.plan.UserNS {
+		if err := idmap.WriteMaps(pid, l.options.Maps); err != nil {
+			return err
+		}
 	}
 	var own *os.File
 	for i := range l.plan.Binds {

@@ -1,0 +1,220 @@
+package native
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"brig/internal/plan"
+
+	"golang.org/x/sys/unix"
+)
+
+// copyUp makes a tmpfs and copies a folder into it, by file descriptors all the way: nothing in the folder, which is the
+// sandbox's, leads out of it.
+func (l *launching) copyUp(c *plan.CopyUp) error {
+	fail := func(err error) error { return fmt.Errorf("copy %s up into a tmpfs: %w", c.Path, err) }
+	root, err := unix.Open(c.Root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail(&os.PathError{Op: "open", Path: c.Root, Err: err})
+	}
+	defer unix.Close(root) //nolint:errcheck // a place only
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	name := c.Path
+	if name == "" {
+		name = "."
+	}
+	from, err := unix.Openat2(root, name, &how)
+	if err != nil {
+		return fail(err)
+	}
+	mount, err := newTmpfs(c)
+	if err != nil {
+		return fail(errors.Join(err, unix.Close(from)))
+	}
+	l.own(c.Reg, os.NewFile(uintptr(mount), "tmpfs"))
+	to, err := unix.Openat(mount, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) // a mount's own descriptor is O_PATH
+	if err != nil {
+		return fail(errors.Join(err, unix.Close(from)))
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(from, &st); err == nil {
+		err = copyFolder(from, to, &st, given(c.Data))
+	} else {
+		err = errors.Join(err, unix.Close(from), unix.Close(to))
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// given tells which of owner and mode the options of the mount set: they win over the folder's.
+func given(data []string) (g struct{ owner, mode bool }) {
+	for _, d := range data {
+		g.owner = g.owner || strings.HasPrefix(d, "uid=") || strings.HasPrefix(d, "gid=")
+		g.mode = g.mode || strings.HasPrefix(d, "mode=")
+	}
+	return g
+}
+
+func newTmpfs(c *plan.CopyUp) (int, error) {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(fs) //nolint:errcheck // the mount is what is kept
+	if err := unix.FsconfigSetString(fs, "source", c.Source); err != nil {
+		return -1, err
+	}
+	for _, d := range c.Data {
+		key, value, ok := strings.Cut(d, "=")
+		if ok {
+			err = unix.FsconfigSetString(fs, key, value)
+		} else {
+			err = unix.FsconfigSetFlag(fs, key)
+		}
+		if err != nil {
+			return -1, fmt.Errorf("option %s: %w", d, err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, err
+	}
+	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, int(c.Attrs)) //nolint:gosec // flags
+}
+
+// copyFolder copies what is in the folder from into the folder to, and its own attributes. It closes both.
+func copyFolder(from, to int, st *unix.Stat_t, keep struct{ owner, mode bool }) error {
+	source, target := os.NewFile(uintptr(from), "source"), os.NewFile(uintptr(to), "copy")
+	defer source.Close() //nolint:errcheck // read only
+	defer target.Close() //nolint:errcheck // a folder
+	names, err := source.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := copyEntry(from, to, name); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if err := copyAttributes(from, to); err != nil {
+		return err
+	}
+	if !keep.owner {
+		if err := unix.Fchown(to, int(st.Uid), int(st.Gid)); err != nil {
+			return err
+		}
+	}
+	if !keep.mode {
+		if err := unix.Fchmod(to, st.Mode&0o7777); err != nil {
+			return err
+		}
+	}
+	return unix.UtimesNanoAt(to, "", times(st), unix.AT_EMPTY_PATH)
+}
+
+func times(st *unix.Stat_t) []unix.Timespec { return []unix.Timespec{st.Atim, st.Mtim} }
+
+func copyEntry(from, to int, name string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return copySubfolder(from, to, name, &st)
+	case unix.S_IFREG:
+		return copyFile(from, to, name, &st)
+	case unix.S_IFLNK:
+		target := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(from, name, target)
+		if err == nil {
+			err = unix.Symlinkat(string(target[:n]), to, name)
+		}
+		if err != nil {
+			return err
+		}
+	default:
+		if err := unix.Mknodat(to, name, st.Mode, int(st.Rdev)); err != nil { //nolint:gosec // a device number
+			return err
+		}
+		if err := unix.Fchmodat(to, name, st.Mode&0o7777, 0); err != nil { // of our own, made a moment ago where nobody else is
+			return err
+		}
+	}
+	if err := unix.Fchownat(to, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(to, name, times(&st), unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func copySubfolder(from, to int, name string, st *unix.Stat_t) error {
+	in, err := unix.Openat(from, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Mkdirat(to, name, 0o700); err != nil {
+		return errors.Join(err, unix.Close(in))
+	}
+	out, err := unix.Openat(to, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return errors.Join(err, unix.Close(in))
+	}
+	return copyFolder(in, out, st, struct{ owner, mode bool }{})
+}
+
+func copyFile(from, to int, name string, st *unix.Stat_t) error {
+	// O_NONBLOCK: what was a file a moment ago may be a pipe that nobody writes to.
+	fd, err := unix.Openat(from, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	in := os.NewFile(uintptr(fd), name)
+	defer in.Close() //nolint:errcheck // read only
+	fd, err = unix.Openat(to, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	out := os.NewFile(uintptr(fd), name)
+	defer out.Close() //nolint:errcheck // in RAM: nothing is written later
+	if _, err := io.Copy(out, in); err != nil {
+		return err
+	}
+	if err := unix.Fchown(int(out.Fd()), int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	// After the change of owner, which takes file capabilities and set-id bits away.
+	if err := copyAttributes(int(in.Fd()), int(out.Fd())); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(int(out.Fd()), st.Mode&0o7777); err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(int(out.Fd()), "", times(st), unix.AT_EMPTY_PATH)
+}
+
+// copyAttributes copies the extended attributes that a tmpfs takes.
+func copyAttributes(from, to int) error {
+	list := make([]byte, 1<<16) // XATTR_LIST_MAX
+	n, err := unix.Flistxattr(from, list)
+	if errors.Is(err, unix.EOPNOTSUPP) || n == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(list[:n]), "\x00"), "\x00") {
+		value := make([]byte, 1<<16) // XATTR_SIZE_MAX
+		n, err := unix.Fgetxattr(from, name, value)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		if err := unix.Fsetxattr(to, name, value[:n], 0); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	return nil
+}

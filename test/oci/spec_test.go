@@ -57,7 +57,7 @@ func TestScheduler(t *testing.T) {
 			e.tool("sed", "cut")
 			e.spec.Process.Scheduler = &c.s
 			e.script("echo $(" + statField(41) + ") $(" + statField(40) + ") $(" + statField(19) + ")")
-			e.want(0, c.want+"\n", "run", "--bundle", e.bundle, "sched")
+			e.want(0, c.want+"\n", "run", "--bundle", e.bundle, "sched-"+c.name)
 		})
 	}
 	// With a deadline a process may not fork, but for one that starts anew in the child.

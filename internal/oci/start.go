@@ -61,8 +61,7 @@ func (a *app) startContainer(c *container) error {
 	}
 	fault.Point("process attached")
 	if err := c.startHooks(spec, child.PIDFD); err != nil {
-		_ = c.kill(unix.SIGKILL, false)
-		return err
+		return c.failed(err)
 	}
 	fault.Point("inside hooks run")
 	// Written down before the start is given: if this process dies in between, the container's ends too, without having begun;
@@ -78,12 +77,11 @@ func (a *app) startContainer(c *container) error {
 	fault.Point("start given")
 	if c.Agent {
 		if err := c.startAgent(spec, child); err != nil {
-			_ = c.kill(unix.SIGKILL, false)
-			return err
+			return c.failed(err)
 		}
 	}
 	if err := child.WaitExec(); err != nil {
-		return programError(spec.Process.Args, err)
+		return c.failed(programError(spec.Process.Args, err))
 	}
 	fault.Point("program runs")
 	if err := c.mine(); err != nil {
@@ -94,11 +92,19 @@ func (a *app) startContainer(c *container) error {
 	}
 	if h := spec.Hooks; h != nil {
 		if err := runHooks("poststart", h.Poststart, c.ociState(running), hostHook(spec)); err != nil {
-			_ = c.kill(unix.SIGKILL, false) // "stop the container" (runtime-spec runtime.md, "Lifecycle", step 9)
-			return err
+			return c.failed(err) // "stop the container" (runtime-spec runtime.md, "Lifecycle", step 9)
 		}
 	}
 	return nil
+}
+
+// failed ends the process of a start that has failed, and waits for its end: an engine that hears of the failure deletes the
+// container at once, and Docker leaves for ever what still runs then.
+func (c *container) failed(err error) error {
+	_ = c.kill(unix.SIGKILL, false)
+	ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
+	defer cancel()
+	return errors.Join(err, c.waitEnd(ctx))
 }
 
 // startAgent hands over the listener of a filter that the process loads as its last step.

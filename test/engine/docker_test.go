@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -18,70 +19,134 @@ import (
 type docker struct {
 	t      *testing.T
 	dir    string
+	cgroup string // the group that its containers are in
 	daemon *exec.Cmd
+	log    *os.File
 }
 
-func startDocker(t *testing.T) *docker {
+// startDocker starts a daemon with an image "box". Flags are further ones of dockerd's.
+func startDocker(t *testing.T, flags ...string) *docker {
+	t.Helper()
+	return startDockerIn(t, nil, flags...)
+}
+
+// startDockerIn starts it through another program, which gets the daemon's command line as arguments.
+func startDockerIn(t *testing.T, through []string, flags ...string) *docker {
 	t.Helper()
 	testenv.Check(t, testenv.Root, testenv.Program("dockerd"), testenv.Program("docker"))
-	dir, err := os.MkdirTemp("/run", "brig-docker-")
+	dir, err := os.MkdirTemp("/run", "brig-docker-") // a socket's path is short
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, err := os.Create(dir + "/log")
-	if err != nil {
+	d := &docker{t: t, dir: dir, cgroup: "/" + filepath.Base(dir)}
+	if d.log, err = os.Create(dir + "/log"); err != nil {
 		t.Fatal(err)
 	}
-	d := &docker{t: t, dir: dir}
-	d.daemon = exec.Command("dockerd", "--data-root", dir+"/data", "--exec-root", dir+"/exec", "-p", dir+"/pid", "-H", "unix://"+dir+"/sock",
-		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs", "--add-runtime", "brig="+runtime, "--default-runtime=brig")
-	d.daemon.Stdout, d.daemon.Stderr = log, log
-	if err := d.daemon.Start(); err != nil {
-		t.Fatal(err)
-	}
-	before := dockerCgroups()
-	t.Cleanup(func() {
-		// Docker answers before the last container is cleared away, and stops without finishing that.
-		for deadline := time.Now().Add(patience); len(dockerCgroups()) > len(before); time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				text, _ := os.ReadFile(dir + "/log")
-				t.Errorf("cgroups of Docker's are left: %v; its log ends:\n%s", dockerCgroups(), text[max(0, len(text)-6000):])
-				break
-			}
-		}
-		_ = d.daemon.Process.Signal(unix.SIGTERM) // it takes its containerd along
-		_ = d.daemon.Wait()
-		mounts, _ := os.ReadFile("/proc/self/mountinfo")
-		for line := range strings.Lines(string(mounts)) {
-			if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir) {
-				_ = unix.Unmount(f[4], unix.MNT_DETACH) // Docker leaves its network namespaces mounted
-			}
-		}
-		_ = log.Close()
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		if _, code := d.try("version"); code == 0 {
-			break
-		} else if time.Now().After(deadline) {
-			text, _ := os.ReadFile(dir + "/log")
-			t.Fatalf("dockerd does not answer: %s", text)
-		}
-	}
-	root := rootfs(t)
+	t.Cleanup(d.stop)
+	d.start(through, flags...)
 	archive := filepath.Join(t.TempDir(), "root.tar")
-	if out, err := exec.Command("tar", "-C", root, "-cf", archive, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("tar", "-C", box(t), "-cf", archive, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	d.want(0, "sha256:", "import", archive, "box")
 	return d
 }
 
-func dockerCgroups() []string {
-	list, _ := filepath.Glob("/sys/fs/cgroup/*/docker/*/cgroup.procs")
-	return list
+func (d *docker) start(through []string, flags ...string) {
+	d.t.Helper()
+	line := append(through, "dockerd", "--data-root", d.dir+"/data", "--exec-root", d.dir+"/exec", "-p", d.dir+"/pid", "-H", "unix://"+d.dir+"/sock",
+		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs", "--cgroup-parent", d.cgroup,
+		"--add-runtime", "brig="+runtime, "--default-runtime=brig")
+	d.daemon = exec.Command(line[0], append(line[1:], flags...)...)
+	d.daemon.Stdout, d.daemon.Stderr = d.log, d.log
+	if err := d.daemon.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.until("Server", "version")
+}
+
+// box makes the image's root file system: every program of busybox, two users, and a file that is no program.
+func box(t *testing.T) string {
+	t.Helper()
+	root := rootfs(t)
+	list, err := exec.Command("busybox", "--list").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range strings.Fields(string(list)) {
+		_ = os.Symlink("busybox", filepath.Join(root, "bin", name)) // some are there
+	}
+	for name, text := range map[string]string{
+		"etc/passwd": "root:x:0:0:root:/root:/bin/sh\nann:x:1001:1002:Ann:/home/ann:/bin/sh\n",
+		"etc/group":  "root:x:0:\nstaff:x:50:ann\nann:x:1002:\n",
+		"etc/plain":  "no program\n",
+	} {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// stop ends the daemon, and what of its containers a failed test has left.
+func (d *docker) stop() {
+	if list, _ := d.try("ps", "-aq"); d.daemon != nil && strings.TrimSpace(list) != "" {
+		_, _ = d.try(append([]string{"rm", "-f"}, strings.Fields(list)...)...)
+	}
+	// Docker answers before the last container is cleared away, and stops without finishing that.
+	for deadline := time.Now().Add(patience); len(d.groups()) > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			d.t.Errorf("cgroups of Docker's are left: %v", d.groups())
+			break
+		}
+	}
+	d.halt(unix.SIGTERM)
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], d.dir) {
+			_ = unix.Unmount(f[4], unix.MNT_DETACH) // Docker leaves its network namespaces mounted
+		}
+	}
+	parents, _ := filepath.Glob("/sys/fs/cgroup/*" + d.cgroup)
+	for _, dir := range append(parents, "/sys/fs/cgroup"+d.cgroup) {
+		_ = os.Remove(dir)
+	}
+	if d.t.Failed() {
+		text, _ := os.ReadFile(d.dir + "/log")
+		d.t.Logf("dockerd's log ends:\n%s", text[max(0, len(text)-4000):])
+	}
+	_ = d.log.Close()
+	if err := os.RemoveAll(d.dir); err != nil {
+		d.t.Error(err)
+	}
+}
+
+// halt ends the daemon alone; it takes its containerd along.
+func (d *docker) halt(s unix.Signal) {
+	if d.daemon == nil {
+		return
+	}
+	_ = d.daemon.Process.Signal(s)
+	_ = d.daemon.Wait()
+	d.daemon = nil
+}
+
+// groups are the containers' cgroups that are there.
+func (d *docker) groups() []string {
+	v1, _ := filepath.Glob("/sys/fs/cgroup/*" + d.cgroup + "/*/cgroup.procs")
+	v2, _ := filepath.Glob("/sys/fs/cgroup" + d.cgroup + "/*/cgroup.procs")
+	return append(v1, v2...)
+}
+
+// in is the same daemon for a subtest.
+func (d *docker) in(t *testing.T) *docker {
+	c := *d
+	c.t = t
+	return &c
+}
+
+func (d *docker) command(args ...string) *exec.Cmd {
+	return exec.Command("timeout", append([]string{"--foreground", "-k", "1", "60", "docker", "-H", "unix://" + d.dir + "/sock"}, args...)...)
 }
 
 // try runs docker with its output in a file: a container may hold a pipe for long.
@@ -93,7 +158,7 @@ func (d *docker) try(args ...string) (string, int) {
 	}
 	defer out.Close()
 	defer os.Remove(out.Name())
-	cmd := exec.Command("timeout", append([]string{"-k", "1", "40", "docker", "-H", "unix://" + d.dir + "/sock"}, args...)...)
+	cmd := d.command(args...)
 	cmd.Stdout, cmd.Stderr = out, out
 	_ = cmd.Run()
 	if _, err := out.Seek(0, io.SeekStart); err != nil {
@@ -115,33 +180,88 @@ func (d *docker) want(code int, words string, args ...string) string {
 	return out
 }
 
+// until repeats docker until its output has the words.
+func (d *docker) until(words string, args ...string) {
+	d.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		out, code := d.try(args...)
+		if code == 0 && strings.Contains(out, words) {
+			return
+		}
+		if time.Now().After(deadline) {
+			text, _ := os.ReadFile(d.dir + "/log")
+			d.t.Fatalf("docker %s never says %q: %s; dockerd's log ends:\n%s", strings.Join(args, " "), words, out, text[max(0, len(text)-2000):])
+		}
+	}
+}
+
+// run starts a container in the background that is removed when the test ends.
+func (d *docker) run(name string, args ...string) {
+	d.t.Helper()
+	d.t.Cleanup(func() { d.want(0, name, "rm", "-f", "-v", name) })
+	d.want(0, "", append([]string{"run", "-d", "--name", name}, args...)...)
+}
+
 func TestDocker(t *testing.T) {
 	d := startDocker(t)
-	d.want(0, "Seccomp:\t2", "run", "--rm", "box", "grep", "Seccomp:", "/proc/self/status")
-	d.want(5, "", "run", "--rm", "box", "sh", "-c", "exit 5")
-	d.want(127, "executable file not found in $PATH", "run", "--rm", "box", "nosuch")
-	d.want(0, "/dev/pts/0", "run", "--rm", "-t", "box", "busybox", "tty")
-	d.want(0, "uid=1000", "run", "--rm", "--read-only", "--init", "--user", "1000", "--tmpfs", "/tmp", "--ulimit", "nofile=64:64", "box", "id")
-	d.want(137, "", "run", "--name", "hog", "--memory", "16m", "box", "sh", "-c", "x=a; while :; do x=$x$x; done")
-	d.want(0, "true", "inspect", "-f", "{{.State.OOMKilled}}", "hog")
-
-	d.want(0, "", "run", "-d", "--name", "long", "--hostname", "shared", "box", "sleep", "1000")
-	d.want(0, "second", "exec", "long", "echo", "second")
-	d.want(0, "/dev/pts/", "exec", "-t", "long", "busybox", "tty")
-	d.want(9, "", "exec", "long", "sh", "-c", "exit 9")
-	d.want(0, "sleep 1000", "top", "long")
-	d.want(0, "long", "stats", "--no-stream", "long")
-	d.want(0, "", "pause", "long")
-	d.want(0, "paused", "inspect", "-f", "{{.State.Status}}", "long")
-	d.want(0, "", "unpause", "long")
-	d.want(0, "", "run", "--rm", "--network", "container:long", "--ipc", "host", "box", "true")
-	d.want(0, "", "update", "--memory", "64m", "--memory-swap", "64m", "long")
-	d.want(0, "", "restart", "-t", "0", "long")
-	d.want(0, "running", "inspect", "-f", "{{.State.Status}}", "long")
-	d.want(0, "", "stop", "-t", "0", "long")
-	d.want(0, "137", "inspect", "-f", "{{.State.ExitCode}}", "long")
-	d.want(0, "", "rm", "long", "hog")
-	if out := d.want(0, "", "ps", "-aq"); out != "" {
-		t.Errorf("left: %q", out)
+	for name, test := range map[string]func(*docker){
+		"flags": dockerFlags, "resources": dockerResources, "devices": dockerDevices, "errors": dockerErrors, "exec": dockerExec, "namespaces": dockerNamespaces,
+		"life": dockerLife, "restart": dockerRestart, "health": dockerHealth, "watch": dockerWatch, "update": dockerUpdate, "copy": dockerCopy,
+		"terminal": dockerTerminal, "volumes": dockerVolumes, "privileged": dockerPrivileged, "oom": dockerOOM, "twenty": dockerTwenty,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(d.in(t))
+		})
 	}
+	t.Cleanup(func() { // before the daemon is stopped
+		if out := d.want(0, "", "ps", "-aq"); out != "" {
+			t.Errorf("containers are left: %q", out)
+		}
+	})
+}
+
+// TestDockerUserNamespace has all containers in a user namespace. The daemon sees files of subordinate ids that only it sees.
+func TestDockerUserNamespace(t *testing.T) {
+	ids := filepath.Join(t.TempDir(), "ids")
+	if err := os.WriteFile(ids, []byte("daemon:300000:65536\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	script := fmt.Sprintf(`mount --bind %s /etc/subuid && mount --bind %s /etc/subgid && exec "$@"`, ids, ids)
+	d := startDockerIn(t, []string{"unshare", "-m", "--propagation", "slave", "sh", "-c", script, "sh"}, "--userns-remap=daemon")
+	d.want(0, "     0     300000      65536", "run", "--rm", "box", "cat", "/proc/self/uid_map")
+	d.want(0, "uid=0(root) gid=0(root)", "run", "--rm", "box", "id")
+	d.want(0, "root root", "run", "--rm", "box", "stat", "-c", "%U %G", "/bin")
+	d.want(0, "crw-rw-rw-", "run", "--rm", "box", "ls", "-l", "/dev/null")
+	d.want(0, "/dev/pts/0", "run", "--rm", "-t", "box", "tty")
+	d.want(0, "3", "run", "--rm", "--sysctl", "net.ipv4.ip_default_ttl=3", "--read-only", "--tmpfs", "/t", "box", "cat", "/proc/sys/net/ipv4/ip_default_ttl")
+	d.want(0, "all of them", "run", "--rm", "--cap-add", "ALL", "--cap-add", "SYS_RESOURCE", "box", "sh", "-c", "ulimit -Hn 2000000 || echo all of them")
+	d.want(0, "0          0 4294967295", "run", "--rm", "--userns", "host", "box", "cat", "/proc/self/uid_map")
+	d.run("long", "-v", "data:/data", "box", "sleep", "1000")
+	d.want(0, "uid=1001(ann)", "exec", "-u", "ann", "long", "id")
+	d.want(0, "", "exec", "long", "sh", "-c", "echo mine >/data/f")
+	d.want(0, "root 600", "exec", "long", "sh", "-c", "chmod 600 /data/f; stat -c '%U %a' /data/f")
+	d.want(0, "mine", "run", "--rm", "-v", "data:/data", "--network", "container:long", "--pid", "container:long", "box", "cat", "/data/f")
+	d.want(0, "long", "stop", "-t", "0", "long")
+}
+
+// TestDockerLiveRestore has the daemon die twice under a running container, by a signal that it obeys and by one that it cannot.
+func TestDockerLiveRestore(t *testing.T) {
+	d := startDocker(t, "--live-restore")
+	d.run("long", "--memory", "64m", "box", "sh", "-c", "i=0; while :; do echo tick $i; i=$((i+1)); sleep 0.1; done")
+	d.until("tick 3", "logs", "long")
+	pid := d.want(0, "", "inspect", "-f", "{{.State.Pid}}", "long")
+	for _, s := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		d.halt(s)
+		d.start(nil, "--live-restore")
+		d.want(0, pid, "inspect", "-f", "{{.State.Pid}}", "long")
+		d.want(0, "still here", "exec", "long", "echo", "still here")
+	}
+	ticks := strings.Count(d.want(0, "tick 0", "logs", "long"), "tick")
+	d.until(fmt.Sprintf("tick %d", ticks+3), "logs", "long") // the log goes on, and has missed nothing
+	d.want(0, "", "pause", "long")
+	d.want(0, "", "unpause", "long")
+	d.want(0, "", "update", "--memory", "32m", "--memory-swap", "32m", "long")
+	d.want(0, "", "stop", "-t", "0", "long")
+	d.want(0, "137 exited", "inspect", "-f", "{{.State.ExitCode}} {{.State.Status}}", "long")
 }

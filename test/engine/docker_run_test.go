@@ -167,7 +167,9 @@ func dockerOOM(d *docker) {
 func dockerTwenty(d *docker) {
 	var wg sync.WaitGroup
 	for i := range 20 {
-		wg.Go(func() { d.want(i, fmt.Sprintf("number %d", i), "run", "--rm", "box", "sh", "-c", fmt.Sprintf("echo number %d; exit %d", i, i)) })
+		wg.Go(func() {
+			d.want(i, fmt.Sprintf("number %d", i), "run", "--rm", "box", "sh", "-c", fmt.Sprintf("echo number %d; exit %d", i, i))
+		})
 	}
 	wg.Wait()
 }

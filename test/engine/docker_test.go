@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,15 +28,18 @@ type docker struct {
 // startDocker starts a daemon with an image "box". Flags are further ones of dockerd's.
 func startDocker(t *testing.T, flags ...string) *docker {
 	t.Helper()
-	return startDockerIn(t, nil, flags...)
+	return startDockerAs(t, nil, append(flags, "--add-runtime", "brig="+runtime, "--default-runtime=brig")...)
 }
 
-// startDockerIn starts it through another program, which gets the daemon's command line as arguments.
-func startDockerIn(t *testing.T, through []string, flags ...string) *docker {
+// startDockerAs starts it through another program, which gets the daemon's command line as arguments.
+func startDockerAs(t *testing.T, through []string, flags ...string) *docker {
 	t.Helper()
 	testenv.Check(t, testenv.Root, testenv.Program("dockerd"), testenv.Program("docker"))
 	dir, err := os.MkdirTemp("/run", "brig-docker-") // a socket's path is short
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // the root of a user namespace goes through it
 		t.Fatal(err)
 	}
 	d := &docker{t: t, dir: dir, cgroup: "/" + filepath.Base(dir)}
@@ -55,8 +59,7 @@ func startDockerIn(t *testing.T, through []string, flags ...string) *docker {
 func (d *docker) start(through []string, flags ...string) {
 	d.t.Helper()
 	line := append(through, "dockerd", "--data-root", d.dir+"/data", "--exec-root", d.dir+"/exec", "-p", d.dir+"/pid", "-H", "unix://"+d.dir+"/sock",
-		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs", "--cgroup-parent", d.cgroup,
-		"--add-runtime", "brig="+runtime, "--default-runtime=brig")
+		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs", "--cgroup-parent", d.cgroup)
 	d.daemon = exec.Command(line[0], append(line[1:], flags...)...)
 	d.daemon.Stdout, d.daemon.Stderr = d.log, d.log
 	if err := d.daemon.Start(); err != nil {
@@ -97,6 +100,7 @@ func (d *docker) stop() {
 	for deadline := time.Now().Add(patience); len(d.groups()) > 0; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			d.t.Errorf("cgroups of Docker's are left: %v", d.groups())
+			d.sweep()
 			break
 		}
 	}
@@ -121,14 +125,51 @@ func (d *docker) stop() {
 	}
 }
 
-// halt ends the daemon alone; it takes its containerd along.
+// halt ends the daemon alone. It takes its containerd along, in the end: the next daemon waits in vain for one that is dying.
 func (d *docker) halt(s unix.Signal) {
 	if d.daemon == nil {
 		return
 	}
+	own := -1
+	if text, err := os.ReadFile(d.dir + "/exec/containerd/containerd.pid"); err == nil {
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			own, _ = unix.PidfdOpen(pid, 0)
+		}
+	}
 	_ = d.daemon.Process.Signal(s)
 	_ = d.daemon.Wait()
 	d.daemon = nil
+	if own >= 0 {
+		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(own), Events: unix.POLLIN}}, int(patience.Milliseconds())); n != 1 {
+			d.t.Errorf("Docker's containerd does not end with it: %v", err)
+		}
+		_ = unix.Close(own)
+		// Until pid 1 has reaped it, the next daemon takes it for one that runs.
+		_ = os.Remove(d.dir + "/exec/containerd/containerd.pid")
+	}
+}
+
+// sweep ends what a failed test has left running, and removes its groups.
+func (d *docker) sweep() {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range lines {
+		if text, err := os.ReadFile(file); err == nil && strings.Contains(string(text), "containerd-shim") && strings.Contains(string(text), d.dir) {
+			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+	}
+	for _, file := range d.groups() {
+		text, _ := os.ReadFile(file)
+		for _, word := range strings.Fields(string(text)) {
+			if pid, err := strconv.Atoi(word); err == nil && pid > 1 {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+		dir := filepath.Dir(file)
+		for deadline := time.Now().Add(time.Second); unix.Rmdir(dir) != nil && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		}
+	}
 }
 
 // groups are the containers' cgroups that are there.
@@ -228,7 +269,8 @@ func TestDockerUserNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := fmt.Sprintf(`mount --bind %s /etc/subuid && mount --bind %s /etc/subgid && exec "$@"`, ids, ids)
-	d := startDockerIn(t, []string{"unshare", "-m", "--propagation", "slave", "sh", "-c", script, "sh"}, "--userns-remap=daemon")
+	d := startDockerAs(t, []string{"unshare", "-m", "--propagation", "slave", "sh", "-c", script, "sh"},
+		"--userns-remap=daemon", "--add-runtime", "brig="+runtime, "--default-runtime=brig")
 	d.want(0, "     0     300000      65536", "run", "--rm", "box", "cat", "/proc/self/uid_map")
 	d.want(0, "uid=0(root) gid=0(root)", "run", "--rm", "box", "id")
 	d.want(0, "root root", "run", "--rm", "box", "stat", "-c", "%U %G", "/bin")
@@ -253,7 +295,7 @@ func TestDockerLiveRestore(t *testing.T) {
 	pid := d.want(0, "", "inspect", "-f", "{{.State.Pid}}", "long")
 	for _, s := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
 		d.halt(s)
-		d.start(nil, "--live-restore")
+		d.start(nil, "--live-restore", "--add-runtime", "brig="+runtime, "--default-runtime=brig")
 		d.want(0, pid, "inspect", "-f", "{{.State.Pid}}", "long")
 		d.want(0, "still here", "exec", "long", "echo", "still here")
 	}
@@ -264,4 +306,39 @@ func TestDockerLiveRestore(t *testing.T) {
 	d.want(0, "", "update", "--memory", "32m", "--memory-swap", "32m", "long")
 	d.want(0, "", "stop", "-t", "0", "long")
 	d.want(0, "137 exited", "inspect", "-f", "{{.State.ExitCode}} {{.State.Status}}", "long")
+}
+
+// TestDockerSwitch does what docs/engines.md says: over to brig-oci and back by daemon.json, while a container runs.
+func TestDockerSwitch(t *testing.T) {
+	testenv.Check(t, testenv.Program("runc"))
+	config := filepath.Join(t.TempDir(), "daemon.json")
+	write := func(text string) {
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entry := fmt.Sprintf(`"runtimes": {"brig": {"path": %q}}`, runtime)
+	write("{" + entry + "}")
+	d := startDockerAs(t, nil, "--config-file", config)
+	d.want(0, "runc\n", "info", "-f", "{{.DefaultRuntime}}")
+	d.want(0, "one", "run", "--rm", "box", "echo", "one")
+	d.want(0, "two", "run", "--rm", "--runtime", "brig", "box", "echo", "two")
+
+	write(`{"default-runtime": "brig", ` + entry + "}")
+	if err := d.daemon.Process.Signal(unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	d.until("brig\n", "info", "-f", "{{.DefaultRuntime}}")
+	d.run("stays", "box", "sleep", "1000")
+	d.want(0, "brig\n", "inspect", "-f", "{{.HostConfig.Runtime}}", "stays")
+
+	write(`{"default-runtime": "runc", ` + entry + "}")
+	if err := d.daemon.Process.Signal(unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	d.until("runc\n", "info", "-f", "{{.DefaultRuntime}}")
+	d.want(0, "untouched", "exec", "stays", "echo", "untouched")
+	d.want(0, "runc\n", "run", "--rm", "--name", "new", "box", "echo", "runc")
+	d.want(0, "stays", "restart", "-t", "0", "stays")
+	d.want(0, "brig\n", "inspect", "-f", "{{.HostConfig.Runtime}}", "stays")
 }

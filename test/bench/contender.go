@@ -17,6 +17,8 @@ const (
 	kindRun    = "run"    // one sandbox from nothing to nothing, by a whole process
 	kindInside = "inside" // the same by a call in this process
 	kindExec   = "exec"   // one more program in a running sandbox, by a whole process
+	kindLife   = "life"   // create, start and delete, by three processes
+	kindEngine = "engine" // one container through containerd; these have turns of their own
 )
 
 // contender is one way to do one kind of work.

@@ -1,4 +1,4 @@
-// Command bench compares Brig with bare namespaces, bubblewrap, crun and runc on the same root file system and the same
+// Command bench compares Brig with bare namespaces, bubblewrap, crun and runc, alone and behind containerd, on the same root file system and the same
 // bundle, and writes what it found to docs/bench. Run it with `make bench`, or `go run ./test/bench -quick`.
 //
 // Everything is measured in turns: each round runs every contender once, in an order drawn anew, so that whatever else
@@ -145,7 +145,7 @@ func (t *tools) measure(ctx context.Context, o options) (_ *report, err error) {
 	}
 	before := readBusy()
 	for _, step := range []func(context.Context, options, []*contender, *report, *progress) error{
-		t.inTurns, t.crowds, t.memory, t.inits,
+		t.inTurns, t.crowds, t.rows, t.memory, t.inits,
 	} {
 		if err := step(ctx, o, list, r, bar); err != nil {
 			return nil, err

@@ -25,7 +25,7 @@ func (t *tools) memory(ctx context.Context, o options, list []*contender, r *rep
 	}
 	for i, c := range list {
 		for range repeats {
-			if c.argv == nil || ctx.Err() != nil {
+			if c.argv == nil || c.kind == kindEngine || ctx.Err() != nil {
 				break
 			}
 			rss, err := t.peak(c.lane, c.argv(c.calls.Add(1)))

@@ -130,7 +130,12 @@ type grid struct {
 
 // grids are the tables, the same on the terminal and in README.md.
 func (r *report) grids() []grid {
-	return []grid{r.goalsGrid(), r.timesGrid(kindRun), r.timesGrid(kindExec), r.timesGrid(kindInside), r.crowdGrid(), r.memoryGrid(), r.layersGrid()}
+	return []grid{r.goalsGrid(), r.timesGrid(kindRun), r.timesGrid(kindLife), r.timesGrid(kindExec), r.timesGrid(kindInside), r.timesGrid(kindEngine), r.crowdGrid(), r.memoryGrid(), r.layersGrid()}
+}
+
+// frontGrids are those that the project's README has.
+func (r *report) frontGrids() []grid {
+	return []grid{r.goalsGrid(), r.timesGrid(kindRun), r.timesGrid(kindLife), r.timesGrid(kindExec), r.timesGrid(kindEngine)}
 }
 
 func (r *report) goalsGrid() grid {
@@ -145,13 +150,16 @@ func (r *report) goalsGrid() grid {
 
 var kindTitles = map[string]string{
 	kindRun:    "One sandbox that runs `true`, from the start of the tool to its end",
+	kindLife:   "One container made, started and deleted by three calls of the runtime, as an engine does it",
 	kindExec:   "One more program in a running sandbox",
+	kindEngine: "Containers in a row through containerd",
 	kindInside: "One sandbox by a call in a running process",
 }
 
 // bases are the contenders that the others of a kind are compared with.
 var bases = map[string][]string{
 	kindRun: {"bare", "bwrap", "crun", "runc"}, kindExec: {"crun-exec", "runc-exec"}, kindInside: {"bare-inside"},
+	kindLife: {"crun-life", "runc-life"}, kindEngine: {"crun-containerd", "runc-containerd"},
 }
 
 func (r *report) timesGrid(kind string) grid {
@@ -163,6 +171,9 @@ func (r *report) timesGrid(kind string) grid {
 			g.header = append(g.header, "/ "+b.Name)
 		}
 	}
+	if kind == kindEngine {
+		g.header = append(g.header, "containers", "together")
+	}
 	for _, res := range r.Results {
 		if res.Kind != kind || len(res.Wall) == 0 {
 			continue
@@ -170,6 +181,9 @@ func (r *report) timesGrid(kind string) grid {
 		row := []string{res.Name, ms(median(res.Wall)), ms(quantile(res.Wall, .95)), ms(median(res.CPU))}
 		for _, b := range compared {
 			row = append(row, fmt.Sprintf("%.2f", float64(median(res.Wall))/float64(median(b.Wall))))
+		}
+		if kind == kindEngine {
+			row = append(row, fmt.Sprint(len(res.Wall)), fmt.Sprintf("%.1f s", sum(res.Wall).Seconds()))
 		}
 		g.rows = append(g.rows, row)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ import (
 func (t *tools) inTurns(ctx context.Context, o options, list []*contender, r *report, bar *progress) error {
 	random := rand.New(rand.NewPCG(o.seed, 0)) //nolint:gosec // an order, not a secret
 	quiet := time.Now().Add(o.quiet)
+	list = slices.DeleteFunc(slices.Clone(list), func(c *contender) bool { return c.kind == kindEngine }) // the last ones
 	samples := make([]sample, len(list))
 	for round := -warmUp; round < o.rounds; {
 		bar.round(round)

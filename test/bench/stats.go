@@ -20,6 +20,13 @@ func quantile(samples []time.Duration, q float64) time.Duration {
 	return s[i] + time.Duration((at-float64(i))*float64(s[i+1]-s[i]))
 }
 
+func sum(samples []time.Duration) (all time.Duration) {
+	for _, s := range samples {
+		all += s
+	}
+	return all
+}
+
 func median(samples []time.Duration) time.Duration { return quantile(samples, 0.5) }
 
 // interval is a ratio with the range that holds 95 of 100 repetitions of it.

@@ -74,7 +74,7 @@ const (
 	readmeEnd   = "<!-- /bench -->"
 )
 
-// frontPage puts the goals and the table of one sandbox into the README at name, between the markers.
+// frontPage puts the goals and what a sandbox costs, alone and under an engine, into the README at name, between the markers.
 func (r *report) frontPage(name string) error {
 	text, err := os.ReadFile(name)
 	if err != nil {
@@ -87,8 +87,10 @@ func (r *report) frontPage(name string) error {
 	}
 	var b strings.Builder
 	b.WriteString(before + readmeBegin)
-	for _, g := range r.grids()[:2] {
-		fmt.Fprintf(&b, "\n%s:\n\n%s\n", g.title, g.writer().RenderMarkdown())
+	for _, g := range r.frontGrids() {
+		if len(g.rows) > 0 {
+			fmt.Fprintf(&b, "\n%s:\n\n%s\n", g.title, g.writer().RenderMarkdown())
+		}
 	}
 	b.WriteString("\n![How long one sandbox takes](docs/bench/startup.svg)\n\n" + readmeEnd + behind)
 	return os.WriteFile(name, []byte(b.String()), 0o644) //nolint:gosec // a page
@@ -98,6 +100,8 @@ func (r *report) frontPage(name string) error {
 var after = map[string]string{
 	"The design's goals": "Ratios are of medians. The range holds 95 of 100 repetitions, found by drawing the rounds anew\n" +
 		"(for package init: half of the samples). \"Perhaps\" means that the range holds the goal.\n",
+	kindTitles[kindEngine]: "`ctr run --rm`, one container after the other, the runtimes in turns. Most of it is containerd's own\n" +
+		"work and its shim's; the processor time is that of `ctr` alone.\n",
 	"Many at once": "The median of the repetitions. With more clients than cores this is processor time more than waiting.\n",
 	"Memory at most": "Resident memory of the tool or of its largest child. runc and crun leave no process of their own beside a detached container; an\n" +
 		"engine puts one there (conmon, a shim). The monitor of a detached sandbox of Brig's is in the first table; it was the\n" +

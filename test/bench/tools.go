@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -48,7 +49,7 @@ func (t *tools) find(bin string) (err error) {
 	if t.paths["brig"] == "" {
 		return errors.New("there is no brig to measure; run this in Brig's source tree, or give a folder with -bin")
 	}
-	for _, name := range []string{"bwrap", "crun", "runc"} {
+	for _, name := range []string{"bwrap", "crun", "runc", "containerd", "ctr"} {
 		path, err := exec.LookPath(name)
 		if err != nil {
 			t.missing = append(t.missing, name)
@@ -91,7 +92,11 @@ func (t *tools) contenders() ([]*contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(append(list, execs...), inside...), nil
+	engines, err := t.engines()
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(list, t.lives(bundle), execs, inside, engines), nil
 }
 
 func (t *tools) bareOnes() []*contender {

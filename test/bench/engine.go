@@ -52,7 +52,7 @@ func (t *tools) engines() ([]*contender, error) {
 		list = append(list, &contender{
 			key: name + "-containerd", name: name + " through containerd", kind: kindEngine, lane: e.lane, note: note,
 			argv: func(n int64) []string {
-				return []string{t.paths["ctr"], "-a", e.socket(), "run", "--rm", "--rootfs", "--runc-binary", e.binary, "--runc-root", e.dir + "/runtime",
+				return []string{t.paths["ctr"], "-a", e.socket(), "-n", e.namespace(), "run", "--rm", "--rootfs", "--runc-binary", e.binary, "--runc-root", e.dir + "/runtime",
 					t.root, "row" + strconv.FormatInt(n, 10), "/bin/true"}
 			},
 			start: e.start, stop: e.stop,
@@ -62,6 +62,9 @@ func (t *tools) engines() ([]*contender, error) {
 }
 
 func (e *engine) socket() string { return e.dir + "/sock" }
+
+// namespace is containerd's word for the names of one client. They are below a cgroup of this name.
+func (e *engine) namespace() string { return filepath.Base(e.t.dir) + "-" + filepath.Base(e.dir) }
 
 // engineConfig leaves out the plugins that a single container has no use for.
 const engineConfig = `version = 2
@@ -113,6 +116,10 @@ func (e *engine) stop() error {
 		if pid, perr := strconv.Atoi(strings.Split(name, "/")[2]); perr == nil && bytes.Contains(text, []byte(e.socket())) {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
+	}
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + e.namespace())
+	for _, dir := range append(groups, "/sys/fs/cgroup/"+e.namespace()) {
+		_ = os.Remove(dir) // empty: an engine leaves it
 	}
 	return err
 }

@@ -150,6 +150,7 @@ func (c *containerd) stop() {
 		c.t.Errorf("a shim is left: process %d", pid)
 		_ = unix.Kill(pid, unix.SIGKILL)
 	}
+	removeGroups("/" + c.namespace())
 	if c.t.Failed() {
 		if text, err := os.ReadFile(c.dir + "/log"); err == nil {
 			lines := strings.Split(string(text), "\n")
@@ -175,6 +176,9 @@ func (c *containerd) shims() (pids []int) {
 	return pids
 }
 
+// namespace is containerd's word for the names of one client. They are below a cgroup of this name.
+func (c *containerd) namespace() string { return filepath.Base(c.dir) }
+
 // try runs ctr. Its output goes to a file: a container left running would hold a pipe.
 func (c *containerd) try(args ...string) (string, error) {
 	out, err := os.CreateTemp(c.dir, "ctr-")
@@ -183,7 +187,7 @@ func (c *containerd) try(args ...string) (string, error) {
 	}
 	defer out.Close()
 	defer os.Remove(out.Name())
-	cmd := exec.Command("timeout", append([]string{"30", "ctr", "-a", c.dir + "/sock"}, args...)...)
+	cmd := exec.Command("timeout", append([]string{"30", "ctr", "-a", c.dir + "/sock", "-n", c.namespace()}, args...)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	err = cmd.Run()
 	if _, serr := out.Seek(0, io.SeekStart); serr != nil {

@@ -34,8 +34,7 @@ func TestCtrOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	const cgroups = "type=cgroup,src=cgroup,dst=/sys/fs/cgroup,options=ro"
-	group := "/" + filepath.Base(c.dir)
-	t.Cleanup(func() { removeGroups(group) })
+	group := "/" + c.namespace()
 	for _, s := range []struct {
 		name   string
 		flags  []string
@@ -100,7 +99,7 @@ func TestCtrOptions(t *testing.T) {
 
 // terminal runs ctr at a terminal of script(1)'s.
 func (c *containerd) terminal(args ...string) (string, error) {
-	out, err := exec.Command("timeout", "--foreground", "30", "script", "-qec", "ctr -a "+c.dir+"/sock "+strings.Join(args, " "), "/dev/null").CombinedOutput()
+	out, err := exec.Command("timeout", "--foreground", "30", "script", "-qec", "ctr -a "+c.dir+"/sock -n "+c.namespace()+" "+strings.Join(args, " "), "/dev/null").CombinedOutput()
 	return string(out), err
 }
 
@@ -129,7 +128,7 @@ func readlink(t *testing.T, name string) string {
 	return to
 }
 
-// removeGroups removes the empty cgroup that a container's was made in.
+// removeGroups removes the empty cgroup that containers' were made in: an engine leaves it.
 func removeGroups(group string) {
 	dirs, _ := filepath.Glob("/sys/fs/cgroup/*" + group)
 	for _, d := range append(dirs, "/sys/fs/cgroup"+group) {

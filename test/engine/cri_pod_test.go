@@ -341,3 +341,42 @@ func TestCRIRestart(t *testing.T) {
 	c.want(t, "", "stop", "-t", "5", second)
 	p.remove(t)
 }
+
+// TestCRISwitch does what docs/engines.md says: a node goes over to brig-oci and back, under running pods, and each pod stays
+// on the runtime that it was made with.
+func TestCRISwitch(t *testing.T) {
+	c := startCRI(t)
+	type step struct {
+		name  string
+		added []string
+		flags []string
+		brig  bool
+	}
+	ids := map[string]string{}
+	pods := map[string]*pod{}
+	for _, s := range []step{
+		{"before", nil, nil, false},
+		{"beside", []string{brigHandler(t)}, nil, false},
+		{"class", []string{brigHandler(t)}, []string{"--runtime", "brig"}, true},
+		{"all", []string{brigHandler(t), everybodysRuntime(t, "brig")}, nil, true},
+		{"back", []string{brigHandler(t), everybodysRuntime(t, "runc")}, nil, false},
+		{"gone", nil, nil, false},
+	} {
+		c.halt()
+		c.configure(s.added...)
+		c.start()
+		pods[s.name] = c.pod(t, nil, s.flags...)
+		if info := c.want(t, "runtimeType", "inspectp", pods[s.name].id); strings.Contains(info, runtime) != s.brig {
+			t.Errorf("%s: the pod is on brig-oci: %v", s.name, !s.brig)
+		}
+		ids[s.name] = pods[s.name].run(t, "c", forever, nil)
+		for name, id := range ids {
+			c.want(t, name, "exec", "-s", id, "echo", name)
+		}
+	}
+	for name, id := range ids {
+		c.want(t, "", "stop", "-t", "10", id)
+		c.want(t, `"exitCode": 0`, "inspect", id)
+		pods[name].remove(t)
+	}
+}

@@ -36,29 +36,21 @@ type cri struct {
 	mu      sync.Mutex
 }
 
-// criConfig names brig-oci twice: as everybody's runtime and as the handler of a RuntimeClass. Debian's runc stays beside it.
+// criConfig is a node's before anything is done about brig-oci: Debian's runc is everybody's runtime.
 const criConfig = `version = 2
 root = "%[1]s/root"
 state = "%[1]s/state"
 [grpc]
   address = "%[1]s/sock"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "%[3]s"
+  sandbox_image = "%[2]s"
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "%[1]s/cni"
   [plugins."io.containerd.grpc.v1.cri".containerd]
-    default_runtime_name = "default"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.default]
-      runtime_type = "io.containerd.runc.v2"
-      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.default.options]
-        BinaryName = "%[2]s"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.brig]
-      runtime_type = "io.containerd.runc.v2"
-      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.brig.options]
-        BinaryName = "%[2]s"
+    default_runtime_name = "runc"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
 `
@@ -94,7 +86,7 @@ func startCRI(t *testing.T) *cri {
 	}
 	c := &cri{t: t, dir: dir, crictl: crictl, cgroup: "/" + filepath.Base(dir), archive: imageArchive(t)}
 	t.Cleanup(c.stop)
-	c.write("config.toml", fmt.Sprintf(criConfig, dir, runtime, imagePause))
+	c.configure(brigHandler(t), everybodysRuntime(t, "brig"))
 	c.write("cni/10-brig.conflist", fmt.Sprintf(criNetwork, dir))
 	if c.log, err = os.Create(dir + "/log"); err != nil {
 		t.Fatal(err)
@@ -107,6 +99,63 @@ func startCRI(t *testing.T) *cri {
 		}
 	}
 	return c
+}
+
+// configure writes containerd's configuration: the node's, and what docs/engines.md adds to it.
+func (c *cri) configure(added ...string) {
+	c.t.Helper()
+	config := fmt.Sprintf(criConfig, c.dir, imagePause)
+	for _, block := range added {
+		header, rest, _ := strings.Cut(strings.TrimLeft(block, " "), "\n")
+		if key, _, _ := strings.Cut(strings.TrimSpace(rest), " ="); strings.Contains(config, header) { // below the table that is there
+			var lines []string
+			for line := range strings.Lines(config) {
+				if strings.HasPrefix(strings.TrimSpace(line), key+" =") {
+					line = rest
+				}
+				lines = append(lines, line)
+			}
+			config = strings.Join(lines, "")
+			continue
+		}
+		config += block
+	}
+	c.write("config.toml", config)
+}
+
+// brigHandler is the documented table of the handler, with the binary that is tested.
+func brigHandler(t *testing.T) string {
+	t.Helper()
+	block := documented(t, "containerd.runtimes.brig]")
+	if !strings.Contains(block, installed) {
+		t.Fatalf("docs/engines.md: no %s in %s", installed, block)
+	}
+	return strings.ReplaceAll(block, installed, runtime)
+}
+
+// everybodysRuntime is the documented choice of the runtime for every pod, or the way back.
+func everybodysRuntime(t *testing.T, name string) string {
+	t.Helper()
+	return strings.ReplaceAll(documented(t, "default_runtime_name = "), `"brig"`, `"`+name+`"`)
+}
+
+// installed is where the documentation has the binary.
+const installed = "/usr/local/bin/brig-oci"
+
+// documented gives the block of docs/engines.md that has the words: its lines are indented.
+func documented(t *testing.T, words string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/engines.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for block := range strings.SplitSeq(string(text), "\n\n") {
+		if strings.HasPrefix(block, "    ") && strings.Contains(block, words) {
+			return block + "\n"
+		}
+	}
+	t.Fatalf("docs/engines.md has no block with %q", words)
+	return ""
 }
 
 func (c *cri) write(name, text string) string {

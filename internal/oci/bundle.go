@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 
 // loadBundle reads a bundle's config.json and makes its relative paths absolute: they are the bundle's (runtime-spec,
 // "bundle.md" and "config.md#mounts").
-func loadBundle(bundle string) (b *bundled, err error) {
+func (a *app) loadBundle(bundle string) (b *bundled, err error) {
 	b = &bundled{}
 	if b.dir, err = filepath.Abs(bundle); err != nil {
 		return nil, err
@@ -26,8 +27,23 @@ func loadBundle(bundle string) (b *bundled, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b.spec, err = readSpec(b.text, b.dir)
+	b.spec, err = a.sealedSpec(b.text, b.dir)
 	return b, err
+}
+
+// sealedSpec reads the config.json of a container that is about to get a process, and seals the runtime against it. Without id
+// maps it has to be sealed, which is done first: it is all done again then.
+func (a *app) sealedSpec(text []byte, dir string) (*specs.Spec, error) {
+	if !bytes.Contains(text, []byte("uidMappings")) {
+		if err := a.seal(); err != nil {
+			return nil, err
+		}
+	}
+	spec, err := readSpec(text, dir)
+	if err != nil {
+		return nil, err
+	}
+	return spec, a.sealFor(spec)
 }
 
 // bundled is a bundle as it was read.

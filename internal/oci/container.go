@@ -224,11 +224,19 @@ func (c *container) save() error {
 }
 
 func (c *container) spec() (*specs.Spec, error) {
+	text, err := c.specText()
+	if err != nil {
+		return nil, err
+	}
+	return readSpec(text, c.Bundle)
+}
+
+func (c *container) specText() ([]byte, error) {
 	text, err := os.ReadFile(filepath.Join(c.dir, configFile))
 	if err != nil {
 		return nil, fmt.Errorf("read the spec of container %s: %w", c.id, err)
 	}
-	return readSpec(text, c.Bundle)
+	return text, nil
 }
 
 // group is the container's cgroup, or nil.

@@ -56,7 +56,7 @@ func (a *app) create(f *flag.FlagSet) func([]string) error {
 	o.register(f)
 	return func(args []string) error {
 		id := args[0]
-		b, err := loadBundle(o.bundle)
+		b, err := a.loadBundle(o.bundle)
 		if err != nil {
 			return err
 		}

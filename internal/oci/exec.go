@@ -75,7 +75,11 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	case s == paused && !o.ignorePaused:
 		return errors.New("cannot exec in a paused container (use --ignore-paused to override)")
 	}
-	spec, err := c.spec()
+	text, err := c.specText()
+	if err != nil {
+		return err
+	}
+	spec, err := a.sealedSpec(text, c.Bundle)
 	if err != nil {
 		return err
 	}

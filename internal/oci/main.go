@@ -17,12 +17,14 @@ import (
 
 // app is one invocation.
 type app struct {
+	args         []string // of the command line, behind the program's name
 	in, out, err *os.File
 	root         string // folder of the containers' state
 	log          log
 	systemd      bool
 	noCgroup     bool
 	rootless     bool // do without cgroups that may not be made
+	sealed       bool // no container can write to this program's file
 	code         int
 }
 
@@ -32,7 +34,7 @@ var Version = "development"
 // Run is the whole program: it gives the exit code.
 func Run(args []string, in, out, errw *os.File) int {
 	debug.SetGCPercent(400) // a short life: fewer collections, a few MiB at most
-	a := &app{in: in, out: out, err: errw, log: log{to: errw}}
+	a := &app{args: args, in: in, out: out, err: errw, log: log{to: errw}}
 	if err := a.dispatch(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
@@ -107,11 +109,6 @@ func (a *app) dispatch(args []string) error {
 	left, err := a.parse(name, &c, local, rest)
 	if err != nil {
 		return err
-	}
-	if name == "create" || name == "run" || name == "exec" {
-		if err := seal(args); err != nil {
-			return err
-		}
 	}
 	return do(left)
 }

@@ -7,21 +7,55 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
 // sealedEnv tells the second execution that it is the sealed one. The environment is the engine's, not the container's.
 const sealedEnv = "_BRIG_OCI_SEALED"
 
-// seal executes this program again from a read-only overlay of its folder. A container whose program is a link to
-// /proc/self/exe executes the runtime itself, and without a user namespace its root may then open that file for writing
-// (CVE-2019-5736): it meets the overlay, which has no upper layer to write to, and never the host's file. The pages are the same, so
-// unlike a copy in memory it costs no memory; it costs one more execve.
-func seal(args []string) error {
-	if os.Geteuid() != 0 {
-		return nil // an unprivileged user's containers have user namespaces
+// sealFor seals the runtime against a container that could write to its file. Most ids of a user namespace cannot: there
+// nothing has to be done.
+func (a *app) sealFor(spec *specs.Spec) error {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/exe", &st); err != nil {
+		return fmt.Errorf("seal the runtime: %w", err)
 	}
+	if a.sealed || os.Getenv(sealedEnv) == "" && !mayWrite(spec, &st) {
+		return nil
+	}
+	return a.seal()
+}
+
+// mayWrite tells whether an id of the container's is one that may write to a file, or change its mode to that. Capabilities over
+// a file are held only where both its owner and its group are mapped (capabilities(7), "Interaction with user namespaces").
+func mayWrite(spec *specs.Spec, st *unix.Stat_t) bool {
+	own := false
+	for _, n := range spec.Linux.Namespaces {
+		own = own || n.Type == specs.UserNamespace && n.Path == ""
+	}
+	if !own {
+		return true
+	}
+	maps := func(list []specs.LinuxIDMapping, id uint32) bool {
+		for _, m := range list {
+			if id >= m.HostID && id-m.HostID < m.Size {
+				return true
+			}
+		}
+		return false
+	}
+	return maps(spec.Linux.UIDMappings, st.Uid) || st.Mode&0o020 != 0 && maps(spec.Linux.GIDMappings, st.Gid) || st.Mode&0o002 != 0
+}
+
+// seal executes this program again from a read-only overlay of its folder. A container whose program is a link to
+// /proc/self/exe executes the runtime itself, and its root may then open that file for writing
+// (CVE-2019-5736): it meets the overlay, which has no upper layer to write to, and never the host's file. The pages are the same, so
+// unlike a copy in memory it costs no memory; it costs one more execve. An unprivileged user, who can make no overlay, gets
+// the copy.
+func (a *app) seal() error {
 	if os.Getenv(sealedEnv) != "" {
+		a.sealed = true
 		return os.Unsetenv(sealedEnv)
 	}
 	self, err := os.Readlink("/proc/self/exe")
@@ -29,15 +63,46 @@ func seal(args []string) error {
 		return fmt.Errorf("seal the runtime: %w", err)
 	}
 	if errors.Is(unix.Access(self, unix.W_OK), unix.EACCES) {
+		a.sealed = true
 		return nil // we are root of a user namespace only, and its containers may no more than we
 	}
-	fd, err := overlayOf(self)
+	sealed := overlayOf
+	if os.Geteuid() != 0 {
+		sealed = copyOf
+	}
+	fd, err := sealed(self)
 	if err != nil {
 		return fmt.Errorf("seal the runtime, so that no container can write to %s (CVE-2019-5736): %w", self, err)
 	}
 	env := append(os.Environ(), sealedEnv+"=1")
-	err = unix.Exec(fmt.Sprintf("/proc/self/fd/%d", fd), append([]string{os.Args[0]}, args...), env)
+	err = unix.Exec(fmt.Sprintf("/proc/self/fd/%d", fd), append([]string{os.Args[0]}, a.args...), env)
 	return fmt.Errorf("seal the runtime: execute it again: %w", err)
+}
+
+// copyOf is a copy of the file in RAM that nobody can write to (memfd_create(2), "File sealing").
+func copyOf(file string) (int, error) {
+	from, err := os.Open(file)
+	if err != nil {
+		return -1, err
+	}
+	defer from.Close() //nolint:errcheck // read only
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate("brig-oci", flags|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3 each one is executable
+		fd, err = unix.MemfdCreate("brig-oci", flags)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("memfd_create: %w", err)
+	}
+	to := os.NewFile(uintptr(fd), "brig-oci")
+	if _, err := to.ReadFrom(from); err != nil {
+		return -1, err
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
+		return -1, fmt.Errorf("seal the copy: %w", err)
+	}
+	copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3) // the first belongs to a file that may be collected
+	return copied, errors.Join(err, to.Close())
 }
 
 // overlayOf opens the file through an overlay of its folder that is mounted nowhere.

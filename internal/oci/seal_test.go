@@ -1,0 +1,43 @@
+package oci
+
+import (
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// TestMayWrite: who could write to the runtime's file, and so has to be kept from it by a seal (CVE-2019-5736).
+func TestMayWrite(t *testing.T) {
+	t.Parallel()
+	mapped := func(first, size uint32) []specs.LinuxIDMapping {
+		return []specs.LinuxIDMapping{{HostID: first, Size: size}}
+	}
+	own := []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.UserNamespace}}
+	for _, c := range []struct {
+		what     string
+		ns       []specs.LinuxNamespace
+		ids      []specs.LinuxIDMapping
+		uid, gid uint32
+		mode     uint32
+		want     bool
+	}{
+		{"the host's root", nil, nil, 0, 0, 0o755, true},
+		{"ids of its own, root's file", own, mapped(100000, 65536), 0, 0, 0o755, false},
+		{"a map with the host's root in it", own, mapped(0, 65536), 0, 0, 0o755, true},
+		{"an unprivileged user, root's file", own, mapped(1000, 1), 0, 0, 0o755, false},
+		{"an unprivileged user's own file", own, mapped(1000, 1), 1000, 1000, 0o755, true},
+		{"its own file, though read-only: it may change the mode", own, mapped(1000, 1), 1000, 1000, 0o555, true},
+		{"the last mapped id", own, mapped(100000, 65536), 165535, 0, 0o755, true},
+		{"the first one behind", own, mapped(100000, 65536), 165536, 0, 0o755, false},
+		{"a group that may write", own, mapped(100000, 65536), 0, 100001, 0o775, true},
+		{"a group that may read", own, mapped(100000, 65536), 0, 100001, 0o755, false},
+		{"everybody may write", own, mapped(100000, 65536), 0, 0, 0o757, true},
+		{"a user namespace that is joined", []specs.LinuxNamespace{{Type: specs.UserNamespace, Path: "/proc/1/ns/user"}}, mapped(100000, 65536), 0, 0, 0o755, true},
+	} {
+		s := &specs.Spec{Linux: &specs.Linux{Namespaces: c.ns, UIDMappings: c.ids, GIDMappings: c.ids}}
+		if got := mayWrite(s, &unix.Stat_t{Uid: c.uid, Gid: c.gid, Mode: unix.S_IFREG | c.mode}); got != c.want {
+			t.Errorf("%s: %v", c.what, got)
+		}
+	}
+}

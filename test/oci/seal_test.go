@@ -1,0 +1,114 @@
+package oci
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"brig/internal/testenv"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// TestSealedWhereItMatters: what a created container's process executes is the runtime. Ids of its own cannot write to that
+// file, so it is left as it is; the user's own file is executed from a copy that nobody can write to (CVE-2019-5736).
+func TestSealedWhereItMatters(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.ownUsers()
+	e.open()
+	e.write()
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	e.want(0, "", "create", "--bundle", e.bundle, "--pid-file", pidFile, "unsealed")
+	t.Cleanup(func() { e.call("delete", "--force", "unsealed") })
+	if exe := executes(t, pidFile); exe != runtime {
+		t.Errorf("it executes %s, want %s", exe, runtime)
+	}
+
+	testenv.Check(t, testenv.Unprivileged, testenv.Program("setpriv"))
+	const user = 23456
+	dir := openFolder(t)
+	mine := filepath.Join(dir, "brig-oci")
+	copyFile(t, runtime, mine)
+	if err := os.Chown(mine, user, user); err != nil {
+		t.Fatal(err)
+	}
+	e = newEngine(t)
+	e.open()
+	e.root = filepath.Join(dir, "state")
+	e.spec.Linux.Namespaces = append(e.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	e.spec.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: user, Size: 1}}
+	e.spec.Linux.GIDMappings, e.spec.Linux.Resources = e.spec.Linux.UIDMappings, nil
+	e.write()
+	pidFile = filepath.Join(dir, "pid")
+	call := func(args ...string) {
+		args = append([]string{"--reuid", strconv.Itoa(user), "--regid", strconv.Itoa(user), "--clear-groups", mine, "--root", e.root}, args...)
+		cmd := exec.Command("setpriv", args...)
+		cmd.Dir = e.bundle
+		if out, err := os.CreateTemp(t.TempDir(), "out"); err == nil {
+			cmd.Stdout, cmd.Stderr = out, out
+			if err := cmd.Run(); err != nil {
+				text, _ := os.ReadFile(out.Name())
+				t.Errorf("%v: %v: %s", args, err, text)
+			}
+			out.Close()
+		}
+	}
+	call("create", "--bundle", e.bundle, "--pid-file", pidFile, "copied")
+	t.Cleanup(func() { call("delete", "--force", "copied") })
+	if exe := executes(t, pidFile); !strings.Contains(exe, "memfd:brig-oci") {
+		t.Errorf("it executes %s, want a copy in RAM", exe)
+	}
+	pid, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile("/proc/"+string(pid)+"/exe", os.O_RDWR, 0)
+	if err == nil {
+		_, err = f.WriteAt([]byte("#!/evil"), 0)
+		f.Close()
+	}
+	if !errors.Is(err, unix.EPERM) && !errors.Is(err, syscall.ETXTBSY) {
+		t.Errorf("writing to it gives %v", err)
+	}
+}
+
+// executes tells which file the process of a pid file executes.
+func executes(t *testing.T, pidFile string) string {
+	t.Helper()
+	pid, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.Readlink("/proc/" + string(pid) + "/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exe
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	r, err := os.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	w, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(w, r); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

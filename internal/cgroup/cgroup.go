@@ -359,12 +359,28 @@ func (c *Cgroup) apply(list []setting, allow bool) error {
 		for i+n < len(list) && list[i+n].controller == s.controller && slices.Equal(list[i+n].files, s.files) {
 			n++
 		}
-		if err := c.allowed(c.write(list[i:i+n]), allow); err != nil {
+		err := c.write(list[i : i+n])
+		if errors.Is(err, unix.EINVAL) && shareFirst(list[i:]) {
+			continue
+		}
+		if err := c.allowed(err, allow); err != nil {
 			return err
 		}
 		i += n
 	}
 	return nil
+}
+
+// shareFirst has the share of a period set before the period: a shorter period around the old share can be more than a
+// parent allows, or than there is.
+func shareFirst(list []setting) bool {
+	share := map[string]string{"cpu.cfs_period_us": "cpu.cfs_quota_us", "cpu.rt_period_us": "cpu.rt_runtime_us"}[list[0].files[0]]
+	i := slices.IndexFunc(list, func(s setting) bool { return s.files[0] == share })
+	if i < 0 {
+		return false
+	}
+	list[0], list[i] = list[i], list[0]
+	return true
 }
 
 // write writes one or more values into the first of the names that exists.
@@ -536,6 +552,7 @@ func closeAll(files []*os.File) {
 func (c *Cgroup) Update(r *specs.LinuxResources) error {
 	var list []setting
 	var err error
+	r = c.swapToo(r)
 	if len(c.legacy) == 0 {
 		list, err = settingsV2(r)
 	} else if list, err = settingsV1(r); err == nil {
@@ -561,6 +578,24 @@ func (c *Cgroup) Update(r *specs.LinuxResources) error {
 		return err
 	}
 	return c.updateDevices(r.Devices)
+}
+
+// swapToo lifts the limit on swap with that on memory, which it may not be below; runc does so, too.
+func (c *Cgroup) swapToo(r *specs.LinuxResources) *specs.LinuxResources {
+	if r == nil || r.Memory == nil || r.Memory.Limit == nil || *r.Memory.Limit != -1 || r.Memory.Swap != nil && *r.Memory.Swap != 0 {
+		return r
+	}
+	file := "memory.swap.max"
+	if len(c.legacy) > 0 {
+		file = "memory.memsw.limit_in_bytes"
+	}
+	if _, err := os.Stat(filepath.Join(c.dir("memory"), file)); err != nil {
+		return r // the kernel does not count swap
+	}
+	lifted, memory := *r, *r.Memory
+	memory.Swap = memory.Limit
+	lifted.Memory = &memory
+	return &lifted
 }
 
 // checkUse obeys the spec's memory.checkBeforeUpdate: version 2 would set a limit below what is in use and then kill.

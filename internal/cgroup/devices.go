@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -64,6 +65,9 @@ func deviceLine(r specs.LinuxDeviceCgroup) (line, why string) {
 	access := r.Access
 	if access == "" {
 		access = "rwm"
+	}
+	if len(access) > 1 {
+		access = strings.ReplaceAll(access, "a", "") // some bundles have it beside the others, and to runc it adds nothing
 	}
 	for _, c := range access {
 		if c != 'r' && c != 'w' && c != 'm' {

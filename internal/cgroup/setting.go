@@ -96,9 +96,6 @@ func (s *settings) checkMemory(m *specs.LinuxMemory) {
 	if m.Limit != nil && m.Swap != nil && *m.Limit > 0 && *m.Swap > 0 && *m.Swap < *m.Limit {
 		s.fail(prefix+"memory.swap", *m.Swap, "is memory and swap together, so it cannot be less than memory.limit "+text(*m.Limit))
 	}
-	if m.Swap != nil && *m.Swap > 0 && (m.Limit == nil || *m.Limit == 0) {
-		s.fail(prefix+"memory.swap", *m.Swap, "is memory and swap together, so it needs memory.limit")
-	}
 }
 
 func device(major, minor int64) string {

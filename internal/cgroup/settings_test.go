@@ -137,6 +137,12 @@ func TestBadValues(t *testing.T) {
 	} {
 		for version, compile := range map[string]func(*specs.LinuxResources) ([]setting, error){"v1": settingsV1, "v2": settingsV2} {
 			_, err := compile(r)
+			if name == "memory.swap alone" && version == "v1" {
+				if err != nil { // the kernel knows the group's limit on memory
+					t.Errorf("%s, %s: %v", name, version, err)
+				}
+				continue
+			}
 			var bad *ValueError
 			if !errors.As(err, &bad) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%s, %s: %v", name, version, err)

@@ -78,7 +78,9 @@ func (s *settings) cpuV1(c *specs.LinuxCPU) {
 	if c.Quota != nil && *c.Quota != 0 {
 		s.add(prefix+"cpu.quota", "cpu", strconv.FormatInt(*c.Quota, 10), "cpu.cfs_quota_us")
 	}
-	number("burst", c.Burst, "cpu.cfs_burst_us")
+	if c.Burst != nil { // zero takes it back
+		s.add(prefix+"cpu.burst", "cpu", strconv.FormatUint(*c.Burst, 10), "cpu.cfs_burst_us")
+	}
 	number("realtimePeriod", c.RealtimePeriod, "cpu.rt_period_us")
 	if c.RealtimeRuntime != nil && *c.RealtimeRuntime != 0 {
 		s.add(prefix+"cpu.realtimeRuntime", "cpu", strconv.FormatInt(*c.RealtimeRuntime, 10), "cpu.rt_runtime_us")

@@ -48,6 +48,9 @@ func bytesV2(n int64) string {
 
 func (s *settings) memoryV2(m *specs.LinuxMemory) {
 	s.checkMemory(m)
+	if m.Swap != nil && *m.Swap > 0 && (m.Limit == nil || *m.Limit == 0) { // version 1 counts both together and needs no difference
+		s.fail(prefix+"memory.swap", *m.Swap, "is memory and swap together, so it needs memory.limit")
+	}
 	if m.Limit != nil && *m.Limit != 0 {
 		s.add(prefix+"memory.limit", "memory", bytesV2(*m.Limit), "memory.max")
 	}

@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"strings"
 
+	"brig/internal/plan"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,6 +30,9 @@ func (a *app) kill(f *flag.FlagSet) func([]string) error {
 		if err != nil {
 			return err
 		}
+		if s == unix.SIGKILL && !c.ownPIDs() {
+			return c.killGroup(all)
+		}
 		return c.kill(s, all)
 	}
 }
@@ -43,6 +49,37 @@ func parseSignal(text string) (unix.Signal, error) {
 		return s, nil
 	}
 	return 0, fmt.Errorf("unknown signal %q", text)
+}
+
+// ownPIDs tells whether the kernel ends every process of the container with the first (pid_namespaces(7)).
+func (c *container) ownPIDs() bool {
+	spec, err := c.spec()
+	if err != nil {
+		return true
+	}
+	joined, ok := plan.Namespace(spec, specs.PIDNamespace)
+	return ok && joined == ""
+}
+
+// killGroup kills every process of the container by its cgroup, also when the first is gone.
+func (c *container) killGroup(all bool) error {
+	g := c.group()
+	if g == nil {
+		return c.kill(unix.SIGKILL, all)
+	}
+	pids, err := g.Pids()
+	if err == nil && len(pids) == 0 {
+		return c.kill(unix.SIGKILL, all)
+	}
+	if err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
+		defer cancel()
+		err = g.Kill(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("unable to kill all processes: %w", err)
+	}
+	return nil
 }
 
 // kill sends a signal to the container's process, or to every process in its cgroup.

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"brig/internal/operator"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -65,6 +67,11 @@ func (a *app) update(f *flag.FlagSet) func([]string) error {
 			m.Kernel, m.KernelTCP = nil, nil //nolint:staticcheck // as above
 		}
 		r.Devices = nil // runc's update changes none
+		policy, err := operator.Load()
+		if err != nil {
+			return err
+		}
+		policy.TightenResources(r, false)
 		g := c.group()
 		if g == nil {
 			return fmt.Errorf("container %s has no cgroup", c.id)

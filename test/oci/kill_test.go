@@ -1,0 +1,50 @@
+package oci
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// TestKillWithoutPIDNamespace: where the kernel does not end the others with the first process, a kill does, also when that one
+// is gone.
+func TestKillWithoutPIDNamespace(t *testing.T) {
+	t.Parallel()
+	for _, first := range []string{"lives", "is gone"} {
+		e := newEngine(t)
+		e.spec.Process.Args = []string{"sleep", "1000"}
+		var list []specs.LinuxNamespace
+		for _, n := range e.spec.Linux.Namespaces {
+			if n.Type != specs.PIDNamespace {
+				list = append(list, n)
+			}
+		}
+		e.spec.Linux.Namespaces = list
+		e.spec.Linux.CgroupsPath = "/brig-oci-kill-test"
+		e.write()
+		e.want(0, "", "run", "--detach", "--bundle", e.bundle, "killed")
+		t.Cleanup(func() { e.call("delete", "--force", "killed") })
+		e.want(0, "", "exec", "--detach", "killed", "sleep", "2000")
+		if first == "is gone" {
+			var state specs.State // the container's first process, by a number of the host's
+			if err := json.Unmarshal([]byte(e.want(0, "", "state", "killed")), &state); err != nil || state.Pid < 2 {
+				t.Fatal(state.Pid, err)
+			}
+			if err := unix.Kill(state.Pid, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			e.want(0, "sleep 2000", "ps", "killed")
+		}
+		e.want(0, "", "kill", "killed", "KILL")
+		e.until("killed", "stopped")
+		if out := e.want(0, "", "ps", "--format", "json", "killed"); out != "[]\n" && out != "null\n" {
+			t.Errorf("when the first process %s, a kill leaves %s", first, out)
+		}
+		e.want(1, "container not running", "kill", "killed", "KILL")
+		e.want(0, "", "kill", "--all", "killed", "KILL")
+		e.want(0, "", "delete", "killed")
+	}
+}

@@ -62,9 +62,11 @@ func (a *app) seal() error {
 	if err != nil {
 		return fmt.Errorf("seal the runtime: %w", err)
 	}
-	if errors.Is(unix.Access(self, unix.W_OK), unix.EACCES) {
+	// EACCES: we are root of a user namespace only, and its containers may no more than we. EROFS: the mount that it was executed
+	// from is read-only, and a container has no path by which it could change that.
+	if err := unix.Access("/proc/self/exe", unix.W_OK); errors.Is(err, unix.EACCES) || errors.Is(err, unix.EROFS) {
 		a.sealed = true
-		return nil // we are root of a user namespace only, and its containers may no more than we
+		return nil
 	}
 	sealed := overlayOf
 	if os.Geteuid() != 0 {

@@ -80,6 +80,27 @@ func TestSealedWhereItMatters(t *testing.T) {
 	}
 }
 
+// TestReadOnlyMountIsSealed: what is executed from a read-only mount needs no other seal, and the file cannot be written to.
+func TestReadOnlyMountIsSealed(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.write()
+	e.wrap = []string{"unshare", "-m", "--propagation", "private", "sh", "-c", "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && exec \"$@\"", "sh"}
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	e.want(0, "", "create", "--bundle", e.bundle, "--pid-file", pidFile, "on-read-only")
+	t.Cleanup(func() { e.call("delete", "--force", "on-read-only") })
+	if exe := executes(t, pidFile); exe != runtime {
+		t.Errorf("it executes %s, want %s", exe, runtime)
+	}
+	pid, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.OpenFile("/proc/"+string(pid)+"/exe", os.O_WRONLY, 0); !errors.Is(err, unix.EROFS) {
+		t.Errorf("the runtime's binary opened for writing: %v, want EROFS", err)
+	}
+}
+
 // executes tells which file the process of a pid file executes.
 func executes(t *testing.T, pidFile string) string {
 	t.Helper()

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -32,6 +33,11 @@ func TestSealedWhereItMatters(t *testing.T) {
 		t.Errorf("it executes %s, want %s", exe, runtime)
 	}
 
+}
+
+// TestUsersOwnFileIsCopied is the other half.
+func TestUsersOwnFileIsCopied(t *testing.T) {
+	t.Parallel()
 	testenv.Check(t, testenv.Unprivileged, testenv.Program("setpriv"))
 	const user = 23456
 	dir := openFolder(t)
@@ -40,14 +46,14 @@ func TestSealedWhereItMatters(t *testing.T) {
 	if err := os.Chown(mine, user, user); err != nil {
 		t.Fatal(err)
 	}
-	e = newEngine(t)
+	e := newEngine(t)
 	e.open()
 	e.root = filepath.Join(dir, "state")
 	e.spec.Linux.Namespaces = append(e.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 	e.spec.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: user, Size: 1}}
 	e.spec.Linux.GIDMappings, e.spec.Linux.Resources = e.spec.Linux.UIDMappings, nil
 	e.write()
-	pidFile = filepath.Join(dir, "pid")
+	pidFile := filepath.Join(dir, "pid")
 	call := func(args ...string) {
 		args = append([]string{"--reuid", strconv.Itoa(user), "--regid", strconv.Itoa(user), "--clear-groups", mine, "--root", e.root}, args...)
 		cmd := exec.Command("setpriv", args...)
@@ -85,18 +91,27 @@ func TestReadOnlyMountIsSealed(t *testing.T) {
 	t.Parallel()
 	e := newEngine(t)
 	e.write()
-	e.wrap = []string{"unshare", "-m", "--propagation", "private", "sh", "-c", "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && exec \"$@\"", "sh"}
+	mine := filepath.Join(t.TempDir(), "brig-oci") // nobody else executes it
+	copyFile(t, runtime, mine)
+	e.wrap = []string{"unshare", "-m", "--propagation", "private", "sh", "-c", "mount --bind $0 $0 && mount -o remount,bind,ro $0 && shift && exec $0 \"$@\"", mine}
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	e.want(0, "", "create", "--bundle", e.bundle, "--pid-file", pidFile, "on-read-only")
 	t.Cleanup(func() { e.call("delete", "--force", "on-read-only") })
-	if exe := executes(t, pidFile); exe != runtime {
-		t.Errorf("it executes %s, want %s", exe, runtime)
+	if exe := executes(t, pidFile); exe != "/" { // the root of the mount, which is the file alone; the overlay would show its name
+		t.Errorf("it executes %s, want what is mounted", exe)
 	}
 	pid, err := os.ReadFile(pidFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.OpenFile("/proc/"+string(pid)+"/exe", os.O_WRONLY, 0); !errors.Is(err, unix.EROFS) {
+	exe, err := unix.Open("/proc/"+string(pid)+"/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(exe)
+	e.wrap = nil
+	e.want(0, "", "delete", "--force", "on-read-only")
+	if _, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", exe), os.O_WRONLY, 0); !errors.Is(err, unix.EROFS) {
 		t.Errorf("the runtime's binary opened for writing: %v, want EROFS", err)
 	}
 }

@@ -532,6 +532,22 @@ func (c *Cgroup) Attach() (into *os.File, tasks []*os.File, err error) {
 	return
 }
 
+// AttachByWriting is Attach for a kernel, or a filter around Brig, that lets no process be born in a group: cgroup.procs of
+// version 2 is among the tasks. Writing to it waits for every other change of a group on the machine.
+func (c *Cgroup) AttachByWriting() (into *os.File, tasks []*os.File, err error) {
+	into, tasks, err = c.Attach()
+	if err != nil || into == nil {
+		return nil, tasks, err
+	}
+	defer into.Close() //nolint:errcheck // O_PATH
+	f, err := openFile(filepath.Join(c.unified, "cgroup.procs"), unix.O_WRONLY)
+	if err != nil {
+		closeAll(tasks)
+		return nil, nil, err
+	}
+	return nil, append(tasks, f), nil
+}
+
 func openFile(path string, flags int) (*os.File, error) {
 	fd, err := unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {

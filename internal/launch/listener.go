@@ -63,6 +63,16 @@ func letThrough(listener *os.File) error {
 	return nil
 }
 
+// CheckListener says whether a filter can have a listener, by an operation that came with it.
+func CheckListener() error {
+	var sizes [6]byte // struct seccomp_notif_sizes, three 16-bit numbers
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_NOTIF_SIZES, 0, uintptr(unsafe.Pointer(&sizes)))
+	if errno != 0 {
+		return fmt.Errorf("seccomp: this kernel's filters cannot ask a listener (SECCOMP_RET_USER_NOTIF, Linux 5.0), or a filter around Brig hides it: %w", errno)
+	}
+	return nil
+}
+
 func ioctl(f *os.File, request uintptr, data []byte) error {
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(unsafe.Pointer(unsafe.SliceData(data))))
 	if errno != 0 {

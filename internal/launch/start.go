@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -58,6 +59,9 @@ func (e *StepError) Error() string {
 	if e.Probe {
 		return fmt.Sprintf("%s: %s: the kernel let it through, so the layer is not in force", e.Layer, e.Why)
 	}
+	if name, _, _ := strings.Cut(e.Call, "("); e.Errno == unix.ENOSYS && since[name] != "" {
+		return fmt.Sprintf("%s: %s", e.Why, (&MissingCallError{name}).Error())
+	}
 	return fmt.Sprintf("%s: %s", e.Why, e.Errno.Error())
 }
 
@@ -96,8 +100,14 @@ func (p *Program) Start(clone Clone, inputs map[Reg]*os.File) (*Child, error) {
 	}
 	im.prepare()
 	pid, pidfd, errno := fork(clone, im)
+	if errno == unix.ENOSYS && clone.Cgroup == nil && clone.Flags&unix.CLONE_NEWTIME == 0 {
+		pid, pidfd, errno = oldFork(clone, im)
+	}
 	im.release()
 	runtime.KeepAlive(inputs)
+	if clone.Cgroup != nil && (errno == unix.ENOSYS || errno == unix.EINVAL || errno == unix.E2BIG) {
+		return nil, errors.Join(fmt.Errorf("%w: %w", ErrNotBornInCgroup, errno), ctl.Close())
+	}
 	if errno != 0 {
 		return nil, errors.Join(cloneError(clone, errno), ctl.Close())
 	}
@@ -139,6 +149,26 @@ func fork(clone Clone, im *image) (pid int, pidfd int32, errno unix.Errno) {
 	return int(r), fd, unix.Errno(e)
 }
 
+// oldFork is fork by clone(2), for machines where a filter hides clone3: it has no time namespaces and no cgroup to be born in.
+// The order of its arguments is that of rawFork; the pidfd is stored where the parent's copy of the thread id would be.
+//
+//go:noinline
+//go:norace
+func oldFork(clone Clone, im *image) (pid int, pidfd int32, errno unix.Errno) {
+	fd := int32(-1)
+	flags := uintptr(clone.Flags) | unix.CLONE_PIDFD | uintptr(unix.SIGCHLD)
+	syscall.ForkLock.Lock()
+	beforeFork()
+	r, _, e := syscall.RawSyscall6(unix.SYS_CLONE, flags, 0, uintptr(unsafe.Pointer(&fd)), 0, 0, 0)
+	if e == 0 && r == 0 {
+		afterForkInChild()
+		runChild(im)
+	}
+	afterFork()
+	syscall.ForkLock.Unlock()
+	return int(r), fd, unix.Errno(e)
+}
+
 func cloneError(clone Clone, errno unix.Errno) error {
 	var hint string
 	switch errno {
@@ -148,6 +178,8 @@ func cloneError(clone Clone, errno unix.Errno) error {
 		hint = ": a limit in /proc/sys/user (max_*_namespaces) is reached"
 	case unix.EAGAIN:
 		hint = ": a limit on processes is reached (RLIMIT_NPROC or the cgroup's pids.max)"
+	case unix.ENOSYS:
+		return &MissingCallError{"clone3"}
 	case unix.EINVAL:
 		hint = ": this kernel lacks one of these namespaces"
 	}
@@ -228,9 +260,15 @@ func (c *Child) Release() error {
 // Kill ends the child and takes its exit status.
 func (c *Child) Kill() {
 	_ = unix.PidfdSendSignal(int(c.PIDFD.Fd()), unix.SIGKILL, nil, 0) //nolint:gosec // a file descriptor; ESRCH is fine
+	_ = reapOne(c.PID)
+}
+
+// reapOne takes the exit status of a child that nobody else waits for, so that its pid is no other process's. One that was left
+// would keep the first process of its pid namespace from ending.
+func reapOne(pid int) error {
 	for {
-		if err := unix.Waitid(unix.P_PIDFD, int(c.PIDFD.Fd()), nil, unix.WEXITED, nil); !errors.Is(err, unix.EINTR) { //nolint:gosec // see above
-			return
+		if _, err := unix.Wait4(pid, nil, 0, nil); !errors.Is(err, unix.EINTR) {
+			return err
 		}
 	}
 }
@@ -298,15 +336,9 @@ func (c *Child) takeForked(pid int) error {
 	if err != nil {
 		return fmt.Errorf("open the forked child %d: %w", pid, err)
 	}
-	first := c.PIDFD
+	first, firstPID := c.PIDFD, c.PID
 	c.PID, c.PIDFD = pid, os.NewFile(uintptr(fd), "pidfd")
-	for {
-		err = unix.Waitid(unix.P_PIDFD, int(first.Fd()), nil, unix.WEXITED, nil) //nolint:gosec // a file descriptor
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err := errors.Join(err, first.Close()); err != nil {
+	if err := errors.Join(reapOne(firstPID), first.Close()); err != nil {
 		return err
 	}
 	return c.Continue() // the new process waits until it is known

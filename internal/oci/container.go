@@ -265,12 +265,9 @@ func (c *container) status() string {
 		}
 		return stopped
 	}
-	pidfd, err := c.pidfd()
-	if errors.Is(err, unix.ESRCH) {
+	alive, err := c.alive()
+	if err == nil && !alive {
 		return stopped
-	}
-	if err == nil {
-		_ = pidfd.Close()
 	}
 	if !c.Started {
 		return created
@@ -281,6 +278,18 @@ func (c *container) status() string {
 		}
 	}
 	return running
+}
+
+// alive says whether the container's process is there, is still that one, and no zombie.
+func (c *container) alive() (bool, error) {
+	if c.PID <= 0 {
+		return false, nil
+	}
+	state, start, err := processStat(c.PID)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return false, nil
+	}
+	return start == c.StartTime && state != 'Z' && state != 'X', err
 }
 
 // pidfd opens the container's process, if it is still that one and no zombie: ESRCH otherwise.
@@ -296,14 +305,14 @@ func (c *container) pidfd() (*os.File, error) {
 		return nil, fmt.Errorf("open process %d: %w", c.PID, err)
 	}
 	f := os.NewFile(uintptr(fd), "pidfd")
-	state, start, err := processStat(c.PID)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), err == nil && (start != c.StartTime || state == 'Z' || state == 'X'):
+	alive, err := c.alive() // asked after the descriptor is had: from here on the number stays its
+	if err == nil && !alive {
 		err = unix.ESRCH
-	case err == nil:
-		return f, nil
 	}
-	return nil, errors.Join(err, f.Close())
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // processStat reads state and start time of a process (proc_pid_stat(5), fields 3 and 22).

@@ -195,10 +195,14 @@ func (c *container) undo(group *cgroup.Cgroup, lock *os.File) error {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
 	defer cancel()
 	if !c.owns(lock) {
-		if _, err := os.Lstat(c.dir); group != nil && errors.Is(err, fs.ErrNotExist) {
-			return group.Delete(ctx) // made after it was deleted
+		if _, err := os.Lstat(c.dir); !errors.Is(err, fs.ErrNotExist) {
+			return nil
 		}
-		return nil
+		err := c.releaseIDs() // taken, and a group made, after it was deleted
+		if group != nil {
+			err = errors.Join(err, group.Delete(ctx))
+		}
+		return err
 	}
 	var err error
 	if group != nil {

@@ -12,6 +12,8 @@ import (
 	"runtime/debug"
 	"strconv"
 
+	"brig/internal/launch"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -109,6 +111,13 @@ func (a *app) dispatch(args []string) error {
 	left, err := a.parse(name, &c, local, rest)
 	if err != nil {
 		return err
+	}
+	switch name {
+	case "features", "spec", "state", "list", "help":
+	default: // they act on processes and mounts, or on what such an act has left
+		if err := launch.CheckKernel(); err != nil {
+			return err
+		}
 	}
 	return do(left)
 }

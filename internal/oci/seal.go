@@ -68,11 +68,16 @@ func (a *app) seal() error {
 		a.sealed = true
 		return nil
 	}
-	sealed := overlayOf
-	if os.Geteuid() != 0 {
-		sealed = copyOf
+	fd, err := -1, error(nil)
+	if os.Geteuid() == 0 {
+		fd, err = overlayOf(self)
 	}
-	fd, err := sealed(self)
+	if fd < 0 { // no right to mount, no overlayfs, or one that cannot lie on this folder's file system
+		copied, again := copyOf(self)
+		if err = errors.Join(err, again); again == nil {
+			fd, err = copied, nil
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("seal the runtime, so that no container can write to %s (CVE-2019-5736): %w", self, err)
 	}

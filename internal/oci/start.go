@@ -113,7 +113,7 @@ func (c *container) startAgent(spec *specs.Spec, child *launch.Child) error {
 		return err
 	}
 	if err := c.tellAgent(spec, created, c.PID, child.Received()); err != nil {
-		return err // and the program, whose filter nobody answers, does not run
+		return err // and the child, which waits for the word, ends without it
 	}
 	return child.Continue()
 }

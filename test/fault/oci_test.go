@@ -194,7 +194,7 @@ func (r *runtime) members() (list []string) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cgroup")
 	for _, file := range files {
 		text, err := os.ReadFile(file)
-		if err == nil && bytes.Contains(append(text, '\n'), []byte("/"+r.id+"\n")) {
+		if err == nil && bytes.Contains(text, []byte("/"+r.id)) {
 			list = append(list, file)
 		}
 	}
@@ -212,12 +212,18 @@ func (r *runtime) left() []string {
 		left = append(left, filepath.Join(r.root, e.Name()))
 	}
 	for _, pattern := range []string{"/sys/fs/cgroup/*/brig/", "/sys/fs/cgroup/brig/"} {
-		groups, _ := filepath.Glob(pattern + r.id)
+		groups, _ := filepath.Glob(pattern + r.id + "*")
 		left = append(left, groups...)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil || bytes.Contains(mounts, []byte(r.bundle)) {
 		left = append(left, "a mount of "+r.bundle)
+	}
+	links, _ := filepath.Glob("/run/brig/ids/*")
+	for _, l := range links {
+		if owner, err := os.Readlink(l); err == nil && strings.HasPrefix(owner, r.root) {
+			left = append(left, l+" of "+owner)
+		}
 	}
 	return append(append(left, r.programs()...), r.members()...)
 }

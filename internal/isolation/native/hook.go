@@ -11,12 +11,6 @@ import (
 // Hook starts a hook in the namespaces of the sandbox that pidfd refers to: see plan.CompileHook. Of the options, Stdio
 // are its streams and Cgroup is the group it runs in.
 func Hook(spec *specs.Spec, h *specs.Hook, entered bool, bundle string, pidfd *os.File, o Options) (*Process, error) {
-	l := &launching{spec: spec, options: &o}
-	defer l.close()
 	compile := func(f *plan.Facts) (*plan.Plan, error) { return plan.CompileHook(spec, h, entered, bundle, f) }
-	if err := l.inputs(compile); err != nil {
-		return nil, err
-	}
-	l.bind(l.plan.Process, pidfd)
-	return l.run()
+	return start(spec, pidfd, &o, compile)
 }

@@ -64,23 +64,36 @@ type Process struct {
 
 // Start launches the sandbox that spec describes. Everything that was made is gone again on an error.
 func Start(spec *specs.Spec, o Options) (*Process, error) {
-	l := &launching{spec: spec, options: &o}
-	defer l.close()
-	if err := l.inputs(func(f *plan.Facts) (*plan.Plan, error) { return plan.Compile(spec, f) }); err != nil {
-		return nil, err
-	}
-	return l.run()
+	return start(spec, nil, &o, func(f *plan.Facts) (*plan.Plan, error) { return plan.Compile(spec, f) })
 }
 
 // Exec runs spec.Process in the sandbox whose first process is pid; pidfd refers to it. The rest of spec is the
 // sandbox's own.
 func Exec(spec *specs.Spec, pidfd *os.File, o Options) (*Process, error) {
-	l := &launching{spec: spec, options: &o}
-	defer l.close()
-	if err := l.inputs(func(f *plan.Facts) (*plan.Plan, error) { return plan.CompileExec(spec, f) }); err != nil {
+	return start(spec, pidfd, &o, func(f *plan.Facts) (*plan.Plan, error) { return plan.CompileExec(spec, f) })
+}
+
+// start makes the plan and runs it. pidfd is the sandbox that a further process joins, nil for a first one.
+func start(spec *specs.Spec, pidfd *os.File, o *Options, compile func(*plan.Facts) (*plan.Plan, error)) (*Process, error) {
+	if err := launch.CheckKernel(); err != nil {
 		return nil, err
 	}
-	l.bind(l.plan.Process, pidfd)
+	p, err := try(&launching{spec: spec, options: o}, pidfd, compile)
+	if errors.Is(err, launch.ErrNotBornInCgroup) {
+		// Nothing has been made. The child goes into the group itself before anything else: as safe, and some milliseconds slower.
+		p, err = try(&launching{spec: spec, options: o, written: true}, pidfd, compile)
+	}
+	return p, err
+}
+
+func try(l *launching, pidfd *os.File, compile func(*plan.Facts) (*plan.Plan, error)) (*Process, error) {
+	defer l.close()
+	if err := l.inputs(compile); err != nil {
+		return nil, err
+	}
+	if pidfd != nil {
+		l.bind(l.plan.Process, pidfd)
+	}
 	return l.run()
 }
 
@@ -90,6 +103,7 @@ type launching struct {
 	options *Options
 	plan    *plan.Plan
 	into    *os.File
+	written bool // the child writes itself into cgroup.procs of version 2 instead of being born there
 	files   map[launch.Reg]*os.File
 	opened  []*os.File // ours to close
 }
@@ -117,7 +131,11 @@ func (l *launching) close() {
 func (l *launching) inputs(compile func(*plan.Facts) (*plan.Plan, error)) error {
 	var tasks []*os.File
 	if c := l.options.Cgroup; c != nil {
-		into, files, err := c.Attach()
+		attach := c.Attach
+		if l.written {
+			attach = c.AttachByWriting
+		}
+		into, files, err := attach()
 		if err != nil {
 			return err
 		}
@@ -135,8 +153,15 @@ func (l *launching) inputs(compile func(*plan.Facts) (*plan.Plan, error)) error 
 	if l.plan, err = compile(facts); err != nil {
 		return err
 	}
-	for _, w := range l.plan.Warnings {
-		l.options.Warn(w)
+	if l.plan.Listener || l.plan.Agent {
+		if err := launch.CheckListener(); err != nil {
+			return err
+		}
+	}
+	if !l.written { // the second time they have been said
+		for _, w := range l.plan.Warnings {
+			l.options.Warn(w)
+		}
 	}
 	if l.options.Lock != nil {
 		l.bind(l.plan.Lock, l.options.Lock)
@@ -307,7 +332,7 @@ func (l *launching) agent(p *Process) error {
 	}
 	p.PID = p.child.PID
 	if err := l.options.Agent(p, p.child.Received()); err != nil {
-		return err
+		return err // the child, which waits for the word, is not to have it
 	}
 	return p.child.Continue()
 }

@@ -391,7 +391,7 @@ func leftovers(ids []string) []string {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	if len(ids) == 0 && bench.err == nil && bench.victim != nil {
+	if len(ids) == 0 && bench.err == nil && bench.victim != nil && bundles.template == nil {
 		left = append(left, "the watch over the state folder saw no sandbox at all")
 	}
 	return left

@@ -146,6 +146,29 @@ func holds(t *testing.T, r result) {
 	count("hostile", "HELD")
 }
 
+// hostile are things to find in the place of a folder or a file.
+func hostile(o *outside, place string) map[string]func(string) error {
+	return map[string]func(string) error{
+		"link-to-outside":    linkTo(o.dir),
+		"link-to-dir":        linkTo(o.dir + "/dir"),
+		"link-to-root":       linkTo("/"),
+		"link-up":            linkTo(strings.Repeat("../", 20) + o.dir),
+		"link-to-proc-root":  linkTo("/proc/1/root"),
+		"link-to-proc-self":  linkTo("/proc/self/cwd"),
+		"link-to-proc-fd":    linkTo("/proc/self/fd/7"),
+		"link-to-tmp":        linkTo("/var/tmp"),
+		"link-to-core":       linkTo("/proc/sys/kernel/core_pattern"),
+		"link-to-itself":     linkTo(filepath.Base(place)),
+		"dangling":           linkTo("/nowhere/at/all"),
+		"file":               func(p string) error { return os.WriteFile(p, []byte("x"), 0o644) }, //nolint:gosec // hostile
+		"fifo":               func(p string) error { return unix.Mkfifo(p, 0o666) },
+		"socket":             func(p string) error { return unix.Mknod(p, unix.S_IFSOCK|0o666, 0) },
+		"disk":               func(p string) error { return unix.Mknod(p, unix.S_IFBLK|0o666, int(unix.Mkdev(7, 0))) }, //nolint:gosec // a device
+		"missing":            func(string) error { return nil },
+		"folder-nobody-owns": func(p string) error { return mkdirMode(p, 0o000) },
+	}
+}
+
 // TestHostilePlaces has roots whose /proc, /sys, /dev, /tmp, /run are something else (CVE-2019-19921, CVE-2023-27561,
 // CVE-2023-28642, CVE-2025-31133, CVE-2025-52565, CVE-2026-41579).
 func TestHostilePlaces(t *testing.T) {
@@ -155,25 +178,7 @@ func TestHostilePlaces(t *testing.T) {
 		t.Run(place, func(t *testing.T) {
 			t.Parallel()
 			o := newOutside(t)
-			for name, put := range map[string]func(string) error{
-				"link-to-outside":    linkTo(o.dir),
-				"link-to-dir":        linkTo(o.dir + "/dir"),
-				"link-to-root":       linkTo("/"),
-				"link-up":            linkTo(strings.Repeat("../", 20) + o.dir),
-				"link-to-proc-root":  linkTo("/proc/1/root"),
-				"link-to-proc-self":  linkTo("/proc/self/cwd"),
-				"link-to-proc-fd":    linkTo("/proc/self/fd/7"),
-				"link-to-tmp":        linkTo("/var/tmp"),
-				"link-to-core":       linkTo("/proc/sys/kernel/core_pattern"),
-				"link-to-itself":     linkTo(filepath.Base(place)),
-				"dangling":           linkTo("/nowhere/at/all"),
-				"file":               func(p string) error { return os.WriteFile(p, []byte("x"), 0o644) }, //nolint:gosec // hostile
-				"fifo":               func(p string) error { return unix.Mkfifo(p, 0o666) },
-				"socket":             func(p string) error { return unix.Mknod(p, unix.S_IFSOCK|0o666, 0) },
-				"disk":               func(p string) error { return unix.Mknod(p, unix.S_IFBLK|0o666, int(unix.Mkdev(7, 0))) }, //nolint:gosec // a device
-				"missing":            func(string) error { return nil },
-				"folder-nobody-owns": func(p string) error { return mkdirMode(p, 0o000) },
-			} {
+			for name, put := range hostile(o, place) {
 				t.Run(name, func(t *testing.T) {
 					root := newRoot(t)
 					at := filepath.Join(root, place)
@@ -202,6 +207,14 @@ func mkdirMode(path string, mode uint32) error {
 	return unix.Chmod(path, mode)
 }
 
+// targets are where links in a root file system lead.
+func targets(o *outside) map[string]string {
+	return map[string]string{
+		"outside": o.dir, "dir": o.dir + "/dir", "file": o.dir + "/file", "up": strings.Repeat("../", 20) + o.dir,
+		"proc": "/proc/1/root", "fd": "/proc/self/fd/7", "cwd": "/proc/self/cwd", "proc-sys": "/proc/sys/kernel", "self": "data", "dangling": "/no/where",
+	}
+}
+
 // TestHostileTargets mounts on places that lead out of the root (CVE-2021-30465, CVE-2024-45310, CVE-2026-47766).
 func TestHostileTargets(t *testing.T) {
 	t.Parallel()
@@ -219,10 +232,7 @@ func TestHostileTargets(t *testing.T) {
 			t.Parallel()
 			for _, target := range []string{"/data", "/data/sub", "/data/a/b/c", "/data/dir", "/data/file"} {
 				o := newOutside(t)
-				for name, to := range map[string]string{
-					"outside": o.dir, "dir": o.dir + "/dir", "file": o.dir + "/file", "up": strings.Repeat("../", 20) + o.dir,
-					"proc": "/proc/1/root", "fd": "/proc/self/fd/7", "cwd": "/proc/self/cwd", "proc-sys": "/proc/sys/kernel", "self": "data", "dangling": "/no/where",
-				} {
+				for name, to := range targets(o) {
 					for _, writable := range []string{"--read-only=true", "--read-only=false"} {
 						t.Run(strings.Join([]string{target[1:], name, writable[12:]}, "-"), func(t *testing.T) {
 							root := newRoot(t)

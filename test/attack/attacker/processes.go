@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -230,7 +231,10 @@ func steal(pid int, want string) string {
 			if is(base + name + "/" + e.Name()) {
 				return "process " + strconv.Itoa(pid) + " holds the host's program as " + name + "/" + e.Name()
 			}
-			if to, err := os.Readlink(base + name + "/" + e.Name()); err == nil && strings.HasPrefix(to, "/sys/fs/cgroup") {
+			to, err := os.Readlink(base + name + "/" + e.Name())
+			// What Go's own runtime reads (GOMAXPROCS, Go 1.25) is the program's already.
+			limit := strings.HasPrefix(filepath.Base(to), "cpu.")
+			if err == nil && strings.HasPrefix(to, "/sys/fs/cgroup") && !limit {
 				return "process " + strconv.Itoa(pid) + " holds " + to
 			}
 		}

@@ -15,14 +15,20 @@ import (
 
 // loadBundle reads a bundle's config.json and makes its relative paths absolute: they are the bundle's (runtime-spec,
 // "bundle.md" and "config.md#mounts").
-func (a *app) loadBundle(bundle string) (b *bundled, err error) {
+//
+// config is the file's name, relative to the bundle (crun's --config).
+func (a *app) loadBundle(bundle, config string) (b *bundled, err error) {
 	b = &bundled{}
 	if b.dir, err = filepath.Abs(bundle); err != nil {
 		return nil, err
 	}
-	b.text, err = os.ReadFile(filepath.Join(b.dir, "config.json"))
+	name := config
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(b.dir, config)
+	}
+	b.text, err = os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("JSON specification file config.json not found in %s", b.dir)
+		return nil, fmt.Errorf("JSON specification file %s not found in %s", config, b.dir)
 	}
 	if err != nil {
 		return nil, err

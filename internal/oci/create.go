@@ -30,7 +30,7 @@ const cleanTimeout = 20 * time.Second
 
 // creation is what create and run take.
 type creation struct {
-	bundle, pidFile, console, pidfdSocket string
+	bundle, config, pidFile, console, pidfdSocket string
 	preserve                              int
 	warn                                  func(text string)
 	detach                                bool
@@ -40,6 +40,8 @@ type creation struct {
 func (o *creation) register(f *flag.FlagSet) {
 	f.StringVar(&o.bundle, "bundle", ".", "folder of config.json and the root file system")
 	f.StringVar(&o.bundle, "b", ".", "short for --bundle")
+	f.StringVar(&o.config, "config", "config.json", "file of the configuration, relative to the bundle")
+	f.StringVar(&o.config, "f", "config.json", "short for --config")
 	f.StringVar(&o.pidFile, "pid-file", "", "file that takes the process id")
 	f.StringVar(&o.console, "console-socket", "", "unix socket that takes the master of the terminal")
 	f.StringVar(&o.pidfdSocket, "pidfd-socket", "", "unix socket that takes a pidfd of the process")
@@ -56,7 +58,7 @@ func (a *app) create(f *flag.FlagSet) func([]string) error {
 	o.register(f)
 	return func(args []string) error {
 		id := args[0]
-		b, err := a.loadBundle(o.bundle)
+		b, err := a.loadBundle(o.bundle, o.config)
 		if err != nil {
 			return err
 		}

@@ -16,7 +16,7 @@ func (a *app) run(f *flag.FlagSet) func([]string) error {
 	f.BoolVar(&o.detach, "d", false, "short for --detach")
 	return func(args []string) error {
 		id := args[0]
-		b, err := a.loadBundle(o.bundle)
+		b, err := a.loadBundle(o.bundle, o.config)
 		if err != nil {
 			return err
 		}

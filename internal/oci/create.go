@@ -31,10 +31,10 @@ const cleanTimeout = 20 * time.Second
 // creation is what create and run take.
 type creation struct {
 	bundle, config, pidFile, console, pidfdSocket string
-	preserve                              int
-	warn                                  func(text string)
-	detach                                bool
-	relay                                 *console // of a terminal in the foreground
+	preserve                                      int
+	warn                                          func(text string)
+	detach                                        bool
+	relay                                         *console // of a terminal in the foreground
 }
 
 func (o *creation) register(f *flag.FlagSet) {

@@ -25,10 +25,14 @@ type device struct {
 	spec *specs.LinuxDevice
 }
 
-// wantedDevices are the default devices and the spec's own; the spec's win.
+// wantedDevices are the default devices and the spec's own; the spec's win. A /dev of the host's has the default ones.
 func (b *builder) wantedDevices() []device {
 	var list []device
-	for _, d := range defaultDevices {
+	defaults := defaultDevices
+	if !b.freshDev() {
+		defaults = nil
+	}
+	for _, d := range defaults {
 		at := "/dev/" + d.name
 		if !slices.ContainsFunc(b.linux.Devices, func(o specs.LinuxDevice) bool { return o.Path == at }) {
 			list = append(list, device{path: at, spec: &specs.LinuxDevice{Path: at, Type: "c", Major: d.major, Minor: d.minor}})
@@ -43,41 +47,48 @@ func (b *builder) wantedDevices() []device {
 	return list
 }
 
-// freshDev tells whether the spec mounts a tmpfs on /dev. A /dev bound from the host has its own nodes.
-func (b *builder) freshDev() bool {
+// freshDev tells whether the spec mounts a tmpfs on /dev, and nothing over it. A /dev bound from the host has its own nodes.
+func (b *builder) freshDev() (fresh bool) {
 	for i := range b.spec.Mounts {
 		if path.Clean(b.spec.Mounts[i].Destination) == "/dev" {
-			return b.spec.Mounts[i].Type == "tmpfs"
+			fresh = b.spec.Mounts[i].Type == "tmpfs"
 		}
 	}
-	return false
+	return fresh
 }
 
 // prepareDevices takes the host's nodes as bind mounts: mknod is not allowed in a user namespace, and a bind cannot be
 // another device than the host's.
 func (b *builder) prepareDevices() error {
-	if err := b.takeNull(); err != nil || !b.freshDev() {
+	if err := b.takeNull(); err != nil {
 		return err
 	}
 	for _, d := range b.wantedDevices() {
 		if err := checkInside(d.path, "linux.devices"); err != nil {
 			return err
 		}
-		if d.path == "/dev/null" || b.makesNodes() {
+		if b.mayMakeNodes() || d.path == "/dev/null" && b.freshDev() {
 			continue
 		}
 		b.p.Step(launch.Devices, "take "+d.path)
-		source := d.path
-		if d.spec.FileMode == nil && d.spec.UID == nil && b.facts.Host(source) == Missing {
-			return &UnsupportedError{"linux.devices", fmt.Sprintf("%s does not exist on the host, and in a user namespace no device can be made", d.path)}
+		bind := Bind{Source: d.path, Device: d.spec}
+		if b.facts.Host(d.path) == Missing {
+			if !b.facts.Privileged {
+				return &UnsupportedError{"linux.devices", fmt.Sprintf("%s does not exist on the host, and in a user namespace no device can be made", d.path)}
+			}
+			bind.MakeNode = true
 		}
-		b.bindDevice(d, source)
+		d.reg = b.bind(d.path, bind)
+		b.nodes = append(b.nodes, d)
 	}
 	return nil
 }
 
+// mayMakeNodes tells whether the child may make nodes: not in a user namespace.
+func (b *builder) mayMakeNodes() bool { return !b.hasUserNS() && !b.facts.Nested }
+
 // makesNodes tells whether the sandbox's devices are nodes of its own.
-func (b *builder) makesNodes() bool { return b.freshDev() && !b.hasUserNS() && !b.facts.Nested }
+func (b *builder) makesNodes() bool { return b.freshDev() && b.mayMakeNodes() }
 
 // takeNull takes the host's /dev/null where the sandbox gets none of its own. A root that is the host's root could change
 // that node's mode and owner, for the host, too: by /dev/null itself or by any file that is masked with it. It gets a node
@@ -99,22 +110,10 @@ func (b *builder) takeNull() error {
 	return nil
 }
 
-func (b *builder) bindDevice(d device, source string) {
-	d.reg = b.bind(source, Bind{Source: source, Device: d.spec})
-	b.nodes = append(b.nodes, d)
-}
-
-// devices fills /dev.
+// devices fills /dev, and makes the spec's devices where else they are to be.
 func (b *builder) devices() error {
-	if b.dev == nil {
-		return nil
-	}
-	b.p.Step(launch.Devices, "fill /dev")
-	for _, l := range [][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}} {
-		b.p.Symlinkat(l[0], b.dev.reg, l[1])
-	}
-	if b.pts != 0 {
-		b.p.Symlinkat("pts/ptmx", b.dev.reg, "ptmx")
+	if b.dev != nil {
+		b.devLinks()
 	}
 	for _, d := range b.wantedDevices() {
 		b.p.Step(launch.Devices, "device "+d.path)
@@ -125,9 +124,19 @@ func (b *builder) devices() error {
 	return nil
 }
 
+func (b *builder) devLinks() {
+	b.p.Step(launch.Devices, "fill /dev")
+	for _, l := range [][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}} {
+		b.p.Symlinkat(l[0], b.dev.reg, l[1])
+	}
+	if b.pts != 0 {
+		b.p.Symlinkat("pts/ptmx", b.dev.reg, "ptmx")
+	}
+}
+
 func (b *builder) node(d device) error {
 	reg := b.deviceMount(d.path)
-	if d.path == "/dev/null" && !b.makesNodes() {
+	if d.path == "/dev/null" && b.freshDev() && !b.makesNodes() {
 		reg = b.null
 	}
 	if reg == 0 {
@@ -168,8 +177,14 @@ func (b *builder) mknod(d device) error {
 		mode = uint32(d.spec.FileMode.Perm())
 	}
 	m, rel := b.deepest(path.Dir(d.path))
-	if !m.fresh {
-		return &UnsupportedError{"linux.devices", fmt.Sprintf("%s lies outside of the sandbox's own /dev", d.path)}
+	switch {
+	case m.source != "":
+		if b.facts.Host(path.Join(m.source, rel, path.Base(d.path))) == Missing {
+			return &UnsupportedError{"linux.devices", fmt.Sprintf("%s would be made in %s of the host", d.path, m.source)}
+		}
+		return nil // a /dev of the host's has it
+	case !m.fresh:
+		return b.mknodInRoot(d, kind|mode)
 	}
 	name := strings.TrimPrefix(path.Join(rel, path.Base(d.path)), "/")
 	folder := ""
@@ -185,15 +200,35 @@ func (b *builder) mknod(d device) error {
 	if d.path == "/dev/null" {
 		b.null = fd
 	}
+	b.own(fd, d.spec)
+	return nil
+}
+
+// mknodInRoot makes a node in the root file system. One that is there, from an earlier start, is taken: whatever it is, what may be
+// done with it the cgroup says.
+func (b *builder) mknodInRoot(d device, mode uint32) error {
+	dir, err := b.target(path.Dir(d.path), Dir)
+	if err != nil {
+		return err
+	}
+	base := path.Base(d.path)
+	b.p.Mknodat(dir, base, mode, unix.Mkdev(uint32(d.spec.Major), uint32(d.spec.Minor))).Tolerate(unix.EEXIST) //nolint:gosec // device numbers
 	if d.spec.UID != nil || d.spec.GID != nil {
+		b.own(b.p.Openat2(d.path, dir, base, unix.O_PATH|unix.O_NOFOLLOW, 0, launch.NoLinks), d.spec)
+	}
+	return nil
+}
+
+// own gives a node to the owner that the spec names.
+func (b *builder) own(fd launch.Reg, d *specs.LinuxDevice) {
+	if d.UID != nil || d.GID != nil {
 		var uid, gid uint32
-		if d.spec.UID != nil {
-			uid = *d.spec.UID
+		if d.UID != nil {
+			uid = *d.UID
 		}
-		if d.spec.GID != nil {
-			gid = *d.spec.GID
+		if d.GID != nil {
+			gid = *d.GID
 		}
 		b.p.Fchown(fd, uid, gid)
 	}
-	return nil
 }

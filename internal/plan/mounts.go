@@ -18,7 +18,7 @@ import (
 // where another is visible; the rest is made with them because /proc/PID/mountinfo lists mounts by their birth since Linux 6.8
 // (kernel commit 2eea9ce4310d), and a bundle's come in its order.
 func (b *builder) prepare(m *specs.Mount) error {
-	if err := checkInside(m.Destination, "mounts.destination"); err != nil {
+	if err := checkTarget(m.Destination, "mounts.destination"); err != nil {
 		return err
 	}
 	o, err := mounts.Parse(m.Options)
@@ -113,6 +113,8 @@ func (b *builder) mounts() error {
 	for i := range b.mounted {
 		if m := &b.mounted[i]; m.path == "/dev" && m.fresh {
 			b.dev = m
+		} else if m.path == "/dev" {
+			b.dev = nil // something lies over it
 		}
 	}
 	return nil

@@ -86,6 +86,9 @@ type Bind struct {
 	// Device is what the source must be: a spec names a device by its numbers, and a path of the host's is only where it
 	// is expected. nil for what is no device.
 	Device *specs.LinuxDevice
+	// MakeNode: the host has no such device at the path, and the parent makes one for the sandbox's user namespace, where the
+	// child may not.
+	MakeNode bool
 }
 
 // CopyUp is a tmpfs with a copy of what it covers.
@@ -231,7 +234,7 @@ func Compile(spec *specs.Spec, facts *Facts) (*Plan, error) {
 	for _, step := range slices.Concat(
 		[]func() error{b.supervision, b.cgroup, b.anyCPU, b.netDevices, b.namespaces, b.identity, b.session, b.privateProc, b.oldRoot},
 		b.beforeRoot(),
-		[]func() error{b.masks, b.readOnly, b.sysctls, b.process},
+		[]func() error{b.makeWorkdir, b.masks, b.readOnly, b.sysctls, b.process},
 	) {
 		if err := step(); err != nil {
 			return nil, err

@@ -88,6 +88,24 @@ func (b *builder) terminal(pr *specs.Process) error {
 	return nil
 }
 
+// makeWorkdir makes a working directory that is missing, for engines: runc and crun do. In an exec it must be there.
+func (b *builder) makeWorkdir() error {
+	cwd := b.spec.Process.Cwd
+	if !b.facts.Held || cwd == "" {
+		return nil
+	}
+	if err := checkTarget(cwd, "process.cwd"); err != nil {
+		return err
+	}
+	cwd = path.Clean(cwd)
+	if m, rel := b.deepest(cwd); cwd == "/" || b.find(m, rel) != Missing {
+		return nil
+	}
+	b.p.Step(launch.Root, "make the working directory "+cwd)
+	_, err := b.target(cwd, Dir)
+	return err
+}
+
 // workdir enters the working directory by a descriptor inside the root: it cannot lie outside (CVE-2024-21626). It is
 // opened as root of the sandbox and entered again as the user in user, as runc does.
 func (b *builder) workdir(pr *specs.Process) error {
@@ -95,7 +113,7 @@ func (b *builder) workdir(pr *specs.Process) error {
 	if cwd == "" {
 		cwd = "/"
 	}
-	if err := checkInside(cwd, "process.cwd"); err != nil {
+	if err := checkTarget(cwd, "process.cwd"); err != nil {
 		return err
 	}
 	b.p.Step(launch.Exec, "enter the working directory "+cwd)

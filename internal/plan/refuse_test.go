@@ -180,16 +180,16 @@ func TestRefusals(t *testing.T) {
 			without(s, specs.IPCNamespace)
 			s.Linux.Sysctl = map[string]string{"kernel.shmmax": "1"}
 		}},
+		{"linux.sysctl", "has a field of its own: hostname", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.hostname": "x"} }},
 		{"linux.sysctl", "needs a uts namespace", func(s *specs.Spec) {
 			without(s, specs.UTSNamespace)
-			s.Linux.Sysctl = map[string]string{"kernel.hostname": "x"}
+			s.Linux.Sysctl = map[string]string{"kernel.domainname": "x"}
 		}},
 
 		{"linux.maskedPaths", "absolute path", func(s *specs.Spec) { s.Linux.MaskedPaths = []string{"proc/kcore"} }},
 		{"linux.maskedPaths", `without ".."`, func(s *specs.Spec) { s.Linux.MaskedPaths = []string{"/proc/../etc"} }},
 		{"linux.readonlyPaths", "NUL", func(s *specs.Spec) { s.Linux.ReadonlyPaths = []string{"/proc/sys\x00"} }},
 		{"linux.devices", "absolute path", func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "dev/fuse", Type: "c"}} }},
-		{"linux.devices", "does not exist on the host", func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/no", Type: "c"}} }},
 		{"linux.devices", "must be the device c 1:3", func(s *specs.Spec) {
 			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/null", Type: "c", Major: 1, Minor: 5}}
 		}},
@@ -197,9 +197,10 @@ func TestRefusals(t *testing.T) {
 			without(s, specs.UserNamespace)
 			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/fuse", Type: "x"}}
 		}},
-		{"linux.devices", "outside of the sandbox's own /dev", func(s *specs.Spec) {
+		{"linux.devices", "would be made in /srv/data of the host", func(s *specs.Spec) {
 			without(s, specs.UserNamespace)
-			s.Linux.Devices = []specs.LinuxDevice{{Path: "/work/fuse", Type: "c"}}
+			s.Linux.Devices = []specs.LinuxDevice{{Path: "/data/fuse", Type: "c"}}
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "bind", Source: "/srv/data"})
 		}},
 
 		{"mounts.destination", "absolute path", addMount(specs.Mount{Destination: "data", Type: "tmpfs"})},
@@ -243,6 +244,12 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("%v, want %s: … %s", err, c.field, c.reason)
 			}
 		})
+	}
+	facts := testFacts()
+	facts.Privileged = false
+	_, err := Compile(bundle(func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/no", Type: "c"}} }), facts)
+	if err == nil || !strings.Contains(err.Error(), "/dev/no does not exist on the host") {
+		t.Errorf("a device that an unprivileged user cannot make: %v", err)
 	}
 	if _, err := Compile(bundle(nil), testFacts()); err != nil {
 		t.Errorf("the spec that all of these are made of: %v", err)

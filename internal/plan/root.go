@@ -191,6 +191,14 @@ func checkInside(name, field string) error {
 	return nil
 }
 
+// checkTarget is the same for a path that is cleaned before it is used: engines leave double slashes in.
+func checkTarget(name, field string) error {
+	if path.IsAbs(name) && !slices.Contains(strings.Split(name, "/"), "..") {
+		name = path.Clean(name)
+	}
+	return checkInside(name, field)
+}
+
 // deepest is the newest mount that path lies in, and the rest of the path in it.
 func (b *builder) deepest(name string) (*mounted, string) {
 	best := &b.mounted[0]

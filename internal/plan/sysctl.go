@@ -39,7 +39,9 @@ func (b *builder) sysctlFile(key string) (string, error) {
 		kind = specs.IPCNamespace
 	case strings.HasPrefix(file, "net/"):
 		kind = specs.NetworkNamespace
-	case file == "kernel/domainname", file == "kernel/hostname":
+	case file == "kernel/hostname":
+		return "", &UnsupportedError{"linux.sysctl", fmt.Sprintf("%q has a field of its own: hostname", key)}
+	case file == "kernel/domainname":
 		kind = specs.UTSNamespace
 	case strings.HasPrefix(file, "user/"):
 		kind = specs.UserNamespace

@@ -368,6 +368,14 @@ func (l *launching) mapIDs(pid int) error {
 
 // openBind detaches a copy of a mount of the host's.
 func (l *launching) openBind(b *plan.Bind) error {
+	if b.MakeNode {
+		f, err := l.makeNode(b.Device)
+		if err != nil {
+			return fmt.Errorf("config.json: linux.devices: make %s: %w", b.Source, err)
+		}
+		l.own(b.Reg, f)
+		return nil
+	}
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	if b.Recursive {
 		flags |= unix.AT_RECURSIVE

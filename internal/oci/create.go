@@ -50,7 +50,6 @@ func (o *creation) register(f *flag.FlagSet) {
 	f.BoolVar(&ignored, "no-pivot", false, "taken for runc's sake: the root is always entered by pivot_root")
 	f.BoolVar(&ignored, "no-new-keyring", false, "taken for runc's sake: the session keyring is always new")
 	f.BoolVar(&ignored, "no-subreaper", false, "taken for runc's sake")
-	f.BoolVar(&ignored, "keep", false, "taken for runc's sake")
 }
 
 func (a *app) create(f *flag.FlagSet) func([]string) error {
@@ -227,6 +226,7 @@ func (c *container) launch(spec *specs.Spec, group *cgroup.Cgroup, lock *os.File
 	if err := giveStreams(spec); err != nil {
 		return nil, err
 	}
+	listening := listenFDs(spec)
 	dir, err := os.Open(c.dir)
 	if err != nil {
 		return nil, err
@@ -244,9 +244,7 @@ func (c *container) launch(spec *specs.Spec, group *cgroup.Cgroup, lock *os.File
 		Ready: func(p *native.Process) error { return c.ready(p, o) },
 		Agent: c.agent(spec, "creating"),
 	}
-	for i := range o.preserve {
-		options.PassFDs = append(options.PassFDs, os.NewFile(uintptr(3+i), fmt.Sprintf("file descriptor %d", 3+i))) //nolint:gosec // small
-	}
+	options.PassFDs = passedFiles(listening + o.preserve)
 	if createsWithHooks(spec.Hooks) {
 		options.Created = func(p *native.Process) error {
 			// Written down first: a hook may hang, and a forced delete has to find the process then.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"brig/internal/cgroup"
@@ -21,9 +22,34 @@ func (a *app) delete(f *flag.FlagSet) func([]string) error {
 	var force bool
 	f.BoolVar(&force, "force", false, "kill it first when it runs; no error when it does not exist")
 	f.BoolVar(&force, "f", false, "short for --force")
+	var regex bool
+	f.BoolVar(&regex, "regex", false, "the argument is a regular expression; every container whose id it matches is deleted")
+	f.BoolVar(&regex, "r", false, "short for --regex")
 	return func(args []string) error {
+		if regex {
+			return a.destroyMatching(args[0], force)
+		}
 		return a.destroy(args[0], force, nil)
 	}
+}
+
+// destroyMatching is crun's delete --regex: one that cannot be deleted does not keep the others.
+func (a *app) destroyMatching(pattern string, force bool) error {
+	expression, err := regexp.Compile(pattern)
+	if err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(a.root)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var all error
+	for _, e := range entries {
+		if checkID(e.Name()) == nil && expression.MatchString(e.Name()) {
+			all = errors.Join(all, a.destroy(e.Name(), force, nil))
+		}
+	}
+	return all
 }
 
 // forceTimeout is how long delete --force waits for another verb before it goes on without it: that one hangs.

@@ -118,9 +118,7 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 		},
 		Agent: c.agent(spec, running),
 	}
-	for i := range o.preserve {
-		options.PassFDs = append(options.PassFDs, os.NewFile(uintptr(3+i), fmt.Sprintf("file descriptor %d", 3+i))) //nolint:gosec // small
-	}
+	options.PassFDs = passedFiles(o.preserve)
 	a.debugf("nsexec container setup: a child joins the namespaces of process %d by its pidfd", c.PID)
 	defer func() { o.relay.close() }()
 	p, err := native.Exec(spec, pidfd, options)

@@ -14,6 +14,8 @@ func (a *app) run(f *flag.FlagSet) func([]string) error {
 	o.register(f)
 	f.BoolVar(&o.detach, "detach", false, "leave the container running and return")
 	f.BoolVar(&o.detach, "d", false, "short for --detach")
+	var keep bool
+	f.BoolVar(&keep, "keep", false, "do not delete the container after it has ended")
 	return func(args []string) error {
 		id := args[0]
 		b, err := a.loadBundle(o.bundle, o.config)
@@ -43,6 +45,9 @@ func (a *app) run(f *flag.FlagSet) func([]string) error {
 		a.code = exitCode(status)
 		o.relay.close()
 		o.relay = nil
+		if keep {
+			return nil
+		}
 		return a.destroy(id, true, c)
 	}
 }

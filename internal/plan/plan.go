@@ -66,6 +66,8 @@ type Facts struct {
 	Locked bool
 	// PassFDs is how many file descriptors after 2 the program gets.
 	PassFDs int
+	// ClosedFDs are those among them that the caller does not have either: their numbers stay free.
+	ClosedFDs []int
 	// InheritStdio: the standard streams of the parent are the program's, as they are.
 	InheritStdio bool
 }
@@ -127,7 +129,7 @@ type Plan struct {
 	Tasks []launch.Reg
 	// Stdio and PassFDs are inputs; Stdio is unset with a terminal or with Facts.InheritStdio.
 	Stdio   []launch.Reg
-	PassFDs []launch.Reg
+	PassFDs []launch.Reg // 0 for one of Facts.ClosedFDs
 	// Join are namespaces by path.
 	Join []NamespaceFile
 	// Process is the pidfd of the sandbox that an exec joins.

@@ -299,6 +299,10 @@ func (b *builder) streams() {
 		}
 	}
 	for i := range b.facts.PassFDs {
+		if slices.Contains(b.facts.ClosedFDs, 3+i) {
+			b.plan.PassFDs = append(b.plan.PassFDs, 0)
+			continue
+		}
 		in := b.p.Input(fmt.Sprintf("passed file %d", 3+i))
 		b.plan.PassFDs = append(b.plan.PassFDs, in)
 		b.p.Dup3(in, 3+i)

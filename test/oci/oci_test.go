@@ -72,7 +72,7 @@ func newEngine(t *testing.T) *engine {
 	if out, err := exec.Command("cp", busybox, filepath.Join(e.bundle, "rootfs/bin/busybox")).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, name := range strings.Fields("sh cat echo sleep id ps true hostname") {
+	for _, name := range strings.Fields("sh cat echo sleep id ps true hostname stat head od grep tr ls pwd") {
 		if err := os.Symlink("busybox", filepath.Join(e.bundle, "rootfs/bin", name)); err != nil {
 			t.Fatal(err)
 		}

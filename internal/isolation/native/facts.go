@@ -49,6 +49,11 @@ func (l *launching) facts(tasks int) (*plan.Facts, error) {
 	}
 	f.Locked, f.Held, f.Hooks = l.options.Lock != nil, l.options.Start != nil, l.options.Created != nil
 	f.Lenient = l.options.Warn != nil
+	for i, passed := range l.options.PassFDs {
+		if passed == nil {
+			f.ClosedFDs = append(f.ClosedFDs, 3+i)
+		}
+	}
 	f.CgroupTasks, f.Supervised, f.PassFDs = tasks, l.options.Supervised, len(l.options.PassFDs)
 	if f.Hierarchies, err = l.hierarchies(); err != nil {
 		return nil, err

@@ -31,7 +31,7 @@ type Options struct {
 	Maps idmap.Maps
 	// Stdio are the three standard streams. Ignored with a terminal.
 	Stdio [3]*os.File
-	// PassFDs become file descriptors 3 and up.
+	// PassFDs become file descriptors 3 and up; nil leaves a number free.
 	PassFDs []*os.File
 	// Supervised: the sandbox dies with the calling thread. The caller has locked its goroutine to it
 	// (runtime.LockOSThread) for as long as the sandbox is to live.
@@ -205,6 +205,9 @@ func (l *launching) streams() error {
 		}
 	}
 	for i, r := range l.plan.PassFDs {
+		if r == 0 {
+			continue
+		}
 		if err := l.above(r, l.options.PassFDs[i], first); err != nil {
 			return err
 		}

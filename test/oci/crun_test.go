@@ -1,0 +1,203 @@
+package oci
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// What crun's suite asks of a runtime and runc's does not.
+
+// TestConfigName: --config names the bundle's configuration, from the bundle on.
+func TestConfigName(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.spec.Process.Args = []string{"echo", "of the other"}
+	e.write()
+	if err := os.Mkdir(filepath.Join(e.bundle, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(e.bundle, "config.json"), filepath.Join(e.bundle, "sub/other.json")); err != nil {
+		t.Fatal(err)
+	}
+	e.want(0, "of the other", "run", "--bundle", e.bundle, "--config", "sub/other.json", "named")
+	e.want(1, "sub/no.json not found", "run", "--bundle", e.bundle, "--config", "sub/no.json", "named")
+}
+
+// TestDevicesAnywhere: a node is made where the bundle has it, in the root file system too, and with its owner; also in a user
+// namespace and when the host has no such path. Where /dev is the host's, nothing is made in it.
+func TestDevicesAnywhere(t *testing.T) {
+	t.Parallel()
+	uid, gid := uint32(10), uint32(11)
+	devices := []specs.LinuxDevice{
+		{Path: "/dev/mine", Type: "c", Major: 1, Minor: 5, UID: &uid, GID: &gid},
+		{Path: "/node", Type: "c", Major: 1, Minor: 3},
+		{Path: "/deep/er/node", Type: "c", Major: 1, Minor: 3},
+	}
+	for _, user := range []bool{false, true} {
+		e := newEngine(t)
+		e.spec.Linux.Devices = devices
+		e.spec.Process.Args = []string{"sh", "-c", "stat -c '%t:%T %u:%g' /dev/mine; stat -c '%F %t:%T' /node /deep/er/node; head -c 2 /dev/mine | od -An -tx1; echo x >/node && echo written"}
+		if user {
+			e.inUserNamespace()
+		}
+		e.write()
+		for range 2 { // the second time the nodes are there already
+			e.want(0, "1:5 10:11\ncharacter special file 1:3\ncharacter special file 1:3\n 00 00\nwritten\n", "run", "--bundle", e.bundle, "nodes")
+		}
+	}
+	e := newEngine(t)
+	e.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/null", Type: "c", Major: 1, Minor: 3}}
+	e.spec.Mounts = append(e.spec.Mounts, specs.Mount{Destination: "/dev", Type: "bind", Source: "/dev", Options: []string{"rbind", "rw"}})
+	e.spec.Process.Args = []string{"sh", "-c", "echo x >/dev/null && ls -d /dev/vda /dev/loop-control"}
+	e.write()
+	e.want(0, "/dev/loop-control", "run", "--bundle", e.bundle, "hosts")
+	e.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/brig-no-such", Type: "c", Major: 1, Minor: 3}}
+	e.write()
+	e.want(1, "/dev/brig-no-such would be made in /dev of the host", "run", "--bundle", e.bundle, "hosts")
+}
+
+// inUserNamespace gives the bundle one, with a root file system that belongs to it.
+func (e *engine) inUserNamespace() {
+	e.t.Helper()
+	maps := []specs.LinuxIDMapping{{HostID: 400000, Size: 65536}}
+	e.spec.Linux.UIDMappings, e.spec.Linux.GIDMappings = maps, maps
+	e.spec.Linux.Namespaces = append(e.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	if out, err := exec.Command("chown", "-R", "400000:400000", filepath.Join(e.bundle, "rootfs")).CombinedOutput(); err != nil {
+		e.t.Fatalf("%v: %s", err, out)
+	}
+	for dir := e.bundle; dir != "/"; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err == nil && info.Mode()&1 == 0 {
+			if err := os.Chmod(dir, info.Mode()|1); err != nil {
+				e.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestWorkingDirectoryIsMade, as runc and crun do, also in a root that is read-only; an exec makes none.
+func TestWorkingDirectoryIsMade(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.spec.Root.Readonly = true
+	e.spec.Process.Cwd = "/new//dir"
+	e.spec.Process.Args = []string{"pwd"}
+	e.write()
+	e.want(0, "/new/dir\n", "run", "--bundle", e.bundle, "cwd")
+	e.spec.Process.Args = []string{"sleep", "1000"}
+	e.write()
+	e.want(0, "", "run", "-d", "--bundle", e.bundle, "cwd")
+	e.want(255, "no such file or directory", "exec", "--cwd", "/not/there", "cwd", "true")
+	e.want(0, "", "delete", "-f", "cwd")
+}
+
+// TestTargetsWithDoubleSlashes are cleaned.
+func TestTargetsWithDoubleSlashes(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.spec.Mounts = append(e.spec.Mounts, specs.Mount{Destination: "/a//b/", Type: "tmpfs", Source: "tmpfs"})
+	e.spec.Process.Args = []string{"sh", "-c", "grep -o ' /a/b ' /proc/self/mountinfo"}
+	e.write()
+	e.want(0, " /a/b ", "run", "--bundle", e.bundle, "slashes")
+}
+
+// TestHostnameHasAField: the sysctl of the same meaning is refused, as runc and crun do.
+func TestHostnameHasAField(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.spec.Linux.Sysctl = map[string]string{"kernel.hostname": "x"}
+	e.write()
+	e.want(1, "hostname", "run", "--bundle", e.bundle, "sysctl")
+}
+
+// TestDeleteByRegex deletes every container whose id has a match.
+func TestDeleteByRegex(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.spec.Process.Args = []string{"sleep", "1000"}
+	e.write()
+	for _, id := range []string{"web-1", "web-2", "other"} {
+		e.want(0, "", "run", "-d", "--bundle", e.bundle, id)
+	}
+	e.want(1, "error parsing regexp", "delete", "--force", "--regex", "web-(")
+	e.want(1, "not stopped", "delete", "--regex", "web-.")
+	e.want(0, "", "delete", "--force", "--regex", "^web-")
+	if out := e.want(0, "other", "list", "-q"); strings.TrimSpace(out) != "other" {
+		t.Errorf("left: %q", out)
+	}
+	e.want(0, "", "delete", "--force", "other")
+}
+
+// TestKeep: a container that has ended in the foreground stays, for whoever asks after it.
+func TestKeep(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.spec.Process.Args = []string{"sh", "-c", "exit 3"}
+	e.write()
+	e.want(3, "", "run", "--keep", "--bundle", e.bundle, "kept")
+	e.want(0, `"status": "stopped"`, "state", "kept")
+	e.want(255, "stopped", "exec", "kept", "true")
+	e.want(0, "", "delete", "kept")
+}
+
+// TestListenFDs: sockets that a service manager passes reach the program (sd_listen_fds(3)), which is pid 1 of its namespace.
+func TestListenFDs(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.spec.Process.Args = []string{"sh", "-c", "echo $LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES; cat <&3; cat <&4"}
+	e.write()
+	var files []*os.File
+	for i := range 2 {
+		name := filepath.Join(t.TempDir(), "passed")
+		if err := os.WriteFile(name, fmt.Appendf(nil, "file %d\n", i), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files = append(files, f)
+	}
+	cmd := exec.Command(runtime, "--root", e.root, "run", "--bundle", e.bundle, "listens")
+	cmd.ExtraFiles = files
+	cmd.Env = append(os.Environ(), "LISTEN_FDS=2", "LISTEN_FDNAMES=one:two")
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "2 1 one:two\nfile 0\nfile 1\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	cmd = exec.Command(runtime, "--root", e.root, "run", "--bundle", e.bundle, "listens")
+	cmd.ExtraFiles = files
+	cmd.Env = append(os.Environ(), "LISTEN_FDS=2", "LISTEN_PID=1") // another process's
+	if out, _ := cmd.CombinedOutput(); strings.HasPrefix(string(out), "2") {
+		t.Errorf("descriptors that were another process's were passed: %q", out)
+	}
+}
+
+// TestPreserveFDsWithHoles: numbers that are not open stay so, and the others keep theirs.
+func TestPreserveFDsWithHoles(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	name := filepath.Join(t.TempDir(), "passed")
+	if err := os.WriteFile(name, []byte("passed\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"cat", "/proc/self/fd/7"}, "passed\n"},
+		{[]string{"ls", "/proc/self/fd"}, "0\n1\n2\n3\n7\n"}, // 3 is the folder that ls reads
+	} {
+		e.spec.Process.Args = c.args
+		e.write()
+		cmd := exec.Command("sh", "-c", `exec 7<"$1"; exec "$2" --root "$3" run --bundle "$4" --preserve-fds 20 holes`, "sh", name, runtime, e.root, e.bundle)
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != c.want {
+			t.Errorf("%v: %q, %v", c.args, out, err)
+		}
+	}
+}

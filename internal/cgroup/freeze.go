@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,16 @@ func (c *Cgroup) Frozen() (bool, error) {
 	}
 	text, err := os.ReadFile(filepath.Join(c.legacy["freezer"], "freezer.state"))
 	return strings.TrimSpace(string(text)) == "FROZEN", err
+}
+
+// TakeBack moves a process into the group's freezer of version 1, which is not frozen. Somebody else may have put it into one
+// that is, and there it would not even end by SIGKILL. Nothing happens where the group has no such freezer.
+func (c *Cgroup) TakeBack(pid int) error {
+	dir := c.legacy["freezer"]
+	if dir == "" {
+		return nil
+	}
+	return writeFile(dir, "cgroup.procs", strconv.Itoa(pid))
 }
 
 func (c *Cgroup) setFrozen(ctx context.Context, frozen bool) error {

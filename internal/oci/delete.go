@@ -189,6 +189,9 @@ func (c *container) waitEnd(ctx context.Context) error {
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return err
 		}
+		if g := c.group(); g != nil {
+			_ = g.TakeBack(c.PID) // a frozen process does not die
+		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("container %s: its process %d does not end", c.id, c.PID)
 		}

@@ -1,12 +1,16 @@
 package oci
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+
+	"brig/internal/testenv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -186,6 +190,11 @@ func TestPreserveFDsWithHoles(t *testing.T) {
 	if err := os.WriteFile(name, []byte("passed\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	passed, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer passed.Close()
 	for _, c := range []struct {
 		args []string
 		want string
@@ -195,9 +204,40 @@ func TestPreserveFDsWithHoles(t *testing.T) {
 	} {
 		e.spec.Process.Args = c.args
 		e.write()
-		cmd := exec.Command("sh", "-c", `exec 7<"$1"; exec "$2" --root "$3" run --bundle "$4" --preserve-fds 20 holes`, "sh", name, runtime, e.root, e.bundle)
+		cmd := exec.Command(runtime, "--root", e.root, "run", "--bundle", e.bundle, "--preserve-fds", "20", "holes")
+		cmd.ExtraFiles = []*os.File{nil, nil, nil, nil, passed}
 		if out, err := cmd.CombinedOutput(); err != nil || string(out) != c.want {
 			t.Errorf("%v: %q, %v", c.args, out, err)
 		}
 	}
+}
+
+// TestDeleteOfAProcessFrozenElsewhere: somebody has moved the process into a freezer of version 1 and frozen that; no signal ends
+// it there, and delete --force takes it back.
+func TestDeleteOfAProcessFrozenElsewhere(t *testing.T) {
+	t.Parallel()
+	testenv.Check(t, testenv.CgroupV1Devices)
+	e := newEngine(t)
+	e.spec.Process.Args = []string{"sleep", "1000"}
+	e.write()
+	e.want(0, "", "run", "-d", "--bundle", e.bundle, "frozen")
+	var state struct{ Pid int }
+	if err := json.Unmarshal([]byte(e.want(0, "", "state", "frozen")), &state); err != nil {
+		t.Fatal(err)
+	}
+	dir := fmt.Sprintf("/sys/fs/cgroup/freezer/brig-test-%d", os.Getpid())
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, w := range [][2]string{{"cgroup.procs", strconv.Itoa(state.Pid)}, {"freezer.state", "FROZEN"}} {
+		if err := os.WriteFile(filepath.Join(dir, w[0]), []byte(w[1]), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.want(0, "", "delete", "--force", "frozen")
 }

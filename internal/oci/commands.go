@@ -35,6 +35,7 @@ func commands() map[string]command {
 		"update":     {"update container resource constraints", id, 1, 1, false, (*app).update},
 		"events":     {"display container events such as OOM notifications, cpu, memory, and IO usage statistics", id, 1, 1, false, (*app).events},
 		"list":       {"lists the containers of the given root", "", 0, 0, false, (*app).list},
+		"mounts":     {"add or remove mounts of a running container. Usage: crun [OPTION...] mounts [add|remove] CONTAINER FILE", "add|remove " + id + " <file>", 3, 3, false, (*app).mounts},
 		"features":   {"show the enabled features", "", 0, 0, false, (*app).features},
 		"spec":       {"create a new specification file", "", 0, 0, false, (*app).spec},
 		"checkpoint": {"checkpoint a running container", id, 1, 1, false, (*app).checkpoint},

@@ -241,3 +241,47 @@ func TestDeleteOfAProcessFrozenElsewhere(t *testing.T) {
 	}
 	e.want(0, "", "delete", "--force", "frozen")
 }
+
+// TestMountsOfARunningContainer are added and removed.
+func TestMountsOfARunningContainer(t *testing.T) {
+	t.Parallel()
+	for _, user := range []bool{false, true} {
+		e := newEngine(t)
+		e.spec.Mounts = append(e.spec.Mounts, specs.Mount{Destination: "/ram", Type: "tmpfs", Source: "tmpfs"})
+		e.spec.Process.Args = []string{"sleep", "1000"}
+		if user {
+			e.inUserNamespace()
+		}
+		e.write()
+		source := t.TempDir()
+		if err := os.WriteFile(filepath.Join(source, "f"), []byte("of the host"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		list := []specs.Mount{
+			{Destination: "/ram/host", Type: "bind", Source: source, Options: []string{"bind", "ro"}},
+			{Destination: "/ram/own", Type: "tmpfs", Source: "tmpfs", Options: []string{"ro"}},
+			{Destination: "/file", Type: "bind", Source: filepath.Join(source, "f"), Options: []string{"bind"}},
+		}
+		file := filepath.Join(t.TempDir(), "mounts.json")
+		text, err := json.Marshal(list)
+		if err == nil {
+			err = os.WriteFile(file, text, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.want(0, "", "run", "-d", "--bundle", e.bundle, "mounts")
+		e.want(1, "there are add and remove", "mounts", "move", "mounts", file)
+		e.want(0, "", "mounts", "add", "mounts", file)
+		e.want(0, "of the hostof the host", "exec", "mounts", "cat", "/ram/host/f", "/file")
+		e.want(0, "tmpfs ro", "exec", "mounts", "sh", "-c", "grep -o '/ram/own ro' /proc/self/mountinfo >/dev/null && echo tmpfs ro")
+		e.want(1, "Read-only file system", "exec", "mounts", "sh", "-c", "echo x >/ram/host/g")
+		e.want(0, "", "mounts", "remove", "mounts", file)
+		if out := e.want(0, "/ram ", "exec", "mounts", "cat", "/proc/self/mountinfo"); strings.Contains(out, "/ram/") || strings.Contains(out, " /file ") {
+			t.Errorf("mounts are left:\n%s", out)
+		}
+		e.want(1, "unmount /ram/host", "mounts", "remove", "mounts", file)
+		e.want(0, "", "delete", "--force", "mounts")
+		e.want(1, "does not exist", "mounts", "add", "mounts", file)
+	}
+}

@@ -1,0 +1,64 @@
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+
+	"brig/internal/isolation/native"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// mounts is crun's verb: `mounts add ID FILE` adds the mounts in FILE, a JSON array as in config.json, to a running container, and
+// `mounts remove ID FILE` unmounts what is at their destinations.
+func (a *app) mounts(*flag.FlagSet) func([]string) error {
+	return func(args []string) error {
+		if args[0] != "add" && args[0] != "remove" {
+			return fmt.Errorf("mounts %q: there are add and remove", args[0])
+		}
+		c, err := a.open(args[1])
+		if err != nil {
+			return err
+		}
+		lock, err := c.lock(lockTimeout)
+		if err != nil {
+			return err
+		}
+		defer lock.Close() //nolint:errcheck // which unlocks
+		list, err := readMounts(args[2])
+		if err != nil {
+			return err
+		}
+		return c.changeMounts(list, args[0] == "remove")
+	}
+}
+
+func readMounts(file string) ([]specs.Mount, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var list []specs.Mount
+	if err := json.Unmarshal(text, &list); err != nil {
+		return nil, fmt.Errorf("mounts in %s: %w", file, err)
+	}
+	return list, nil
+}
+
+func (c *container) changeMounts(list []specs.Mount, remove bool) error {
+	spec, err := c.spec()
+	if err != nil {
+		return err
+	}
+	pidfd, err := c.pidfd()
+	if err != nil {
+		return errors.New("container not running")
+	}
+	defer pidfd.Close() //nolint:errcheck // read only
+	spec.Mounts = list
+	spec.Root = &specs.Root{Path: fmt.Sprintf("/proc/%d/root", c.PID)}
+	return native.Mounts(spec, pidfd, remove)
+}

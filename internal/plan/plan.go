@@ -52,6 +52,8 @@ type Facts struct {
 	Link func(path string) (target string, ok bool)
 	// InRoot looks at a path inside the root folder, never leaving it.
 	InRoot func(path string) Kind
+	// Resolve gives the path inside the root folder that a path there leads to, through links to what is not there yet.
+	Resolve func(path string) string
 	// LinkInRoot tells whether the last element of a path there is a symlink.
 	LinkInRoot func(path string) bool
 	// ModeInRoot gives the permissions of a folder there.

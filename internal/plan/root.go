@@ -252,6 +252,12 @@ func (b *builder) target(name string, kind Kind) (launch.Reg, error) {
 	name = b.throughLinks(path.Clean(name))
 	m, rel := b.deepest(name)
 	found := b.find(m, rel)
+	if found == Missing && m.path == "/" && !m.fresh && b.facts.Resolve != nil {
+		// The target of a link that leads nowhere is made, as runc and crun do; the program itself follows none there.
+		name = b.facts.Resolve(name)
+		m, rel = b.deepest(name)
+		found = b.find(m, rel)
+	}
 	switch {
 	case found == File && kind == Dir:
 		return 0, &UnsupportedError{"mounts", fmt.Sprintf("%s is a file in the root file system, and a directory is mounted there", name)}

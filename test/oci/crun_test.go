@@ -285,3 +285,28 @@ func TestMountsOfARunningContainer(t *testing.T) {
 		e.want(1, "does not exist", "mounts", "add", "mounts", file)
 	}
 }
+
+// TestTargetsBehindDanglingLinks are made where the link leads, inside the root file system.
+func TestTargetsBehindDanglingLinks(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	outside := filepath.Join(t.TempDir(), "outside")
+	for name, to := range map[string]string{"relative": "../../new/place", "absolute": outside, "tmp/folder": "elsewhere/deep"} {
+		if err := os.Symlink(to, filepath.Join(e.bundle, "rootfs", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	source := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(source, []byte("bound "), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, target := range []string{"/relative", "/absolute", "/tmp/folder/f"} {
+		e.spec.Mounts = append(e.spec.Mounts, specs.Mount{Destination: target, Type: "bind", Source: source, Options: []string{"bind"}})
+	}
+	e.spec.Process.Args = []string{"cat", "/relative", "/new/place", "/absolute", "/tmp/elsewhere/deep/f"}
+	e.write()
+	e.want(0, "bound bound bound bound ", "run", "--bundle", e.bundle, "dangling")
+	if _, err := os.Lstat(outside); err == nil {
+		t.Errorf("%s was made on the host", outside)
+	}
+}

@@ -30,6 +30,7 @@ func Facts(root *os.File) (*plan.Facts, error) {
 		Host:        hostKind,
 		Link:        hostLink,
 		InRoot:      func(name string) plan.Kind { return kindInRoot(root, name) },
+		Resolve:     func(name string) string { return resolveInRoot(root, name) },
 		LinkInRoot:  func(name string) bool { return linkInRoot(root, name) },
 		ModeInRoot:  func(name string) (uint32, bool) { return modeInRoot(root, name) },
 	}, nil

@@ -84,7 +84,7 @@ func startCRI(t *testing.T) *cri {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cri{t: t, dir: dir, crictl: crictl, cgroup: "/" + filepath.Base(dir), archive: imageArchive(t)}
+	c := &cri{t: t, dir: dir, crictl: crictl, cgroup: "/" + filepath.Base(dir), archive: imageArchive(t, rootfs(t), boxImages())}
 	t.Cleanup(c.stop)
 	c.configure(brigHandler(t), everybodysRuntime(t, "brig"))
 	c.write("cni/10-brig.conflist", fmt.Sprintf(criNetwork, dir))

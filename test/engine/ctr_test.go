@@ -70,7 +70,7 @@ func TestCtrOptions(t *testing.T) {
 	}
 	t.Run("user namespace", func(t *testing.T) { // needs a snapshot, whose owners ctr changes
 		t.Parallel()
-		if _, err := c.try("images", "import", imageArchive(t)); err != nil {
+		if _, err := c.try("images", "import", imageArchive(t, root, boxImages())); err != nil {
 			t.Fatal(err)
 		}
 		out, err := c.try("run", "--rm", "--uidmap", "0:200000:65536", "--gidmap", "0:300000:65536", imageBox, "o-userns",

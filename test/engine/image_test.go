@@ -12,14 +12,26 @@ import (
 	"testing"
 )
 
-// imageNames are the images of imageArchive: both have the root file system of rootfs.
+// The images of every pod: both have the root file system of rootfs.
 const (
 	imageBox   = "brig.test/box:1"   // runs a shell
 	imagePause = "brig.test/pause:1" // sleeps, and collects orphans: a pod's first process
 )
 
-// imageArchive writes an OCI image layout with the two images as a tar archive (image-spec, "image-layout.md").
-func imageArchive(t *testing.T) string {
+// image is what an archive has beside a root file system.
+type image struct {
+	name    string
+	program []string
+	user    string
+}
+
+// boxImages are the two that the tests here use.
+func boxImages() []image {
+	return []image{{name: imageBox, program: []string{"/bin/sh"}}, {name: imagePause, program: []string{"/bin/sh", "-c", forever}}}
+}
+
+// imageArchive writes an OCI image layout with images of one root file system as a tar archive (image-spec, "image-layout.md").
+func imageArchive(t *testing.T, root string, images []image) string {
 	t.Helper()
 	blobs := map[string][]byte{}
 	blob := func(data []byte, mediaType string) map[string]any {
@@ -28,18 +40,16 @@ func imageArchive(t *testing.T) string {
 		return map[string]any{"mediaType": mediaType, "digest": "sha256:" + digest, "size": len(data)}
 	}
 	const kind = "application/vnd.oci.image."
-	layer := blob(tarOf(t, rootfs(t)), kind+"layer.v1.tar")
+	layer := blob(tarOf(t, root), kind+"layer.v1.tar")
 	var manifests []map[string]any
-	for name, program := range map[string][]string{
-		imageBox: {"/bin/sh"}, imagePause: {"/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"},
-	} {
+	for _, i := range images {
 		config := blob(jsonOf(t, map[string]any{
 			"architecture": "amd64", "os": "linux",
-			"config": map[string]any{"Entrypoint": program, "Env": []string{"PATH=/bin"}},
+			"config": map[string]any{"Entrypoint": i.program, "Env": []string{"PATH=/bin"}, "User": i.user},
 			"rootfs": map[string]any{"type": "layers", "diff_ids": []any{layer["digest"]}},
 		}), kind+"config.v1+json")
 		manifest := blob(jsonOf(t, map[string]any{"schemaVersion": 2, "config": config, "layers": []any{layer}}), kind+"manifest.v1+json")
-		manifest["annotations"] = map[string]string{"io.containerd.image.name": name}
+		manifest["annotations"] = map[string]string{"io.containerd.image.name": i.name}
 		manifests = append(manifests, manifest)
 	}
 	blobs["oci-layout"] = jsonOf(t, map[string]string{"imageLayoutVersion": "1.0.0"})

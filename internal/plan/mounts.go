@@ -234,22 +234,11 @@ func (b *builder) propagation(reg launch.Reg, o *mounts.Options) {
 	b.p.MountSetattr(reg, "", flags, 0, 0, o.Propagation)
 }
 
-// bindAttributes sets the flags of a bind mount. Of a recursive one, "ro" and its like mean every mount in it, and "rw"
-// and its like the mount itself alone: either way a mount that is read-only on the host stays so inside.
+// bindAttributes sets the flags of a bind mount itself: those of the mounts below it have names of their own ("rro" and its
+// like; mount(8) has meant no more by "rbind,ro" since ever, and engines build on that).
 func (b *builder) bindAttributes(reg launch.Reg, o *mounts.Options) {
-	if !o.Recursive {
-		if o.Set|o.Clear != 0 {
-			b.p.MountSetattr(reg, "", 0, o.Set, o.Clear, 0)
-		}
-		return
-	}
-	// The modes of access times are cleared and set in one call (mount_setattr(2)).
-	times := o.Clear & unix.MOUNT_ATTR__ATIME
-	if o.Set|times != 0 {
-		b.p.MountSetattr(reg, "", unix.AT_RECURSIVE, o.Set, times, 0)
-	}
-	if loosened := o.Clear &^ unix.MOUNT_ATTR__ATIME; loosened != 0 {
-		b.p.MountSetattr(reg, "", 0, 0, loosened, 0)
+	if o.Set|o.Clear != 0 {
+		b.p.MountSetattr(reg, "", 0, o.Set, o.Clear, 0)
 	}
 }
 

@@ -156,26 +156,27 @@ func TestFilesUnderMounts(t *testing.T) {
 	}
 }
 
-// TestBindFlags: what is read-only on the host stays so. "ro" and its like reach every mount below, "rw" and its like
-// the mount itself alone.
+// TestBindFlags: what is read-only on the host stays so. "ro" and its like are the mount's own, "rro" and its like reach every
+// mount below, too.
 func TestBindFlags(t *testing.T) {
 	t.Parallel()
 	for options, want := range map[string][]string{
 		"rbind":               nil,
 		"bind,ro":             {`AT_EMPTY_PATH, {set RDONLY}`},
-		"rbind,ro":            {`AT_EMPTY_PATH|AT_RECURSIVE, {set RDONLY}`},
+		"rbind,ro":            {`AT_EMPTY_PATH, {set RDONLY}`},
 		"rbind,rw":            {`AT_EMPTY_PATH, {clear RDONLY}`},
 		"bind,rw,nosuid":      {`AT_EMPTY_PATH, {set NOSUID, clear RDONLY}`},
-		"rbind,rw,nosuid":     {`AT_EMPTY_PATH|AT_RECURSIVE, {set NOSUID}`, `AT_EMPTY_PATH, {clear RDONLY}`},
+		"rbind,rw,nosuid":     {`AT_EMPTY_PATH, {set NOSUID, clear RDONLY}`},
+		"rbind,rnosuid,rw":    {`AT_EMPTY_PATH, {clear RDONLY}`, `AT_EMPTY_PATH|AT_RECURSIVE, {set NOSUID}`},
 		"rbind,exec,dev":      {`AT_EMPTY_PATH, {clear NODEV|NOEXEC}`},
-		"rbind,noatime":       {`AT_EMPTY_PATH|AT_RECURSIVE, {set NOATIME, clear _ATIME}`},
+		"rbind,noatime":       {`AT_EMPTY_PATH, {set NOATIME, clear _ATIME}`},
 		"rbind,rro":           {`AT_EMPTY_PATH|AT_RECURSIVE, {set RDONLY}`},
 		"rbind,rrw":           {`AT_EMPTY_PATH|AT_RECURSIVE, {clear RDONLY}`}, // asked for by name
 		"bind,rslave":         {`AT_EMPTY_PATH|AT_RECURSIVE, {propagation MS_SLAVE}`},
 		"bind,shared":         {`AT_EMPTY_PATH, {propagation MS_SHARED}`},
 		"rbind,rprivate":      nil,
 		"rbind,ro,rw":         {`AT_EMPTY_PATH, {clear RDONLY}`},
-		"rbind,ro,unbindable": {`AT_EMPTY_PATH|AT_RECURSIVE, {set RDONLY}`, `AT_EMPTY_PATH, {propagation MS_UNBINDABLE}`},
+		"rbind,ro,unbindable": {`AT_EMPTY_PATH, {set RDONLY}`, `AT_EMPTY_PATH, {propagation MS_UNBINDABLE}`},
 	} {
 		spec := bundle(addMount(specs.Mount{Destination: "/data", Source: "/srv/data", Options: strings.Split(options, ",")}))
 		var got []string

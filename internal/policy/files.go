@@ -70,6 +70,19 @@ func (w *writer) mounts() error {
 	return nil
 }
 
+// everyMount makes the flags that a bind mount is restricted by reach the mounts below it, which options without "r" would
+// leave as the host has them. What loosens ("rw" and its like) stays with the mount itself: a mount that is read-only on the
+// host stays so inside.
+func everyMount(options ...string) []string {
+	restricting := []string{"ro", "nosuid", "nodev", "noexec", "nosymfollow", "nodiratime", "noatime", "relatime", "strictatime"}
+	for i, o := range options {
+		if slices.Contains(restricting, o) {
+			options[i] = "r" + o
+		}
+	}
+	return append([]string{"rbind"}, options...)
+}
+
 func (w *writer) add(kind, source, target string, options ...string) {
 	w.spec.Mounts = append(w.spec.Mounts, specs.Mount{Type: kind, Source: source, Destination: target, Options: options})
 }
@@ -80,7 +93,7 @@ func (w *writer) programs() {
 		case link:
 			w.add("bind", dir, dir, "bind", "copy-symlink")
 		case w.h.Exists(dir):
-			w.add("bind", dir, dir, "rbind", "ro", "nosuid", "nodev")
+			w.add("bind", dir, dir, everyMount("ro", "nosuid", "nodev")...)
 		}
 	}
 	list := settings
@@ -89,7 +102,7 @@ func (w *writer) programs() {
 	}
 	for _, name := range list {
 		if w.h.Exists(name) {
-			w.add("bind", name, name, "rbind", "ro", "nosuid", "nodev", "noexec")
+			w.add("bind", name, name, everyMount("ro", "nosuid", "nodev", "noexec")...)
 		}
 	}
 }
@@ -146,7 +159,6 @@ func (w *writer) mount(i int) error {
 	if !w.h.Exists(source) {
 		return bad(fmt.Sprintf("mounts[%d].source", i), "%s does not exist; make it first", source)
 	}
-	options = append([]string{"rbind"}, options...)
 	switch {
 	case isTrue(m.ReadOnly):
 		options = append(options, "ro")
@@ -156,7 +168,7 @@ func (w *writer) mount(i int) error {
 	if !w.hostUsers() && w.h.EUID == 0 {
 		options = append(options, "idmap")
 	}
-	w.replace(specs.Mount{Type: "bind", Source: source, Destination: target, Options: append(options, m.Options...)})
+	w.replace(specs.Mount{Type: "bind", Source: source, Destination: target, Options: everyMount(append(options, m.Options...)...)})
 	return nil
 }
 

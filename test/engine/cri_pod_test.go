@@ -21,7 +21,7 @@ func TestCRI(t *testing.T) {
 		{"pod", criPod}, {"shared PIDs", criSharedPIDs}, {"exec", criExec}, {"port-forward", criPortForward},
 		{"update and stats", criUpdate}, {"stop", criStop}, {"handler", criHandler}, {"out of memory", criOutOfMemory},
 		{"host network", criHostNetwork}, {"sysctls", criSysctls}, {"processes", criProcesses}, {"ten pods", criTenPods},
-		{"user", criUser}, {"account", criAccount}, {"null", criNull}, {"read-only root", criReadOnly}, {"capabilities", criCapabilities}, {"seccomp", criSeccomp},
+		{"user", criUser}, {"account", criAccount}, {"null", criNull}, {"read-only root", criReadOnly}, {"read-only volume", criReadOnlyBelow}, {"capabilities", criCapabilities}, {"seccomp", criSeccomp},
 		{"privileged", criPrivileged}, {"propagation", criPropagation}, {"absent program", criAbsent},
 	} {
 		t.Run(s.name, func(t *testing.T) {

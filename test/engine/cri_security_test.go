@@ -107,6 +107,27 @@ func criReadOnly(t *testing.T, c *cri) {
 	}
 }
 
+// criReadOnlyBelow holds what Kubernetes promises of a volume that is read-only: itself, and not the mounts in it.
+func criReadOnlyBelow(t *testing.T, c *cri) {
+	below := c.dir + "/volumes/below/mount"
+	if err := os.MkdirAll(below, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := c.enter("mount", "-t", "tmpfs", "below", below); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	p := c.pod(t, nil)
+	out := p.output(t, "c", "echo x > /vol/file && echo volume; echo x > /vol/mount/file && echo below",
+		object{"mounts": []object{{"host_path": c.dir + "/volumes/below", "container_path": "/vol", "readonly": true}}})
+	if !strings.Contains(out, "below\n") || strings.Contains(out, "volume\n") || !strings.Contains(out, "Read-only file system") {
+		t.Errorf("a read-only volume with a mount in it: %q", out)
+	}
+	p.remove(t)
+	if out, err := c.enter("umount", below); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 func criCapabilities(t *testing.T, c *cri) {
 	p := c.pod(t, nil)
 	expect(t, p.status(t, "default", object{}), map[string]string{"CapEff": "00000000a80425fb", "CapBnd": "00000000a80425fb", "CapAmb": "0000000000000000"})

@@ -79,6 +79,9 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 	if err := checkAnnotations(spec, a.systemd); err != nil {
 		return nil, nil, err
 	}
+	if err := closeInherited(o.preserve); err != nil {
+		return nil, nil, err
+	}
 	policy, err := demand(spec)
 	if err != nil {
 		return nil, nil, err

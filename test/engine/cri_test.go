@@ -24,16 +24,15 @@ import (
 // cri is a containerd of this test's own with the CRI plugin, as a kubelet's: in network and mount namespaces that the
 // test makes, so that no bridge, no route and no mount of a pod is the host's.
 type cri struct {
-	t       *testing.T
-	dir     string
-	crictl  string
-	cgroup  string    // below which all pods are
-	holder  *exec.Cmd // keeps the namespaces
-	daemon  *exec.Cmd
-	log     *os.File
-	archive string
-	pods    int
-	mu      sync.Mutex
+	t      *testing.T
+	dir    string
+	crictl string
+	cgroup string    // below which all pods are
+	holder *exec.Cmd // keeps the namespaces
+	daemon *exec.Cmd
+	log    *os.File
+	pods   int
+	mu     sync.Mutex
 }
 
 // criConfig is a node's before anything is done about brig-oci: Debian's runc is everybody's runtime.
@@ -84,7 +83,7 @@ func startCRI(t *testing.T) *cri {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cri{t: t, dir: dir, crictl: crictl, cgroup: "/" + filepath.Base(dir), archive: imageArchive(t, rootfs(t), boxImages())}
+	c := &cri{t: t, dir: dir, crictl: crictl, cgroup: "/" + filepath.Base(dir)}
 	t.Cleanup(c.stop)
 	c.configure(brigHandler(t), everybodysRuntime(t, "brig"))
 	c.write("cni/10-brig.conflist", fmt.Sprintf(criNetwork, dir))
@@ -93,10 +92,8 @@ func startCRI(t *testing.T) *cri {
 	}
 	c.namespaces()
 	c.start()
-	if out, err := c.enter("ctr", "-a", dir+"/sock", "-n", "k8s.io", "images", "import", "--local", c.archive); err != nil {
-		if out, err = c.enter("ctr", "-a", dir+"/sock", "-n", "k8s.io", "images", "import", c.archive); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
+	if out, err := c.enter("ctr", "-a", dir+"/sock", "-n", "k8s.io", "images", "import", imageArchive(t, rootfs(t), boxImages())); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 	return c
 }

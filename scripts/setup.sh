@@ -5,6 +5,7 @@ packages=(
   bubblewrap crun runc uidmap           # the peers of the benchmarks; newuidmap for rootless sandboxes
   containerd docker.io                  # engines that run their containers on brig-oci
   containernetworking-plugins           # the network of containerd's pods
+  podman catatonit                      # another engine, and the init of its containers and pods
   busybox-static                        # root file systems for the tests
   golang-github-containers-common       # the seccomp profile that Podman ships
   libseccomp-dev pkg-config gcc libc6-dev # the judge of the filter compiler

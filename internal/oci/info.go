@@ -2,11 +2,9 @@ package oci
 
 import (
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -185,17 +183,6 @@ func runcStats(s *cgroup.Stats) map[string]any {
 		"pids":   pids,
 	}
 }
-
-func (a *app) checkpoint(*flag.FlagSet) func([]string) error {
-	return func([]string) error {
-		if _, err := exec.LookPath("criu"); err != nil {
-			return errors.New("checkpoint and restore need criu, which is not installed")
-		}
-		return errors.New("checkpoint and restore are not supported yet")
-	}
-}
-
-func (a *app) restore(f *flag.FlagSet) func([]string) error { return a.checkpoint(f) }
 
 func capabilityNames() []string {
 	var list []string

@@ -27,6 +27,8 @@ type podman struct {
 	user string // whose containers they are; empty for root
 	ids  string // a user with subordinate ids
 	pod  string // the cgroup above all
+
+	limits string // for containers.conf
 }
 
 // startPodman makes one. Root's containers have low limits: by default Podman raises two, for which root of the test
@@ -49,22 +51,8 @@ func startPodman(t *testing.T, rootless bool) *podman {
 		p.user, limits = p.ids, ""
 	}
 	p.file("brig-oci", runtime, 0o755)
-	p.text("containers.conf", fmt.Sprintf(`[containers]
-%[2]s
-init_path = "/usr/bin/catatonit"
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "none"
-lock_type = "file"
-runtime = "brig-oci"
-runtime_supports_json = ["brig-oci", "runc"]
-runtime_supports_nocgroup = ["brig-oci"]
-[engine.runtimes]
-brig-oci = ["%[1]s/brig-oci"]
-[network]
-network_backend = "cni"
-network_config_dir = "%[1]s/home/net"
-`, dir, limits))
+	p.limits = limits
+	p.configure("brig-oci")
 	p.text("storage.conf", fmt.Sprintf(`[storage]
 driver = "vfs"
 runroot = "%[1]s/run"
@@ -83,6 +71,27 @@ root-auto-userns-user = "%[2]s"
 	p.check(os.Chmod(dir, 0o755))
 	p.importImage()
 	return p
+}
+
+// configure writes containers.conf: what docs/engines.md has, with the runtime that new containers get, and what keeps this
+// installation apart.
+func (p *podman) configure(runtime string) {
+	p.t.Helper()
+	block := strings.ReplaceAll(documented(p.t, "[engine.runtimes]"), "\n    ", "\n")
+	block = strings.ReplaceAll(strings.TrimSpace(block), installed, p.dir+"/brig-oci")
+	block = strings.Replace(block, `runtime = "brig-oci"`, `runtime = "`+runtime+`"`, 1)
+	p.text("containers.conf", fmt.Sprintf(`[containers]
+%s
+init_path = "/usr/bin/catatonit"
+[network]
+network_backend = "cni"
+network_config_dir = "%s/home/net"
+%s
+`, p.limits, p.dir, strings.Replace(block, "[engine]\n", `[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+lock_type = "file"
+`, 1)))
 }
 
 func (p *podman) check(err error) {
@@ -606,6 +615,32 @@ func (p *podman) outOfMemory() {
 	}
 	p.want(0, "true", "inspect", "-f", "{{.State.OOMKilled}}", "hog")
 	p.want(0, "hog", "rm", "hog")
+}
+
+// TestPodmanSwitch does what docs/engines.md says: over to brig-oci by one flag and by containers.conf, and back, while a
+// container runs.
+func TestPodmanSwitch(t *testing.T) {
+	t.Parallel()
+	p := startPodman(t, false)
+	made := func(name, runtime string) {
+		p.want(0, runtime+"\n", "inspect", "-f", "{{.OCIRuntime}}", name)
+	}
+	p.configure("runc")
+	p.start("run", "runc", "-d", "exec sleep 1000")
+	made("runc", "runc")
+	p.want(0, "tried", append([]string{"--runtime", p.dir + "/brig-oci"}, p.fresh("run", "--rm", "box", "echo", "tried")...)...)
+	p.configure("brig-oci")
+	p.start("run", "brig", "-d", "exec sleep 1000")
+	made("brig", "brig-oci")
+	p.want(0, "old", "exec", "runc", "echo", "old")
+	p.configure("runc")
+	p.start("run", "back", "-d", "exec sleep 1000")
+	made("back", "runc")
+	p.want(0, "brig", "restart", "-t", "0", "brig")
+	made("brig", "brig-oci")
+	p.want(0, "new", "exec", "brig", "echo", "new")
+	p.want(0, "", "rm", "-f", "-t", "0", "runc", "brig", "back")
+	p.wantNothing("/run/brig-oci")
 }
 
 func TestPodmanTwentyAtOnce(t *testing.T) {

@@ -40,6 +40,7 @@ func build(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "build brig-oci: %v\n%s", err, out)
 		return 1
 	}
+	defer keepPodmanOut()()
 	return m.Run()
 }
 

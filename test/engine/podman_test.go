@@ -325,6 +325,22 @@ func (p *podman) removeCgroups() {
 	}
 }
 
+// keepPodmanOut gives what removes the folders of root's that Podman makes whatever its flags say, a cache of images among them. Those
+// that were there before stay.
+func keepPodmanOut() (remove func()) {
+	var absent []string
+	for _, dir := range []string{"/var/lib/containers", "/run/containers"} {
+		if _, err := os.Lstat(dir); os.IsNotExist(err) {
+			absent = append(absent, dir)
+		}
+	}
+	return func() {
+		for _, dir := range absent {
+			_ = os.RemoveAll(dir)
+		}
+	}
+}
+
 // TestPodman is what root's Podman does with containers, each line with the exit code and words that runc gives.
 func TestPodman(t *testing.T) {
 	t.Parallel()

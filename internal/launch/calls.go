@@ -137,6 +137,11 @@ func (p *Program) Chdir(path string) *Instruction {
 	return p.call("chdir", unix.SYS_CHDIR, str(path))
 }
 
+// Chroot changes the root directory to path.
+func (p *Program) Chroot(path string) *Instruction {
+	return p.call("chroot", unix.SYS_CHROOT, str(path))
+}
+
 // Fchdir changes to the directory fd.
 func (p *Program) Fchdir(fd Reg) *Instruction { return p.call("fchdir", unix.SYS_FCHDIR, reg(fd)) }
 

@@ -135,6 +135,9 @@ func (c *container) begin(a *app, b *bundled, policy *operator.Policy) (*cgroup.
 	if err := c.takeIDs(spec); err != nil {
 		return nil, err
 	}
+	if err := c.noteMounts(spec); err != nil {
+		return nil, err
+	}
 	// As the bundle has it, where nobody changed it: encoding it anew would take longer than making the namespaces.
 	if policy != nil || c.IDs != nil {
 		if b.text, err = json.Marshal(spec); err != nil {
@@ -214,6 +217,9 @@ func (c *container) undo(group *cgroup.Cgroup, lock *os.File) error {
 	}
 	if err != nil {
 		return err // the folder stays, and with it the way to delete the rest
+	}
+	if err := c.unmount(); err != nil {
+		return err
 	}
 	return c.removeFolder()
 }

@@ -131,6 +131,9 @@ func (c *container) clear() error {
 		}
 		fault.Point("cgroup removed")
 	}
+	if err := c.unmount(); err != nil {
+		return err
+	}
 	if err := c.removeFolder(); err != nil {
 		return fmt.Errorf("delete container %s: %w", c.id, err)
 	}

@@ -51,8 +51,10 @@ func (b *builder) joinNamespaces() error {
 			return err
 		}
 	}
-	b.p.Step(launch.Namespaces, "join the sandbox's namespaces")
-	b.p.Setns(b.plan.Process, flags)
+	if flags != 0 {
+		b.p.Step(launch.Namespaces, "join the sandbox's namespaces")
+		b.p.Setns(b.plan.Process, flags)
+	}
 	if flags&unix.CLONE_NEWPID != 0 {
 		b.p.Step(launch.Namespaces, "become a process of the sandbox's pid namespace")
 		b.p.ForkInto()
@@ -71,6 +73,7 @@ func (b *builder) joinSandbox() error {
 	if err := b.joinNamespaces(); err != nil {
 		return err
 	}
+	b.joinRoot()
 	b.p.Step(launch.Terminal, "new session, so that the caller's terminal is out of reach")
 	b.p.Setsid()
 	b.p.Step(launch.Terminal, "new session keyring, so that the caller's keys are out of reach")

@@ -86,6 +86,12 @@ func askAgent(s *specs.Spec) {
 	}
 }
 
+func hostMounts(s *specs.Spec) {
+	without(s, specs.MountNamespace)
+	without(s, specs.UserNamespace)
+	s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
+}
+
 // goldens are the launches whose programs are held in testdata/NAME.program.txt, from the spec testdata/SPEC.json.
 var goldens = []golden{
 	{name: "default", spec: "default"},
@@ -104,6 +110,8 @@ var goldens = []golden{
 	{name: "scheduling", spec: "scheduling", facts: func(f *Facts) { f.Supervised = false }},
 	{name: "exec-scheduling", spec: "scheduling", exec: true, facts: func(f *Facts) { f.CgroupTasks, f.Supervised = 1, false }},
 	{name: "mount-extensions", spec: "mount-extensions"},
+	{name: "host-mounts", spec: "rootfs", facts: func(f *Facts) { f.Supervised = false }, change: hostMounts},
+	{name: "exec-host-mounts", spec: "rootfs", exec: true, facts: func(f *Facts) { f.Supervised = false }, change: hostMounts},
 	{name: "net-devices", spec: "bundle", change: func(s *specs.Spec) {
 		s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth1": {}, "eth0": {Name: "inner%d"}, "eth2": {Name: "inner%d"}}
 	}, facts: func(f *Facts) { f.MAC = mac.Host{AppArmor: true} }},

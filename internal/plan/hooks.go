@@ -18,26 +18,36 @@ func (b *builder) beforeRoot() []func() error {
 	if b.facts.Hooks {
 		return []func() error{b.showRoot, b.mounts, b.devices, b.hooks, b.enterRoot}
 	}
+	if HostMounts(b.spec) {
+		return []func() error{b.showRoot, b.enterRoot, b.mounts, b.devices}
+	}
 	return []func() error{b.enterRoot, b.mounts, b.devices}
 }
 
 // findPlace opens the folder where hooks are to find the root. It is done while this is still the caller's user: root
 // of a user namespace may not enter a folder that is the host root's alone.
 func (b *builder) findPlace() error {
-	if !b.facts.Hooks {
+	if !b.facts.Hooks && !HostMounts(b.spec) {
 		return nil
 	}
 	if b.ram {
 		return &UnsupportedError{"hooks", "need a root file system with a path; this one is in RAM"}
 	}
-	b.p.Step(launch.Root, "find the place of the root file system, for the hooks")
+	if b.spec.Root == nil {
+		return &UnsupportedError{"root.path", "is missing"}
+	}
+	b.p.Step(launch.Root, "find the place of the root file system")
 	b.place = b.p.Openat2("place of the root", 0, b.spec.Root.Path, unix.O_PATH|unix.O_DIRECTORY, 0, 0)
 	return nil
 }
 
 func (b *builder) showRoot() error {
-	b.p.Step(launch.Root, "show the root to the hooks at "+b.spec.Root.Path)
+	b.p.Step(launch.Root, "attach the root at "+b.spec.Root.Path)
 	b.p.MoveMount(b.root, b.place)
+	if HostMounts(b.spec) {
+		// Where the mount it lies in is shared, attaching has made it so, too: what is mounted in it next is nobody else's.
+		b.p.MountSetattr(b.root, "", unix.AT_RECURSIVE, 0, 0, unix.MS_PRIVATE)
+	}
 	return nil
 }
 

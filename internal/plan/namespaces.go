@@ -47,8 +47,8 @@ func (b *builder) namespaces() error {
 			return &UnsupportedError{"linux.namespaces", fmt.Sprintf("unknown type %q", n.Type)}
 		}
 	}
-	if !seen[specs.MountNamespace] {
-		return &UnsupportedError{"linux.namespaces", "a mount namespace is needed: without one the sandbox would share the host's mounts"}
+	if err := b.checkHostMounts(); err != nil {
+		return err
 	}
 	if path, _ := Namespace(b.spec, specs.MountNamespace); path != "" && !b.facts.Privileged {
 		return &UnsupportedError{"linux.namespaces", "joining a mount namespace by path needs root: the sources of the mounts would be looked up in it"}

@@ -84,6 +84,9 @@ func (p *program) before(a, b int, rule string) {
 // entered is where the host's files are out of reach: after the old root is gone, or, for a further process, after it
 // has joined the sandbox's namespaces.
 func (p *program) entered() int {
+	if at := p.first("chroot("); at >= 0 {
+		return at // of a sandbox in the host's mount namespace
+	}
 	if p.g.exec {
 		return p.must("setns(<sandbox>")
 	}
@@ -282,7 +285,11 @@ func TestMountsGoToDescriptors(t *testing.T) {
 		if p.g.exec && p.last("mount(") >= 0 && strings.Contains(p.lines[p.last("mount(")], "move_mount") {
 			p.t.Error("a further process mounts")
 		}
-		if !p.g.exec {
+		if at := p.first("chroot("); at >= 0 {
+			if !strings.HasPrefix(p.lines[at-1], "fchdir(<root") || p.last("pivot_root(")+p.last("umount2(") >= 0 {
+				p.t.Errorf("around chroot: %q, or a change of the host's mounts", p.lines[at-1:at+1])
+			}
+		} else if !p.g.exec {
 			pivot := p.must("pivot_root(")
 			if p.lines[pivot+1] != `umount2(".", MNT_DETACH)` || p.lines[pivot+2] != `chdir("/")` || p.lines[pivot-1] != "fchdir(<root>)" {
 				p.t.Errorf("around pivot_root: %q", p.lines[pivot-1:pivot+3])

@@ -136,6 +136,8 @@ type Plan struct {
 	Join []NamespaceFile
 	// Process is the pidfd of the sandbox that an exec joins.
 	Process launch.Reg
+	// Root is the root of the sandbox that an exec enters, where the sandbox has no mount namespace of its own.
+	Root launch.Reg
 	// Listener at which the child waits, when Facts.Held.
 	Start launch.Reg
 	// Lock is the parent's, when Facts.Locked.

@@ -63,6 +63,27 @@ func offsets(clock string, o specs.LinuxTimeOffset) func(*specs.Spec) {
 	}
 }
 
+// TestHostMountsRefusals: an engine's bundle may go without a mount namespace, not without what comes with one.
+func TestHostMountsRefusals(t *testing.T) {
+	t.Parallel()
+	for reason, change := range map[string]func(*specs.Spec, *Facts){
+		"a user namespace needs a mount namespace": func(*specs.Spec, *Facts) {},
+		"needs root": func(s *specs.Spec, f *Facts) { without(s, specs.UserNamespace); f.Privileged = false },
+		"unable to restrict sys entries without a private MNT namespace": func(s *specs.Spec, _ *Facts) {
+			without(s, specs.UserNamespace)
+			s.Linux.ReadonlyPaths = []string{"/proc/sys"}
+		},
+	} {
+		facts := testFacts()
+		facts.Supervised = false
+		spec := bundle(func(s *specs.Spec) { without(s, specs.MountNamespace); change(s, facts) })
+		var u *UnsupportedError
+		if _, err := Compile(spec, facts); !errors.As(err, &u) || u.Field != "linux.namespaces" || !strings.Contains(u.Reason, reason) {
+			t.Errorf("%v, want %s", err, reason)
+		}
+	}
+}
+
 // TestExecAffinityRefusals: the field is about further processes alone.
 func TestExecAffinityRefusals(t *testing.T) {
 	t.Parallel()
@@ -157,7 +178,7 @@ func TestRefusals(t *testing.T) {
 			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/run/x", Syscalls: []specs.LinuxSyscall{{Names: []string{"mount", "write"}, Action: specs.ActNotify}}}
 		}},
 
-		{"linux.namespaces", "a mount namespace is needed", func(s *specs.Spec) { without(s, specs.MountNamespace) }},
+		{"linux.namespaces", "a mount namespace is needed", func(s *specs.Spec) { without(s, specs.MountNamespace) }}, // of a person's sandbox
 		{"linux.namespaces", "the pid namespace is there twice", func(s *specs.Spec) {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.PIDNamespace})
 		}},

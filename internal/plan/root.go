@@ -59,12 +59,14 @@ func (b *builder) hostProcesses() bool {
 
 // oldRoot makes the mounts that need the host's view, detached.
 func (b *builder) oldRoot() error {
-	b.p.Step(launch.Mounts, "keep mount events from the host out, and the sandbox's in")
-	events := uint64(unix.MS_PRIVATE)
-	if !b.facts.Privileged {
-		events = b.hostEvents() // the root is copied from here
+	if !HostMounts(b.spec) {
+		b.p.Step(launch.Mounts, "keep mount events from the host out, and the sandbox's in")
+		events := uint64(unix.MS_PRIVATE)
+		if !b.facts.Privileged {
+			events = b.hostEvents() // the root is copied from here
+		}
+		b.p.MountSetattr(0, "/", unix.AT_RECURSIVE, 0, 0, events)
 	}
-	b.p.MountSetattr(0, "/", unix.AT_RECURSIVE, 0, 0, events)
 	if err := b.makeRoot(); err != nil {
 		return err
 	}
@@ -141,6 +143,9 @@ func (b *builder) bind(name string, bind Bind) launch.Reg {
 // enterRoot attaches the new root over the old one, swaps them, and lets the old one go: from here on nothing of the
 // host's can be reached by a path.
 func (b *builder) enterRoot() error {
+	if HostMounts(b.spec) {
+		return b.chrootRoot()
+	}
 	b.p.Step(launch.Root, "enter the new root, let the old one go")
 	if b.place == 0 {
 		b.p.MoveMountTo(b.root, "/")

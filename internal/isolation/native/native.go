@@ -92,7 +92,9 @@ func try(l *launching, pidfd *os.File, compile func(*plan.Facts) (*plan.Plan, er
 		return nil, err
 	}
 	if pidfd != nil {
-		l.bind(l.plan.Process, pidfd)
+		if err := l.joinProcess(pidfd); err != nil {
+			return nil, err
+		}
 	}
 	return l.run()
 }

@@ -61,6 +61,11 @@ func (p *Program) Fchmod(fd Reg, mode uint32) *Instruction {
 	return p.call("fchmod", unix.SYS_FCHMOD, reg(fd), symbol(uint64(mode), octal))
 }
 
+// Fsetxattr sets an extended attribute of the file that fd is open on (not with O_PATH).
+func (p *Program) Fsetxattr(fd Reg, name, value string) *Instruction {
+	return p.call("fsetxattr", unix.SYS_FSETXATTR, reg(fd), str(name), bytesArg([]byte(value)).reads(fmt.Sprintf("%q", value)), num(uint64(len(value))), num(0))
+}
+
 // Write writes data to fd in one call.
 func (p *Program) Write(fd Reg, data string) *Instruction {
 	return p.call("write", unix.SYS_WRITE, reg(fd), bytesArg([]byte(data)).reads(fmt.Sprintf("%q", data)), num(uint64(len(data))))

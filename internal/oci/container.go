@@ -16,6 +16,7 @@ import (
 	"brig/internal/fault"
 	"brig/internal/idmap"
 	"brig/internal/launch"
+	"brig/internal/resctrl"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -46,6 +47,7 @@ type record struct {
 	Terminal  bool                `json:"terminal,omitempty"`
 	IDs       *idmap.Range        `json:"ids,omitempty"`     // host ids of its own, which the operator's policy gave it
 	Beneath   uint64              `json:"beneath,omitempty"` // the mount below the root, where the container's mounts are the host's
+	Class     *resctrl.Group      `json:"class,omitempty"`   // of service, of linux.intelRdt
 	Agent     bool                `json:"agent,omitempty"`   // start hands the filter's listener to the seccomp agent
 }
 

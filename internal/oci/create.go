@@ -135,7 +135,7 @@ func (c *container) begin(a *app, b *bundled, policy *operator.Policy) (*cgroup.
 	if err := c.takeIDs(spec); err != nil {
 		return nil, err
 	}
-	if err := c.noteMounts(spec); err != nil {
+	if err := errors.Join(c.noteMounts(spec), c.planClass(spec)); err != nil {
 		return nil, err
 	}
 	// As the bundle has it, where nobody changed it: encoding it anew would take longer than making the namespaces.
@@ -152,6 +152,9 @@ func (c *container) begin(a *app, b *bundled, policy *operator.Policy) (*cgroup.
 		return nil, err
 	}
 	fault.Point("state begun")
+	if err := c.makeClass(spec); err != nil {
+		return nil, err
+	}
 	if group == nil {
 		return nil, nil
 	}
@@ -218,7 +221,7 @@ func (c *container) undo(group *cgroup.Cgroup, lock *os.File) error {
 	if err != nil {
 		return err // the folder stays, and with it the way to delete the rest
 	}
-	if err := c.unmount(); err != nil {
+	if err := errors.Join(c.unmount(), c.removeClass()); err != nil {
 		return err
 	}
 	return c.removeFolder()
@@ -283,6 +286,9 @@ func (c *container) ready(p *native.Process, o *creation) error {
 	}
 	c.PID, c.StartTime, c.Steps, c.Agent = p.PID, start, p.Plan.Program.Steps(launch.PointReady), p.Plan.AgentLast
 	fault.Point("process ready")
+	if err := c.enterClass(p.PID); err != nil {
+		return err
+	}
 	if p.Terminal != nil {
 		if err := o.holdTerminal(p.Terminal); err != nil {
 			return err

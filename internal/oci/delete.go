@@ -131,7 +131,7 @@ func (c *container) clear() error {
 		}
 		fault.Point("cgroup removed")
 	}
-	if err := c.unmount(); err != nil {
+	if err := errors.Join(c.unmount(), c.removeClass()); err != nil {
 		return err
 	}
 	if err := c.removeFolder(); err != nil {

@@ -110,7 +110,7 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Warn: func(text string) { a.warnf("%s", text) },
 		Ready: func(p *native.Process) error {
 			a.debugf("child process in init(): process %d has joined the container and set itself up", p.PID)
-			if err := o.ready(p); err != nil {
+			if err := errors.Join(c.enterClass(p.PID), o.ready(p)); err != nil {
 				return err
 			}
 			a.debugf("setns_init: about to exec %q", spec.Process.Args)

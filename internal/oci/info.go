@@ -49,6 +49,7 @@ func (a *app) features(*flag.FlagSet) func([]string) error {
 				},
 				Apparmor: &features.Apparmor{Enabled: &yes}, Selinux: &features.Selinux{Enabled: &yes},
 				MemoryPolicy:    &features.MemoryPolicy{Modes: modes, Flags: flags},
+				IntelRdt:        &features.IntelRdt{Enabled: &yes, Schemata: &yes, Monitoring: &yes},
 				NetDevices:      &features.NetDevices{Enabled: &yes},
 				MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
 			},

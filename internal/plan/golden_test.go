@@ -110,6 +110,10 @@ var goldens = []golden{
 	{name: "scheduling", spec: "scheduling", facts: func(f *Facts) { f.Supervised = false }},
 	{name: "exec-scheduling", spec: "scheduling", exec: true, facts: func(f *Facts) { f.CgroupTasks, f.Supervised = 1, false }},
 	{name: "mount-extensions", spec: "mount-extensions"},
+	{name: "mount-label", spec: "bundle", change: func(s *specs.Spec) {
+		s.Linux.MountLabel = "system_u:object_r:container_file_t:s0:c1,c2"
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc", Type: "tmpfs", Options: []string{"tmpcopyup"}})
+	}, facts: func(f *Facts) { f.MAC = mac.Host{AppArmor: true, SELinux: true} }},
 	{name: "host-mounts", spec: "rootfs", facts: func(f *Facts) { f.Supervised = false }, change: hostMounts},
 	{name: "exec-host-mounts", spec: "rootfs", exec: true, facts: func(f *Facts) { f.Supervised = false }, change: hostMounts},
 	{name: "net-devices", spec: "bundle", change: func(s *specs.Spec) {

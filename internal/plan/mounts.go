@@ -138,7 +138,11 @@ func (b *builder) mount(m *specs.Mount, made mounted) error {
 		}
 	}
 	b.propagation(made.reg, o)
-	return b.attach(made, Dir)
+	if err := b.attach(made, Dir); err != nil {
+		return err
+	}
+	b.labelFolder(m, made.path)
+	return nil
 }
 
 // prepareNew makes a new file system. Whether it may be made in a user namespace is the kernel's to say: of those with a device none
@@ -157,6 +161,7 @@ func (b *builder) prepareNew(m *specs.Mount, o *mounts.Options) launch.Reg {
 	}
 	fs := b.p.Fsopen(kind)
 	b.source(fs, m)
+	b.labelMount(fs, kind)
 	for _, d := range o.Data {
 		if kind == "devpts" && strings.HasPrefix(d, "gid=") && !b.mapsGID(strings.TrimPrefix(d, "gid=")) {
 			continue // the group has no id here; the slave then belongs to the group of its opener

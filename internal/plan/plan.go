@@ -213,6 +213,7 @@ type builder struct {
 	sets         capSets // of the program
 	lateLimit    func()  // sets RLIMIT_NOFILE of a held child
 	timeOffsets  launch.Reg
+	mountLabel   string // SELinux label of new file systems
 	slave        launch.Reg
 	rules        []rule
 	ruleset      launch.Reg
@@ -238,7 +239,7 @@ func Compile(spec *specs.Spec, facts *Facts) (*Plan, error) {
 		return nil, err
 	}
 	for _, step := range slices.Concat(
-		[]func() error{b.supervision, b.cgroup, b.anyCPU, b.netDevices, b.namespaces, b.identity, b.session, b.privateProc, b.oldRoot},
+		[]func() error{b.supervision, b.cgroup, b.anyCPU, b.netDevices, b.checkMountLabel, b.namespaces, b.identity, b.session, b.privateProc, b.oldRoot},
 		b.beforeRoot(),
 		[]func() error{b.makeWorkdir, b.masks, b.readOnly, b.sysctls, b.process},
 	) {

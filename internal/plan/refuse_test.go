@@ -141,7 +141,7 @@ func TestRefusals(t *testing.T) {
 		{"process.ioPriority", "invalid ioPriority.Priority: 8", func(s *specs.Spec) {
 			s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 8}
 		}},
-		{"linux.mountLabel", notYet, func(s *specs.Spec) { s.Linux.MountLabel = "system_u:object_r:container_file_t:s0" }},
+		{"linux.mountLabel", "SELinux label", func(s *specs.Spec) { s.Linux.MountLabel = "label\n" }},
 		{"linux.netDevices", "without a NET namespace", func(s *specs.Spec) {
 			without(s, specs.NetworkNamespace)
 			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth1": {}}
@@ -154,7 +154,7 @@ func TestRefusals(t *testing.T) {
 		{"linux.netDevices", "eth1 and eth2 would both be named net", func(s *specs.Spec) {
 			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth1": {Name: "net"}, "eth2": {Name: "net"}}
 		}},
-		{"linux.intelRdt", notYet, func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }},
+		{"linux.intelRdt", "is for engines", func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }},
 		{"linux.memoryPolicy", `invalid memory policy mode ""`, func(s *specs.Spec) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{} }},
 		{"linux.memoryPolicy", `invalid memory policy flag "MPOL_F_NO"`, func(s *specs.Spec) {
 			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolLocal, Flags: []specs.MemoryPolicyFlagType{"MPOL_F_NO"}}
@@ -170,7 +170,7 @@ func TestRefusals(t *testing.T) {
 		{"linux.timeOffsets", `"realtime" is no clock`, offsets("realtime", specs.LinuxTimeOffset{Secs: 1})},
 		{"linux.timeOffsets", "is a second or more", offsets("monotonic", specs.LinuxTimeOffset{Nanosecs: 1e9})},
 		{"linux.personality", `unknown domain "SUNOS"`, func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: "SUNOS"} }},
-		{"linux.personality.flags", notYet, func(s *specs.Spec) {
+		{"linux.personality.flags", "unknown flag", func(s *specs.Spec) {
 			s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux, Flags: []specs.LinuxPersonalityFlag{"READ_IMPLIES_EXEC"}}
 		}},
 		{"linux.rootfsPropagation", `unknown value "sharde"`, func(s *specs.Spec) { s.Linux.RootfsPropagation = "sharde" }},
@@ -321,6 +321,7 @@ func TestMissingLayers(t *testing.T) {
 		{"landlock", landlocked, func(f *Facts) { f.LandlockABI = 0 }},
 		{"landlock-tcp", func(s *specs.Spec) { landlocked(s); without(s, specs.NetworkNamespace) }, func(f *Facts) { f.LandlockABI = 3 }},
 		{"apparmor", func(s *specs.Spec) { s.Process.ApparmorProfile = "brig" }, nil},
+		{"selinux", func(s *specs.Spec) { s.Linux.MountLabel = "system_u:object_r:container_file_t:s0:c1,c2" }, nil},
 		{"selinux", func(s *specs.Spec) { s.Process.SelinuxLabel = "system_u:system_r:container_t:s0" }, nil},
 	} {
 		t.Run(c.layer, func(t *testing.T) {
@@ -370,7 +371,7 @@ var honoured = map[string][]string{
 	"Mount":       {"Destination", "Type", "Source", "Options", "UIDMappings", "GIDMappings"},
 	"LinuxDevice": {"Path", "Type", "Major", "Minor", "FileMode", "UID", "GID"},
 	"Linux": {"UIDMappings", "GIDMappings", "Sysctl", "Resources", "CgroupsPath", "Namespaces", "Devices", "Seccomp", "RootfsPropagation", "MaskedPaths", "ReadonlyPaths",
-		"Personality", "TimeOffsets", "MemoryPolicy", "NetDevices"},
+		"Personality", "TimeOffsets", "MemoryPolicy", "NetDevices", "MountLabel", "IntelRdt"},
 	"LinuxNamespace":    {"Type", "Path"},
 	"POSIXRlimit":       {"Type", "Soft", "Hard"},
 	"LinuxCapabilities": {"Bounding", "Effective", "Inheritable", "Permitted", "Ambient"},
@@ -389,7 +390,7 @@ var refused = map[string][]string{
 	"Spec":    {"Hooks", "Solaris", "Windows", "VM", "ZOS", "FreeBSD"},
 	"Process": {"CommandLine"},
 	"User":    {"Username"},
-	"Linux":   {"MountLabel", "IntelRdt"},
+	"Linux":   {},
 }
 
 // TestNoFieldIsPassedOver: a field that a newer runtime-spec has, or one that nobody thought of, must be honoured or

@@ -108,6 +108,7 @@ func (b *builder) tmpfs(name string, attrs uint64, data ...string) launch.Reg {
 func (b *builder) tmpfsOf(source, name string, attrs uint64, data ...string) launch.Reg {
 	fs := b.p.Fsopen("tmpfs")
 	b.p.FsconfigString(fs, "source", source)
+	b.labelMount(fs, "tmpfs")
 	for _, d := range data {
 		b.option(fs, d)
 	}

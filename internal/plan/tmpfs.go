@@ -64,6 +64,9 @@ func (b *builder) prepareCopyUp(m *specs.Mount, o *mounts.Options) (launch.Reg, 
 	case b.hasUserNS() && slices.ContainsFunc(o.Data, func(d string) bool { return strings.HasPrefix(d, "uid=") || strings.HasPrefix(d, "gid=") }):
 		return refuse("takes no uid= and gid= in a user namespace: the copy has the owners of what it is made from")
 	}
+	if b.mountLabel != "" {
+		c.Data = append([]string{"context=" + b.mountLabel}, c.Data...)
+	}
 	c.Reg = b.p.Input("tmpfs " + name)
 	b.plan.CopyUps = append(b.plan.CopyUps, c)
 	return c.Reg, nil

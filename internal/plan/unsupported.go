@@ -24,8 +24,7 @@ func (b *builder) unsupported(pr *specs.Process) error {
 		{s.Solaris != nil, "solaris", otherSystem}, {s.Windows != nil, "windows", otherSystem}, {s.ZOS != nil, "zos", otherSystem},
 		{s.FreeBSD != nil, "freebsd", otherSystem}, {s.VM != nil, "vm", "is for runtimes that are virtual machines"},
 		{pr.CommandLine != "", "process.commandLine", otherSystem}, {pr.User.Username != "", "process.user.username", otherSystem},
-		{l.MountLabel != "", "linux.mountLabel", notYet},
-		{l.IntelRdt != nil, "linux.intelRdt", notYet},
+		{l.IntelRdt != nil && !b.facts.Held && !b.isExec(), "linux.intelRdt", "is for engines: a sandbox of a person's has no class of service"},
 	} {
 		if f.set {
 			return &UnsupportedError{f.field, f.reason}
@@ -34,10 +33,7 @@ func (b *builder) unsupported(pr *specs.Process) error {
 	return nil
 }
 
-const (
-	notYet      = "is not supported yet; remove it to run without"
-	otherSystem = "is for another operating system"
-)
+const otherSystem = "is for another operating system"
 
 func hooks(h *specs.Hooks) int {
 	//nolint:staticcheck // Prestart is old, and bundles still have it
@@ -80,7 +76,7 @@ func (b *builder) personality(*specs.Process) error {
 		return nil
 	}
 	if len(p.Flags) > 0 {
-		return &UnsupportedError{"linux.personality.flags", notYet}
+		return &UnsupportedError{"linux.personality.flags", fmt.Sprintf("unknown flag %q: runtime-spec has none", p.Flags[0])}
 	}
 	var domain uint64
 	switch p.Domain {

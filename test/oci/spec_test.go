@@ -203,3 +203,25 @@ func TestCPUAffinityIsTheContainersOwn(t *testing.T) {
 		t.Errorf("started on CPU 0 it runs on %q (%v), else on %q", out, err, own)
 	}
 }
+
+// TestWhatThisHostLacks: a field that the host has nothing for is refused by its name and leaves nothing; a label for the
+// files is refused by runc, too, there by the kernel's EINVAL.
+func TestWhatThisHostLacks(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.script("true")
+	if _, err := os.Stat("/sys/fs/selinux/enforce"); err != nil {
+		e.spec.Linux.MountLabel = "system_u:object_r:container_file_t:s0:c1,c2"
+		e.write()
+		e.want(1, "this kernel runs without SELinux", "run", "--bundle", e.bundle, "lacking")
+		e.spec.Linux.MountLabel = ""
+	}
+	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || !strings.Contains(string(mounts), " - resctrl ") {
+		e.spec.Linux.IntelRdt = &specs.LinuxIntelRdt{L3CacheSchema: "L3:0=f"}
+		e.write()
+		e.want(1, "config.json: linux.intelRdt: intelRdt is specified in config, but Intel RDT is not supported or enabled", "run", "--bundle", e.bundle, "lacking")
+	}
+	if out, _ := e.call("list", "-q"); out != "" {
+		t.Errorf("left: %q", out)
+	}
+}

@@ -59,7 +59,7 @@ func (l *launching) facts(tasks int) (*plan.Facts, error) {
 	if f.Hierarchies, err = l.hierarchies(); err != nil {
 		return nil, err
 	}
-	if pr := l.spec.Process; pr != nil && (pr.ApparmorProfile != "" || pr.SelinuxLabel != "") {
+	if pr := l.spec.Process; pr != nil && (pr.ApparmorProfile != "" || pr.SelinuxLabel != "" || l.spec.Linux != nil && l.spec.Linux.MountLabel != "") {
 		f.MAC = mac.ReadHost()
 	}
 	return f, nil

@@ -28,7 +28,8 @@ func TestSealedWhereItMatters(t *testing.T) {
 	e.write()
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	e.want(0, "", "create", "--bundle", e.bundle, "--pid-file", pidFile, "unsealed")
-	t.Cleanup(func() { e.call("delete", "--force", "unsealed") })
+	mapped := e // e is another below, when the clean-up runs
+	t.Cleanup(func() { mapped.call("delete", "--force", "unsealed") })
 	if exe := executes(t, pidFile); exe != runtime {
 		t.Errorf("it executes %s, want %s", exe, runtime)
 	}

@@ -405,6 +405,9 @@ func (c *Cgroup) write(same []setting) error {
 		}
 		return nil
 	}
+	if s.optional {
+		return nil
+	}
 	if strings.HasSuffix(s.limit, "memory.swap") && !host.SwapOn() {
 		return nil // nothing to limit: the kernel does not count swap and there is none
 	}

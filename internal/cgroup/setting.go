@@ -18,6 +18,8 @@ type setting struct {
 	limit string // the spec's field, for errors
 	// other is the value for all names but the first, where it is not the same; empty when it is.
 	other string
+	// optional: a kernel without the file has nothing to limit there.
+	optional bool
 }
 
 // valueFor is what goes into the name at index i.
@@ -36,6 +38,21 @@ type settings struct {
 
 func (s *settings) add(limit, controller, value string, files ...string) {
 	s.list = append(s.list, setting{controller: controller, files: files, value: value, limit: limit})
+}
+
+// hugepages adds a limit on huge pages in use, and on those reserved where the kernel counts them (Linux 5.7): "default to
+// reservation limits if supported, otherwise fallback to page fault limits" (runtime-spec). Both are set, as runc does: a
+// page can be taken without a reservation.
+func (s *settings) hugepages(limits []specs.LinuxHugepageLimit, file string) {
+	for _, h := range limits {
+		if !s.pageSize(h.Pagesize) {
+			continue
+		}
+		value := strconv.FormatUint(h.Limit, 10)
+		s.add(prefix+"hugepageLimits", "hugetlb", value, "hugetlb."+h.Pagesize+"."+file)
+		s.add(prefix+"hugepageLimits", "hugetlb", value, "hugetlb."+h.Pagesize+".rsvd."+file)
+		s.list[len(s.list)-1].optional = true
+	}
 }
 
 func (s *settings) fail(limit string, value any, why string) {

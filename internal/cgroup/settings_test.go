@@ -61,6 +61,7 @@ blkio.weight|blkio.bfq.weight=500
 blkio.throttle.read_bps_device=8:0 1048576
 blkio.throttle.write_iops_device=8:16 0
 hugetlb.2MB.limit_in_bytes=4194304
+hugetlb.2MB.rsvd.limit_in_bytes=4194304
 rdma.max=mlx5_1 hca_handle=3
 `; got != want {
 		t.Errorf("version 1:\n%s\nwant:\n%s", got, want)
@@ -85,6 +86,7 @@ io.bfq.weight|io.weight=500
 io.max=8:0 rbps=1048576
 io.max=8:16 wiops=max
 hugetlb.2MB.max=4194304
+hugetlb.2MB.rsvd.max=4194304
 rdma.max=mlx5_1 hca_handle=3
 io.latency=8:0 target=1
 io.latency=8:16 target=2

@@ -24,11 +24,7 @@ func settingsV1(r *specs.LinuxResources) ([]setting, error) {
 	if r.BlockIO != nil {
 		s.blkioV1(r.BlockIO)
 	}
-	for _, h := range r.HugepageLimits {
-		if s.pageSize(h.Pagesize) {
-			s.add(prefix+"hugepageLimits", "hugetlb", strconv.FormatUint(h.Limit, 10), "hugetlb."+h.Pagesize+".limit_in_bytes")
-		}
-	}
+	s.hugepages(r.HugepageLimits, "limit_in_bytes")
 	if n := r.Network; n != nil {
 		if n.ClassID != nil {
 			s.add(prefix+"network.classID", "net_cls", strconv.FormatUint(uint64(*n.ClassID), 10), "net_cls.classid")
@@ -39,7 +35,7 @@ func settingsV1(r *specs.LinuxResources) ([]setting, error) {
 	}
 	s.rdma(r.Rdma)
 	for _, k := range sortedKeys(r.Unified) {
-		s.fail(prefix+"unified", k, "this machine uses cgroup version 1, which has no such files; boot it with systemd.unified_cgroup_hierarchy=1")
+		s.fail(prefix+"unified", k, "invalid configuration: cannot use unified on cgroup v1, which this machine uses; boot it with systemd.unified_cgroup_hierarchy=1")
 	}
 	return s.list, s.err
 }
@@ -138,6 +134,9 @@ func (s *settings) weight(field string, v uint16) {
 func (s *settings) rdma(limits map[string]specs.LinuxRdma) {
 	for _, dev := range sortedKeys(limits) {
 		value := dev
+		if limits[dev].HcaHandles == nil && limits[dev].HcaObjects == nil {
+			s.fail(prefix+"rdma", dev, "needs hcaHandles or hcaObjects")
+		}
 		if n := limits[dev].HcaHandles; n != nil {
 			value += " hca_handle=" + strconv.FormatUint(uint64(*n), 10)
 		}

@@ -26,11 +26,7 @@ func settingsV2(r *specs.LinuxResources) ([]setting, error) {
 	if r.BlockIO != nil {
 		s.ioV2(r.BlockIO)
 	}
-	for _, h := range r.HugepageLimits {
-		if s.pageSize(h.Pagesize) {
-			s.add(prefix+"hugepageLimits", "hugetlb", strconv.FormatUint(h.Limit, 10), "hugetlb."+h.Pagesize+".max")
-		}
-	}
+	s.hugepages(r.HugepageLimits, "max")
 	if n := r.Network; n != nil && (n.ClassID != nil || len(n.Priorities) > 0) {
 		s.fail(prefix+"network", "", "cgroup version 2 has no network classes; use nftables' socket cgroupv2 match")
 	}
@@ -99,7 +95,13 @@ func (s *settings) ioV2(b *specs.LinuxBlockIO) {
 	if b.Weight != nil && *b.Weight != 0 {
 		s.weightV2("weight", "", *b.Weight)
 	}
+	if b.LeafWeight != nil && *b.LeafWeight != 0 {
+		s.fail(prefix+"blockIO.leafWeight", uint64(*b.LeafWeight), "cgroup version 2 has no weight for leaves")
+	}
 	for _, d := range b.WeightDevice {
+		if d.LeafWeight != nil && *d.LeafWeight != 0 {
+			s.fail(prefix+"blockIO.weightDevice", uint64(*d.LeafWeight), "cgroup version 2 has no weight for leaves")
+		}
 		if d.Weight != nil {
 			s.weightV2("weightDevice", device(d.Major, d.Minor)+" ", *d.Weight)
 		}

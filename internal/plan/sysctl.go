@@ -59,7 +59,7 @@ func (b *builder) oomScoreAdj() {
 	if b.spec.Process == nil || b.spec.Process.OOMScoreAdj == nil {
 		return
 	}
-	b.p.Step(launch.Limits, "say when to be chosen if the machine runs out of memory")
+	b.p.Step(launch.Limits, fmt.Sprintf("set oom_score_adj to %d (below the caller's lowest it needs CAP_SYS_RESOURCE on the host)", *b.spec.Process.OOMScoreAdj))
 	fd := b.p.Openat2("oom_score_adj", 0, "/proc/self/oom_score_adj", unix.O_WRONLY, 0, 0)
 	b.p.Write(fd, strconv.Itoa(*b.spec.Process.OOMScoreAdj))
 	b.p.Close(fd)

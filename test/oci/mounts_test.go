@@ -187,6 +187,30 @@ func (e *engine) inSharedNamespace(args ...string) (out string, code int) {
 	return string(text), cmd.ProcessState.ExitCode()
 }
 
+// TestRecursiveAttributes: of a bind mount with another in it, the plain option is the mount's own, and the r one is both's.
+func TestRecursiveAttributes(t *testing.T) {
+	t.Parallel()
+	for options, want := range map[string]string{
+		"rbind,rro": "ro,relatime ro,relatime", "rbind,rnosuid,rnodev": "rw,nosuid,nodev,relatime rw,nosuid,nodev,relatime",
+		"rbind,rnoatime,rnoexec": "rw,noexec,noatime rw,noexec,noatime", "bind,ro": "ro,relatime", "rbind,rro,rw": "ro,relatime ro,relatime",
+		"rbind,rnodiratime,rstrictatime,rnosymfollow": "rw,nodiratime,nosymfollow rw,nodiratime,nosymfollow",
+	} {
+		t.Run(options, func(t *testing.T) {
+			t.Parallel()
+			e := newEngine(t)
+			e.tool("grep", "cut", "mkdir")
+			dir := t.TempDir()
+			e.mount(specs.Mount{Destination: "/tmp", Source: dir, Options: strings.Split(options, ",")})
+			e.script("echo $(grep -E ' /tmp(/in)? r' /proc/self/mountinfo | cut -d' ' -f6)")
+			script := `mkdir "$0/in" && mount -t tmpfs none "$0/in" && exec timeout 30 "$@"`
+			cmd := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c", script, dir, runtime, "--root", e.root, "run", "--bundle", e.bundle, "recursive-"+strings.ReplaceAll(options, ",", "-"))
+			if out, err := cmd.CombinedOutput(); err != nil || string(out) != want+"\n" {
+				t.Errorf("%v, %q, want %q", err, out, want)
+			}
+		})
+	}
+}
+
 // TestPropagationOfNewMounts: the options work on mounts that are no bind mounts, too.
 func TestPropagationOfNewMounts(t *testing.T) {
 	t.Parallel()

@@ -221,6 +221,24 @@ func TestWhatThisHostLacks(t *testing.T) {
 		e.write()
 		e.want(1, "config.json: linux.intelRdt: intelRdt is specified in config, but Intel RDT is not supported or enabled", "run", "--bundle", e.bundle, "lacking")
 	}
+	controllers, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.spec.Linux.IntelRdt = nil
+	objects, class := uint32(1), uint32(0x10001)
+	for controller, r := range map[string]specs.LinuxResources{
+		"hugetlb": {HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 1 << 21}}},
+		"rdma":    {Rdma: map[string]specs.LinuxRdma{"mlx5_1": {HcaObjects: &objects}}},
+		"net_cls": {Network: &specs.LinuxNetwork{ClassID: &class}},
+	} {
+		if strings.HasPrefix(string(controllers), "0::") || strings.Contains(string(controllers), controller) {
+			continue // version 2 alone, or the controller is there
+		}
+		e.spec.Linux.Resources = &r
+		e.write()
+		e.want(1, controller, "run", "--bundle", e.bundle, "lacking")
+	}
 	if out, _ := e.call("list", "-q"); out != "" {
 		t.Errorf("left: %q", out)
 	}

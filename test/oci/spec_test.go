@@ -243,3 +243,25 @@ func TestWhatThisHostLacks(t *testing.T) {
 		t.Errorf("left: %q", out)
 	}
 }
+
+// TestUser: ids, groups and umask, of the first process and of a further one.
+func TestUser(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.tool("grep")
+	mask, adj := uint32(0o027), 321
+	e.spec.Process.User = specs.User{UID: 7, GID: 8, AdditionalGids: []uint32{10, 4000}, Umask: &mask}
+	e.spec.Process.OOMScoreAdj = &adj
+	e.spec.Process.Args = []string{"sleep", "1000"}
+	e.write()
+	e.want(0, "", "create", "--bundle", e.bundle, "user")
+	t.Cleanup(func() { e.call("delete", "--force", "user") })
+	e.want(0, "", "start", "user")
+	const want = "Umask:\t0027\nUid:\t7\t7\t7\t7\nGid:\t8\t8\t8\t8\nGroups:\t10 4000 \n321\n"
+	for _, process := range []string{"1", "self"} {
+		out := e.want(0, "", "exec", "user", "sh", "-c", "grep -E '^(Umask|Uid|Gid|Groups):' /proc/"+process+"/status; cat /proc/"+process+"/oom_score_adj")
+		if out != want {
+			t.Errorf("process %s has\n%swant\n%s", process, out, want)
+		}
+	}
+}

@@ -250,7 +250,7 @@ func (b *builder) bindAttributes(reg launch.Reg, o *mounts.Options) {
 // copyLink recreates a symlink of the host's in the RAM root (crun's copy-symlink).
 func (b *builder) copyLink(name, to string) error {
 	if !b.ram {
-		return &UnsupportedError{"mounts " + name, "copy-symlink needs " + "a root in RAM"}
+		return b.copyLinkInto(name, to)
 	}
 	b.p.Step(launch.Root, fmt.Sprintf("link %s to %s", name, to))
 	b.p.Symlinkat(to, b.root, strings.TrimPrefix(name, "/"))
@@ -259,7 +259,48 @@ func (b *builder) copyLink(name, to string) error {
 	return nil
 }
 
+// copyLinkInto recreates it in a root file system or a mount. A link that is there, from an earlier start, is taken.
+func (b *builder) copyLinkInto(name, to string) error {
+	m, rel := b.deepest(name)
+	if b.find(m, rel) != Missing && !b.isLink(m, rel) {
+		return &UnsupportedError{"mounts " + name, "copy-symlink: something else than a link is there"}
+	}
+	dir, err := b.target(path.Dir(name), Dir)
+	if err != nil {
+		return err
+	}
+	b.p.Step(launch.Mounts, fmt.Sprintf("link %s to %s", name, to))
+	b.p.Symlinkat(to, dir, path.Base(name)).Tolerate(unix.EEXIST)
+	if m.fresh {
+		m.made[rel] = File
+	}
+	return nil
+}
+
+// overRoot enters a mount on "/": attached over the root alone, nobody would see it. What was mounted before is covered.
+func (b *builder) overRoot(made mounted, kind Kind) error {
+	joined, own := Namespace(b.spec, specs.MountNamespace)
+	switch {
+	case kind != Dir:
+		return &UnsupportedError{"mounts /", "a file cannot be the root"}
+	case b.facts.Hooks, !own, joined != "", b.isExec():
+		return &UnsupportedError{"mounts /", "is not supported with hooks, in a running sandbox, or without a mount namespace of its own"}
+	}
+	b.p.MoveMountTo(made.reg, "/")
+	b.p.Fchdir(made.reg)
+	b.p.PivotRoot(".", ".")
+	b.p.Umount2(".", unix.MNT_DETACH)
+	b.p.Chdir("/")
+	b.root = made.reg
+	b.mounted = append(b.mounted[:1:1], made)
+	b.grant(made, kind)
+	return nil
+}
+
 func (b *builder) attach(made mounted, kind Kind) error {
+	if made.path == "/" {
+		return b.overRoot(made, kind)
+	}
 	target := b.target
 	if made.prepared.DestNoFollow {
 		target = b.targetItself

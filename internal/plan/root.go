@@ -258,7 +258,7 @@ func (b *builder) target(name string, kind Kind) (launch.Reg, error) {
 	name = b.throughLinks(path.Clean(name))
 	m, rel := b.deepest(name)
 	found := b.find(m, rel)
-	if found == Missing && m.path == "/" && !m.fresh && b.facts.Resolve != nil {
+	if found == Missing && m == &b.mounted[0] && !m.fresh && b.facts.Resolve != nil {
 		// The target of a link that leads nowhere is made, as runc and crun do; the program itself follows none there.
 		name = b.facts.Resolve(name)
 		m, rel = b.deepest(name)

@@ -33,6 +33,9 @@ func (b *builder) tmpfsData(name string, o *mounts.Options) []string {
 
 // below is the mount that a mount is in, and its path there.
 func (b *builder) below(m *mounted) (*mounted, string) {
+	if m.path == "/" {
+		return &b.mounted[0], "" // the root file system itself lies below one that is mounted on it
+	}
 	on, rel := b.deepest(path.Dir(m.path))
 	return on, path.Join(rel, path.Base(m.path))
 }

@@ -310,3 +310,23 @@ func TestTargetsBehindDanglingLinks(t *testing.T) {
 		t.Errorf("%s was made on the host", outside)
 	}
 }
+
+// TestCopySymlink: the link itself is in the container, wherever it leads, and a root in RAM by tmpcopyup can have it too.
+func TestCopySymlink(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("leads/nowhere", link); err != nil {
+		t.Fatal(err)
+	}
+	e.spec.Mounts = append(e.spec.Mounts, specs.Mount{Destination: "/a/sym/link", Type: "bind", Source: link, Options: []string{"rbind", "copy-symlink"}})
+	e.spec.Process.Args = []string{"stat", "-c", "%N", "/a/sym/link"}
+	e.write()
+	for range 2 {
+		e.want(0, "'/a/sym/link' -> 'leads/nowhere'", "run", "--bundle", e.bundle, "link")
+	}
+	e.spec.Mounts = append([]specs.Mount{{Destination: "/", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}}}, e.spec.Mounts...)
+	e.spec.Process.Args = []string{"sh", "-c", "stat -f -c %T /; stat -c %N /a/sym/link"}
+	e.write()
+	e.want(0, "tmpfs\n'/a/sym/link' -> 'leads/nowhere'\n", "run", "--bundle", e.bundle, "ram")
+}

@@ -21,9 +21,9 @@ import (
 
 // conmon has a container's monitor call the runtime as CRI-O does.
 type conmon struct {
-	t              *testing.T
-	dir, root, id  string
-	bundle, socket string
+	t             *testing.T
+	dir, root, id string
+	bundle        string
 }
 
 func newConmon(t *testing.T) *conmon {

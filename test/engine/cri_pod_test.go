@@ -106,8 +106,8 @@ func criExec(t *testing.T, c *cri) {
 		t.Errorf("exec past its time: %v: %s", err, out)
 	}
 	sock := "unix://" + c.dir + "/sock"
-	out, err := c.enter("script", "-qec", strings.Join([]string{c.crictl, "--config /dev/null -r", sock, "-i", sock, "exec -it", id,
-		"/bin/sh -c 'busybox tty; busybox stty size; test -t 0 && echo a terminal'"}, " "), "/dev/null")
+	out, err := atTerminal(c.command("timeout", "--foreground", "60", "script", "-qec", strings.Join([]string{c.crictl, "--config /dev/null -r", sock, "-i", sock, "exec -it", id,
+		"/bin/sh -c 'busybox tty; busybox stty size; test -t 0 && echo a terminal'"}, " "), "/dev/null"))
 	if err != nil || !strings.Contains(out, "/dev/pts/") || !strings.Contains(out, "a terminal") {
 		t.Errorf("exec -it: %v: %q", err, out)
 	}

@@ -99,7 +99,19 @@ func TestCtrOptions(t *testing.T) {
 
 // terminal runs ctr at a terminal of script(1)'s.
 func (c *containerd) terminal(args ...string) (string, error) {
-	out, err := exec.Command("timeout", "--foreground", "30", "script", "-qec", "ctr -a "+c.dir+"/sock -n "+c.namespace()+" "+strings.Join(args, " "), "/dev/null").CombinedOutput()
+	return atTerminal(exec.Command("timeout", "--foreground", "30", "script", "-qec", "ctr -a "+c.dir+"/sock -n "+c.namespace()+" "+strings.Join(args, " "), "/dev/null"))
+}
+
+// atTerminal runs script(1) with an input that does not end: it would hang up otherwise, maybe before it has read a word.
+func atTerminal(cmd *exec.Cmd) (string, error) {
+	in, hold, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	defer hold.Close()
+	cmd.Stdin = in
+	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 

@@ -18,11 +18,14 @@ func (c *Cgroup) Freeze(ctx context.Context) error { return c.setFrozen(ctx, tru
 // Thaw lets them go on.
 func (c *Cgroup) Thaw(ctx context.Context) error { return c.setFrozen(ctx, false) }
 
-// Frozen says whether the group was asked to freeze and is frozen.
+// Frozen says whether the group was asked to freeze and is frozen, in whichever version: a hybrid machine has two freezers, and
+// others may have used the old one.
 func (c *Cgroup) Frozen() (bool, error) {
 	if c.unified != "" {
 		events, err := readKeys(filepath.Join(c.unified, "cgroup.events"))
-		return events["frozen"] == 1, err
+		if err == nil && events["frozen"] == 1 || c.legacy["freezer"] == "" {
+			return events["frozen"] == 1, err
+		}
 	}
 	text, err := os.ReadFile(filepath.Join(c.legacy["freezer"], "freezer.state"))
 	return strings.TrimSpace(string(text)) == "FROZEN", err
@@ -43,6 +46,11 @@ func (c *Cgroup) setFrozen(ctx context.Context, frozen bool) error {
 	switch {
 	case c.unified != "":
 		err = c.freezeUnified(ctx, frozen)
+		if dir := c.legacy["freezer"]; dir != "" && !frozen && err == nil {
+			if text, rerr := os.ReadFile(filepath.Join(dir, "freezer.state")); rerr == nil && strings.TrimSpace(string(text)) != "THAWED" {
+				err = c.freezeLegacy(ctx, false) // somebody else froze it there
+			}
+		}
 	case c.legacy["freezer"] != "":
 		err = c.freezeLegacy(ctx, frozen)
 	default:

@@ -1,7 +1,10 @@
 package cgroup
 
 import (
+	"fmt"
+
 	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -42,4 +45,24 @@ func value[T any](p *T) (v T) {
 		v = *p
 	}
 	return v
+}
+
+// Counters are all that the kernel counts, in the library's words: `events` prints them as runc does, which uses the same.
+func (c *Cgroup) Counters() (*cgroups.Stats, error) {
+	paths := map[string]string{}
+	for controller, dir := range c.legacy {
+		paths[controller] = dir
+	}
+	if len(paths) == 0 {
+		paths[""] = c.unified
+	}
+	m, err := manager.NewWithPaths(&cgroups.Cgroup{Resources: &cgroups.Resources{}}, paths)
+	if err != nil {
+		return nil, fmt.Errorf("read the counters of a cgroup: %w", err)
+	}
+	s, err := m.GetStats()
+	if err != nil {
+		return nil, fmt.Errorf("read the counters of a cgroup: %w", err)
+	}
+	return s, nil
 }

@@ -19,11 +19,15 @@ const CgroupRoot = "/sys/fs/cgroup"
 type CgroupTree struct {
 	// Unified is the mount point of version 2; empty when it is not mounted.
 	Unified string
-	// Legacy maps a controller of version 1 to the mount point of its hierarchy. Empty on a pure version 2 machine.
+	// Legacy maps a controller of version 1, or Named, to the mount point of its hierarchy. Empty on a pure version 2 machine.
 	Legacy map[string]string
 	// Controllers of version 2 that its root group offers. Empty on a hybrid machine.
 	Controllers []string
 }
+
+// Named is systemd's hierarchy of version 1, which has no controller: it only tells groups apart. Engines have runc's containers in
+// it, too.
+const Named = "name=systemd"
 
 // legacyControllers are those that limit something. (perf_event, misc and debug do not.)
 var legacyControllers = []string{"memory", "pids", "cpu", "cpuacct", "cpuset", "devices", "freezer", "blkio", "hugetlb", "net_cls", "net_prio", "rdma"}
@@ -67,6 +71,11 @@ func cgroupsAt(root string) (*CgroupTree, error) {
 		dir := filepath.Join(root, c)
 		if m, err := fsMagic(dir); err == nil && m == unix.CGROUP_SUPER_MAGIC {
 			t.Legacy[c] = dir
+		}
+	}
+	if dir := filepath.Join(root, "systemd"); len(t.Legacy) > 0 {
+		if m, err := fsMagic(dir); err == nil && m == unix.CGROUP_SUPER_MAGIC {
+			t.Legacy[Named] = dir
 		}
 	}
 	unified := filepath.Join(root, "unified")

@@ -232,15 +232,41 @@ func (p *Program) SendFD(fd Reg) {
 // Hold parts the child from its parent: it waits at the listening socket in reg for somebody to connect (Attach), and takes
 // that for its parent from then on. The parent sees the control socket close. first is above every number that the
 // program passes on.
+//
+// A signal that asks for its end ends it while it waits. Of itself the first process of a pid namespace would pass over it
+// (pid_namespaces(7)), so it is blocked and looked for.
 func (p *Program) Hold(listener Reg, first int) {
+	mask, old := bytesArg(words(endSignals)).reads("[HUP INT QUIT TERM]"), bytesArg(make([]byte, sigsetSize)).reads("old")
+	p.call("rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, num(unix.SIG_BLOCK).reads("SIG_BLOCK"), mask, old, num(sigsetSize))
+	signals := p.callTo("signals", "signalfd4", unix.SYS_SIGNALFD4, signed(-1), mask, num(sigsetSize), num(unix.SFD_CLOEXEC|unix.SFD_NONBLOCK).reads("SFD_CLOEXEC|SFD_NONBLOCK"))
+	either := p.callTo("starter or signal", "epoll_create1", unix.SYS_EPOLL_CREATE1, num(unix.EPOLL_CLOEXEC).reads("EPOLL_CLOEXEC"))
+	for _, fd := range []Reg{listener, signals} {
+		in := make([]byte, 16) // struct epoll_event, packed or not
+		binary.NativeEndian.PutUint32(in, unix.EPOLLIN)
+		p.call("epoll_ctl", unix.SYS_EPOLL_CTL, reg(either), num(unix.EPOLL_CTL_ADD).reads("EPOLL_CTL_ADD"), reg(fd), bytesArg(in).reads("EPOLLIN"))
+	}
+	// From here on the parent may tell others that they can send signals.
 	p.emit(Instruction{Name: "part from the parent", op: opPart})
+	p.call("epoll_pwait", unix.SYS_EPOLL_PWAIT, reg(either), bytesArg(make([]byte, 16)).reads("event"), num(1), signed(-1), none(), num(sigsetSize)).Tolerate(unix.EINTR)
+	p.call("read", unix.SYS_READ, reg(signals), bytesArg(make([]byte, siginfoSize)).reads("signal"), num(siginfoSize)).Expect(unix.EAGAIN)
 	conn := p.callTo("starter", "accept4", unix.SYS_ACCEPT4, reg(listener), num(0), num(0), num(unix.SOCK_CLOEXEC).reads("SOCK_CLOEXEC"))
 	high := p.callTo("starter, above what is passed on", "fcntl", unix.SYS_FCNTL, reg(conn), num(unix.F_DUPFD_CLOEXEC).reads("F_DUPFD_CLOEXEC"), signed(first))
 	p.emit(Instruction{Name: "take it for the parent", op: opControl, args: []Arg{reg(high)}})
 	p.Close(conn)
 	p.Close(listener)
+	p.Close(either)
+	p.Close(signals)
+	p.call("rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, num(unix.SIG_SETMASK).reads("SIG_SETMASK"), old, none(), num(sigsetSize))
 	p.Await(PointStart)
 }
+
+// endSignals are the bits of those that ask a process to end: HUP, INT, QUIT, TERM.
+const endSignals = 1<<(unix.SIGHUP-1) | 1<<(unix.SIGINT-1) | 1<<(unix.SIGQUIT-1) | 1<<(unix.SIGTERM-1)
+
+const (
+	sigsetSize  = 8   // of the kernel's, not the C library's
+	siginfoSize = 128 // struct signalfd_siginfo
+)
 
 // ForkInto goes on in a new process, needed after setns(2) of a pid namespace: only children enter it. The new process
 // is a child of the parent (CLONE_PARENT), the one that ran the program so far ends.

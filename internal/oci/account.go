@@ -18,6 +18,7 @@ import (
 // setHome gives a process the home of its user in the container's passwd(5) when its bundle names none, as runc does: an
 // engine leaves that to the runtime. root is the container's root folder, or a link to it in /proc.
 func setHome(p *specs.Process, root string) {
+	p.Env = lastOfEach(p.Env)
 	for _, e := range slices.Backward(p.Env) {
 		if value, ok := strings.CutPrefix(e, "HOME="); ok {
 			if value != "" {
@@ -26,7 +27,25 @@ func setHome(p *specs.Process, root string) {
 			break
 		}
 	}
+	p.Env = slices.DeleteFunc(p.Env, func(e string) bool { return e == "HOME=" })
 	p.Env = append(slices.Clip(p.Env), "HOME="+home(root, p.User.UID))
+}
+
+// lastOfEach leaves of several values of one variable the last, which is what runc's containers see: programs differ in which
+// one they take.
+func lastOfEach(env []string) []string {
+	last := map[string]int{}
+	for i, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		last[name] = i
+	}
+	kept := make([]string, 0, len(last)+1)
+	for i, e := range env {
+		if name, _, _ := strings.Cut(e, "="); last[name] == i {
+			kept = append(kept, e)
+		}
+	}
+	return kept
 }
 
 // home looks a user up: as data, never by the image's own libraries (CVE-2019-14271). The image wrote the file: what is no

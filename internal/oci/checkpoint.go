@@ -17,7 +17,7 @@ func (a *app) checkpoint(f *flag.FlagSet) func([]string) error {
 	for _, name := range []string{"parent-path", "page-server", "status-fd"} {
 		f.String(name, "", "as runc has it")
 	}
-	return func([]string) error { return noCheckpoint("checkpoint") }
+	return func([]string) error { return a.noCheckpoint("checkpoint") }
 }
 
 func (a *app) restore(f *flag.FlagSet) func([]string) error {
@@ -28,7 +28,7 @@ func (a *app) restore(f *flag.FlagSet) func([]string) error {
 	for _, name := range []string{"bundle", "b", "pid-file", "console-socket", "lsm-profile", "lsm-mount-context"} {
 		f.String(name, "", "as runc has it")
 	}
-	return func([]string) error { return noCheckpoint("restore") }
+	return func([]string) error { return a.noCheckpoint("restore") }
 }
 
 // criuFlags are those that both commands have.
@@ -42,12 +42,12 @@ func criuFlags(f *flag.FlagSet) {
 }
 
 // noCheckpoint says why not: criu is not there, or does not work on this kernel, or Brig does not use it.
-func noCheckpoint(what string) error {
-	criu, err := exec.LookPath("criu")
+func (a *app) noCheckpoint(what string) error {
+	criu, err := exec.LookPath(a.criu)
 	if err != nil {
 		return fmt.Errorf("%s needs criu, which is not installed", what)
 	}
-	if out, err := exec.Command(criu, "check").CombinedOutput(); err != nil { //nolint:gosec // criu, from PATH
+	if out, err := exec.Command(criu, "check").CombinedOutput(); err != nil { //nolint:gosec // the caller's own criu
 		first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 		return fmt.Errorf("%s needs criu, which cannot work here (criu check): %w: %s", what, err, first)
 	}

@@ -69,7 +69,7 @@ func checkID(id string) error {
 		ok = ok && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_+-.", r))
 	}
 	if !ok {
-		return fmt.Errorf("container id %q is not valid: letters, digits, '_', '+', '-' and '.'", id)
+		return fmt.Errorf("invalid container ID format: %q: letters, digits, '_', '+', '-' and '.' may be in it", id) // runc's words
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func (a *app) make(id string) (*container, *os.File, error) {
 	c := &container{id: id, dir: filepath.Join(a.root, id)}
 	err := os.Mkdir(c.dir, 0o700)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, nil, fmt.Errorf("container with id exists: %s", id) // runc's words
+		return nil, nil, fmt.Errorf("container with given ID already exists: %s", id) // runc's words
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the container's folder: %w", err)
@@ -134,7 +134,7 @@ func (a *app) make(id string) (*container, *os.File, error) {
 	}
 	if _, err := os.Lstat(filepath.Join(c.dir, stateFile)); err == nil {
 		// The folder was deleted before the lock was ours, and made again by somebody else.
-		return nil, nil, errors.Join(fmt.Errorf("container with id exists: %s", id), lock.Close())
+		return nil, nil, errors.Join(fmt.Errorf("container with given ID already exists: %s", id), lock.Close())
 	}
 	fault.Point("folder locked")
 	return c, lock, nil

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/big"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +31,7 @@ func (w *words) Set(s string) error { *w = append(*w, s); return nil }
 type execution struct {
 	creation
 	process, cwd, user, apparmor, label string
-	env, caps, groups                   words
+	env, caps, groups, cgroups          words
 	tty, ignorePaused, noNew            bool
 }
 
@@ -50,6 +52,7 @@ func (a *app) exec(f *flag.FlagSet) func([]string) error {
 	f.BoolVar(&o.tty, "t", false, "short for --tty")
 	f.BoolVar(&o.detach, "detach", false, "leave the process running and return")
 	f.BoolVar(&o.detach, "d", false, "short for --detach")
+	f.Var(&o.cgroups, "cgroup", "start in this group inside the container's: [CONTROLLER[,CONTROLLER]:]PATH")
 	f.BoolVar(&o.ignorePaused, "ignore-paused", false, "also in a paused container")
 	f.BoolVar(&o.noNew, "no-new-privs", false, "the process may gain no privileges")
 	f.StringVar(&o.apparmor, "apparmor", "", "AppArmor profile")
@@ -105,10 +108,22 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	if err := giveStreams(spec); err != nil {
 		return err
 	}
+	group := c.group()
+	if len(o.cgroups) > 0 {
+		if group == nil {
+			return fmt.Errorf("--cgroup %s: container %s has no cgroup", &o.cgroups, c.id)
+		}
+		if group, err = group.Sub(o.cgroups); err != nil {
+			return err
+		}
+	}
 	options := native.Options{
-		Cgroup: c.group(), Maps: idmap.Maps{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings},
+		Cgroup: group, Maps: idmap.Maps{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings},
 		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Warn: func(text string) { a.warnf("%s", text) },
 		Ready: func(p *native.Process) error {
+			if mask := p.Plan.InitialCPUs; len(mask) > 0 {
+				a.debugf("nsexec: affinity: %s", hex(mask))
+			}
 			a.debugf("child process in init(): process %d has joined the container and set itself up", p.PID)
 			if err := errors.Join(c.enterClass(p.PID), o.ready(p)); err != nil {
 				return err
@@ -122,6 +137,14 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	a.debugf("nsexec container setup: a child joins the namespaces of process %d by its pidfd", c.PID)
 	defer func() { o.relay.close() }()
 	p, err := native.Exec(spec, pidfd, options)
+	if errors.Is(err, unix.EBUSY) && group != nil && len(o.cgroups) == 0 {
+		if options.Cgroup, err = group.Of(c.PID); err == nil {
+			p, err = native.Exec(spec, pidfd, options)
+		}
+	}
+	if errors.Is(err, unix.EBUSY) && len(o.cgroups) > 0 {
+		err = fmt.Errorf("error adding pid of the new process to cgroups %s: %w", &o.cgroups, err)
+	}
 	if err != nil {
 		return programError(spec.Process.Args, err)
 	}
@@ -139,6 +162,15 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	}
 	a.code = exitCode(status)
 	return nil
+}
+
+// hex is a mask of CPUs as one number.
+func hex(mask []uint64) string {
+	n := new(big.Int)
+	for _, word := range slices.Backward(mask) {
+		n.Or(n.Lsh(n, 64), new(big.Int).SetUint64(word))
+	}
+	return "0x" + n.Text(16)
 }
 
 // ready does what exec promises before the program runs.
@@ -171,10 +203,10 @@ func (o *execution) newProcess(own *specs.Process, args []string) (*specs.Proces
 		if err := json.Unmarshal(text, &p); err != nil {
 			return nil, fmt.Errorf("--process %s: %w", o.process, err)
 		}
-		return &p, nil
+		return &p, checkProcess(&p)
 	}
 	if len(args) == 0 {
-		return nil, errors.New("give the program to execute")
+		return nil, errors.New("process args cannot be empty") // runc's words
 	}
 	p := *own
 	p.Args, p.Terminal, p.ConsoleSize = args, o.tty, nil
@@ -202,7 +234,20 @@ func (o *execution) newProcess(own *specs.Process, args []string) (*specs.Proces
 		}
 		p.Capabilities = &c
 	}
-	return &p, nil
+	return &p, checkProcess(&p)
+}
+
+// checkProcess demands of a further process what its spec has to say. The words are runc's.
+func checkProcess(p *specs.Process) error {
+	switch {
+	case p.Cwd == "":
+		return errors.New("Cwd property must not be empty") //nolint:staticcheck // runc's words
+	case !path.IsAbs(p.Cwd):
+		return errors.New("Cwd must be an absolute path") //nolint:staticcheck // runc's words
+	case len(p.Args) == 0:
+		return errors.New("args must not be empty")
+	}
+	return nil
 }
 
 func (o *execution) setUser(u *specs.User) error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"text/tabwriter"
 	"time"
 )
 
@@ -73,12 +74,13 @@ func (a *app) list(f *flag.FlagSet) func([]string) error {
 		case format == "json":
 			return json.NewEncoder(a.out).Encode(all)
 		case format != "table":
-			return fmt.Errorf("--format %q: there are table and json", format)
+			return fmt.Errorf("invalid format option: %q: there are table and json", format)
 		}
-		fmt.Fprintf(a.out, "%-20s %-10s %-10s %-40s %-32s %s\n", "ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
+		w := tabwriter.NewWriter(a.out, 12, 1, 3, ' ', 0) // runc's columns
+		fmt.Fprint(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n")
 		for _, d := range all {
-			fmt.Fprintf(a.out, "%-20s %-10d %-10s %-40s %-32s %s\n", d.ID, d.PID, d.Status, d.Bundle, d.Created.Format(time.RFC3339Nano), d.Owner)
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", d.ID, d.PID, d.Status, d.Bundle, d.Created.Format(time.RFC3339Nano), d.Owner)
 		}
-		return nil
+		return w.Flush()
 	}
 }

@@ -25,8 +25,10 @@ type app struct {
 	log          log
 	systemd      bool
 	noCgroup     bool
-	rootless     bool // do without cgroups that may not be made
-	sealed       bool // no container can write to this program's file
+	rootless     bool      // do without cgroups that may not be made
+	sealed       bool      // no container can write to this program's file
+	criu         string    // its name or path
+	notify       *notifier // of the container that was started, when a service manager wants to know of it
 	code         int
 }
 
@@ -54,8 +56,8 @@ func Run(args []string, in, out, errw *os.File) int {
 
 // globals are the flags before the verb.
 type globals struct {
-	log, logFormat, manager, rootless, criu string
-	version, debug                          bool
+	log, logFormat, manager, rootless string
+	version, debug                    bool
 }
 
 func (a *app) globalFlags(g *globals) *flag.FlagSet {
@@ -67,7 +69,7 @@ func (a *app) globalFlags(g *globals) *flag.FlagSet {
 	f.StringVar(&g.manager, "cgroup-manager", "", "cgroupfs, systemd or disabled")
 	f.BoolVar(&g.debug, "debug", false, "log what is being done")
 	f.StringVar(&g.rootless, "rootless", "auto", "do without cgroups that may not be made: true, false or auto")
-	f.StringVar(&g.criu, "criu", "", "taken for runc's sake: criu is found in PATH")
+	f.StringVar(&a.criu, "criu", "criu", "the criu program of checkpoint and restore")
 	f.BoolVar(&g.version, "version", false, "print the version")
 	f.BoolVar(&g.version, "v", false, alias+"version")
 	return f

@@ -18,13 +18,13 @@ func (a *app) withoutGroup(spec *specs.Spec, why error) error {
 	switch {
 	case errors.Is(why, errNoGroups):
 	case spec.Linux.CgroupsPath != "":
-		return why
+		return fmt.Errorf("unable to apply cgroup configuration: %w", why) // runc's words, and below
 	case errors.Is(why, cgroup.ErrNotDelegated), denied && a.rootless:
 	default:
 		return why
 	}
 	if field := limited(spec.Linux.Resources); field != "" {
-		return fmt.Errorf("config.json: linux.resources.%s: cannot set it without a cgroup: %w", field, why)
+		return fmt.Errorf("config.json: linux.resources: cannot set %s limit: container could not join or create cgroup: %w", field, why)
 	}
 	return nil
 }

@@ -28,8 +28,8 @@ func TestWithoutGroup(t *testing.T) {
 		{"rules for devices", devices, "", errNoGroups, ""},
 		{"a path is of no use", none, "/x", errNoGroups, ""},
 		{"a path is asked for", none, "/x", cgroup.ErrNotDelegated, "delegated"},
-		{"a limit", limit, "", errNoGroups, "config.json: linux.resources.pids: cannot set it without a cgroup"},
-		{"a limit for a user", limit, "", cgroup.ErrNotDelegated, "linux.resources.pids"},
+		{"a limit", limit, "", errNoGroups, "config.json: linux.resources: cannot set pids limit"},
+		{"a limit for a user", limit, "", cgroup.ErrNotDelegated, "cannot set pids limit"},
 		{"another failure", none, "", fmt.Errorf("make a cgroup: %w", unix.ENOSPC), "no space"},
 	} {
 		err := (&app{}).withoutGroup(&specs.Spec{Linux: &specs.Linux{Resources: c.r, CgroupsPath: c.path}}, c.why)

@@ -34,8 +34,13 @@ func (a *app) run(f *flag.FlagSet) func([]string) error {
 			return errors.Join(err, a.destroy(id, true, c))
 		}
 		if o.detach {
-			return nil
+			return a.tellReady(c, true)
 		}
+		go func() {
+			if err := a.tellReady(c, false); err != nil {
+				a.warnf("%v", err)
+			}
+		}()
 		stop := forward(process.Signal)
 		defer stop()
 		status, err := process.Wait()

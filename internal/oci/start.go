@@ -24,7 +24,10 @@ func (a *app) start(*flag.FlagSet) func([]string) error {
 		if err != nil {
 			return err
 		}
-		return a.startContainer(c)
+		if err := a.startContainer(c); err != nil {
+			return err
+		}
+		return a.tellReady(c, true)
 	}
 }
 
@@ -71,6 +74,9 @@ func (a *app) startContainer(c *container) error {
 		return err
 	}
 	fault.Point("start written down")
+	if a.notify, err = c.listenNotify(); err != nil {
+		return c.failed(err)
+	}
 	if err := child.Continue(); err != nil {
 		return err
 	}
@@ -154,6 +160,9 @@ func programError(args []string, err error) error {
 	}
 	if errors.Is(err, unix.ENOENT) && !strings.Contains(args[0], "/") {
 		return fmt.Errorf("exec: %q: executable file not found in $PATH", args[0])
+	}
+	if errors.Is(err, unix.ENOENT) && strings.HasPrefix(step.Call, "execve(") {
+		return fmt.Errorf("exec: %q: exec %s: %w", args[0], args[0], step.Errno) // a script whose interpreter is missing; runc's words
 	}
 	return fmt.Errorf("exec: %q: %w", args[0], step.Errno)
 }

@@ -44,7 +44,14 @@ func (b *builder) capabilities(c *specs.LinuxCapabilities) (s capSets, err error
 	if len(unknown) > 0 {
 		b.warn("process.capabilities: left out what this kernel does not know: " + strings.Join(unknown, " "))
 	}
-	return s, b.grantable(&s)
+	if err := b.grantable(&s); err != nil {
+		return s, err
+	}
+	if over := s.ambient &^ (s.permitted & s.inheritable); over != 0 && b.facts.Lenient {
+		b.warn("process.capabilities.ambient: left out what is not both permitted and inheritable (capabilities(7)): " + strings.Join(over.Names(), " "))
+		s.ambient &^= over
+	}
+	return s, nil
 }
 
 // grantable leaves out what the runtime itself does not have. A new user namespace gives its first process all of them.

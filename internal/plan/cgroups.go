@@ -2,6 +2,7 @@ package plan
 
 import (
 	"path"
+	"strings"
 
 	"brig/internal/launch"
 
@@ -79,6 +80,10 @@ func (b *builder) hierarchy(h *Hierarchy, i int, groups []launch.Reg, attrs uint
 	fs := b.p.Fsopen("cgroup")
 	b.p.FsconfigString(fs, "source", "cgroup")
 	for _, c := range h.Controllers {
+		if name, ok := strings.CutPrefix(c, "name="); ok { // a hierarchy without a controller
+			b.p.FsconfigString(fs, "name", name)
+			continue
+		}
 		b.p.FsconfigFlag(fs, c)
 	}
 	b.p.FsconfigCreate(fs)

@@ -194,7 +194,7 @@ func (r *runtime) members() (list []string) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cgroup")
 	for _, file := range files {
 		text, err := os.ReadFile(file)
-		if err == nil && bytes.Contains(text, []byte("/"+r.id)) {
+		if err == nil && bytes.Contains(text, []byte(r.id)) { // the group's name may have more than the id
 			list = append(list, file)
 		}
 	}
@@ -212,7 +212,7 @@ func (r *runtime) left() []string {
 		left = append(left, filepath.Join(r.root, e.Name()))
 	}
 	for _, pattern := range []string{"/sys/fs/cgroup/*/brig/", "/sys/fs/cgroup/brig/"} {
-		groups, _ := filepath.Glob(pattern + r.id + "*")
+		groups, _ := filepath.Glob(pattern + "*" + r.id + "*")
 		left = append(left, groups...)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")

@@ -43,7 +43,11 @@ func TestCommandLine(t *testing.T) {
 		{"--root / list", 1, []string{"option --root argument should not be set to '/'"}},
 		{"--cgroup-manager none list", 1, []string{"cgroupfs, systemd and disabled"}},
 		{"delete nobody --force", 0, nil},
-		{"list --format xml", 1, []string{"xml"}},
+		{"list --format xml", 1, []string{"invalid format option"}},
+		{"state a/b", 1, []string{"invalid container ID format"}},
+		{"--criu /nowhere/criu checkpoint --image-path /tmp/x nobody", 1, []string{"needs criu, which is not installed"}},
+		{"--criu /nowhere/criu restore --detach --image-path /tmp/x nobody", 1, []string{"needs criu, which is not installed"}},
+		{"--criu false restore nobody", 1, []string{"needs criu, which cannot work here"}},
 	} {
 		out, code := e.call(strings.Fields(c.args)...)
 		if code != c.code {

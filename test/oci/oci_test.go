@@ -178,7 +178,7 @@ func TestLife(t *testing.T) {
 	if pid, err := os.ReadFile(pidFile); err != nil || len(pid) == 0 || bytes.ContainsAny(pid, "\n ") {
 		t.Errorf("pid file: %q, %v", pid, err)
 	}
-	e.want(1, "container with id exists: one", "create", "--bundle", e.bundle, "one")
+	e.want(1, "container with given ID already exists: one", "create", "--bundle", e.bundle, "one")
 	e.want(0, "", "start", "one")
 	e.want(1, "cannot start an already running container", "start", "one")
 	e.want(1, "cannot delete container one that is not stopped: running", "delete", "one")

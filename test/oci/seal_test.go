@@ -51,6 +51,7 @@ func TestUsersOwnFileIsCopied(t *testing.T) {
 	e.open()
 	e.root = filepath.Join(dir, "state")
 	e.spec.Linux.Namespaces = append(e.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	e.ownCgroups()
 	e.spec.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: user, Size: 1}}
 	e.spec.Linux.GIDMappings, e.spec.Linux.Resources = e.spec.Linux.UIDMappings, nil
 	e.write()

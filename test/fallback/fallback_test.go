@@ -1,6 +1,6 @@
 //go:build fallback
 
-// Package fallback runs brig-oci on kernels that seem to lack something (test/absent): it does without and the suite of test/oci
+// Package fallback runs brig-oci, and some of brig, on kernels that seem to lack something (test/absent): it does without and the suite of test/oci
 // passes, or it refuses, naming the system call and the version of Linux that brought it, before anything is made.
 package fallback
 
@@ -19,7 +19,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-var dir, oci, suite string
+var dir, oci, suite, scripts string
 
 func TestMain(m *testing.M) { os.Exit(build(m)) }
 
@@ -30,10 +30,11 @@ func build(m *testing.M) (code int) {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	oci, suite = filepath.Join(dir, "brig-oci"), filepath.Join(dir, "oci.test")
+	oci, suite, scripts = filepath.Join(dir, "brig-oci"), filepath.Join(dir, "oci.test"), filepath.Join(dir, "script.test")
 	for _, args := range [][]string{
-		{"build", "-o", dir, "brig/cmd/brig-oci", "brig/test/absent"},
+		{"build", "-o", dir, "brig/cmd/brig", "brig/cmd/brig-oci", "brig/test/absent"},
 		{"test", "-c", "-o", suite, "brig/test/oci"},
+		{"test", "-c", "-o", scripts, "brig/test/script"},
 	} {
 		cmd := exec.Command("go", args...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -71,6 +72,31 @@ func TestSuite(t *testing.T) {
 				t.Errorf("%v\n%s", err, out)
 			}
 		})
+	}
+}
+
+// TestScripts: brig's sandboxes are launched by the same code.
+func TestScripts(t *testing.T) {
+	testenv.Check(t, testenv.Root)
+	for _, mode := range []string{"clone3", "seccomp_notify"} {
+		cmd := exec.Command(scripts, "-test.run", "TestScript/(first|rootfs|terminal)$", "-test.timeout", "3m")
+		cmd.Dir, cmd.Env = filepath.Join("..", "script"), append(os.Environ(), "BRIG_ABSENT="+mode)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", mode, err, out)
+		}
+	}
+	for mode, words := range map[string]string{
+		"openat2": "openat2(2), which came with Linux 5.6", "mount_setattr": "mount_setattr(2), which came with Linux 5.12",
+		"pidfd_open": "pidfd_open(2), which came with Linux 5.3", "landlock": "--allow-missing=landlock",
+	} {
+		state := filepath.Join(t.TempDir(), "state")
+		out, err := exec.Command(filepath.Join(dir, "absent"), mode, filepath.Join(dir, "brig"), "run", "--root", state, "--", "true").CombinedOutput()
+		if err == nil || !strings.Contains(string(out), words) {
+			t.Errorf("%s: %v: %s; want an error that says %q", mode, err, out, words)
+		}
+		if left, _ := filepath.Glob(filepath.Join(state, "sandboxes", "*")); left != nil {
+			t.Errorf("%s: left: %q", mode, left)
+		}
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"brig/internal/host"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -495,4 +497,35 @@ func TestOCICgroupInUse(t *testing.T) {
 	r.until("stopped")
 	r.must("delete", r.id)
 	r.nothingLeft("after delete")
+
+	dir := frozenGroup(t, r.id)
+	r.refused("container's cgroup unexpectedly frozen", r.create()...)
+	if s := r.status(); s != "none" {
+		t.Errorf("after the refusal the container is %s", s)
+	}
+	if err := unix.Rmdir(dir); err != nil {
+		t.Errorf("the group of somebody else: %v", err)
+	}
+}
+
+// frozenGroup makes a group that is frozen and empty, where brig-oci looks for it.
+func frozenGroup(t *testing.T, id string) string {
+	t.Helper()
+	file, word := "cgroup.freeze", "1"
+	tree, err := host.Cgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(tree.Unified, "brig", id)
+	if tree.Unified == "" {
+		dir, file, word = filepath.Join(tree.Legacy["freezer"], "brig", id), "freezer.state", "FROZEN"
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Rmdir(dir) })
+	if err := os.WriteFile(filepath.Join(dir, file), []byte(word), 0); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }

@@ -404,7 +404,7 @@ func TestOCIRunKilled(t *testing.T) {
 	r := newRuntime(t)
 	r.spec.Process.Args = []string{"sh", "-c", "sleep 0.05; true # " + r.id}
 	r.write()
-	walk(t, func(t *testing.T, fault string) bool {
+	walk(t, func(_ *testing.T, fault string) bool {
 		when := "killed at point " + fault
 		_, _, killed := r.callWith([]string{"BRIG_FAULT=" + fault}, "run", "--bundle", r.bundle, r.id)
 		if s := r.status(); s == "running" {
@@ -479,7 +479,7 @@ func TestOCIDeleteKilled(t *testing.T) {
 			if name == "everything" {
 				extra = r.everything()
 			}
-			walk(t, func(t *testing.T, fault string) bool {
+			walk(t, func(_ *testing.T, fault string) bool {
 				when := "killed at point " + fault
 				r.must(r.create(extra...)...)
 				r.must("start", r.id)

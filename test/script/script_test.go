@@ -17,7 +17,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-var bin string // the folder with the brig that is tested
+var (
+	bin     string // the folder with the brig that is tested
+	program string // brig, or what runs it where the kernel is to lack something
+)
 
 func TestMain(m *testing.M) { os.Exit(build(m)) }
 
@@ -39,6 +42,10 @@ func build(m *testing.M) int {
 		return 1
 	}
 	bin = dir
+	if program, err = testenv.Absent(dir, dir+"/brig"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return m.Run()
 }
 
@@ -58,7 +65,7 @@ func TestScript(t *testing.T) {
 
 // setup gives every script a store of its own and brig in PATH.
 func setup(e *testscript.Env) error {
-	wrapper := fmt.Sprintf("#!/bin/sh\ncommand=$1\nshift\nexec %s/brig \"$command\" --root %s/run/brig \"$@\"\n", bin, e.WorkDir)
+	wrapper := fmt.Sprintf("#!/bin/sh\ncommand=$1\nshift\nexec %s \"$command\" --root %s/run/brig \"$@\"\n", program, e.WorkDir)
 	if err := os.MkdirAll(e.WorkDir+"/bin", 0o755); err != nil {
 		return err
 	}

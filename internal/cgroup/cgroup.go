@@ -504,6 +504,16 @@ func Open(paths map[string]string) *Cgroup {
 	return c
 }
 
+// CheckPaths refuses what Paths never gave: a state file's folders are ended and removed.
+func CheckPaths(paths map[string]string) error {
+	for k, v := range paths {
+		if k != unitKey && (!filepath.IsAbs(v) || filepath.Clean(v) != v || v == "/" || strings.IndexByte(v, 0) >= 0) {
+			return fmt.Errorf("%q is no folder of a cgroup", v)
+		}
+	}
+	return nil
+}
+
 // Attach opens what places a fresh process into the group. into (nil where version 2 is not mounted) is for
 // clone3's CLONE_INTO_CGROUP. Into each of tasks the child itself must write "0", before it drops privileges or
 // starts a thread. All files are close-on-exec and the caller's to close.

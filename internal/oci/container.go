@@ -106,7 +106,7 @@ func (c *container) decode(text []byte) error {
 	case c.PID < 0 || c.PID > maxPID:
 		return fmt.Errorf("there is no process %d", c.PID)
 	}
-	return nil
+	return cgroup.CheckPaths(c.Cgroups)
 }
 
 // make makes the folder of a new container, which nobody else may have, and locks it. A folder that a killed create has left

@@ -53,7 +53,8 @@ doc: ## man pages, completions and the policy reference
 	$(GO) generate ./internal/policy
 	$(GO) run ./internal/cli/gendoc docs
 
-ci: lint test race build-all reproducible
+ci: FUZZTIME = 60s
+ci: lint test race build-all reproducible fuzz
 
 clean:
 	rm -rf bin build dist

@@ -186,6 +186,10 @@ func TestRefusals(t *testing.T) {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "pidd"})
 		}},
 		{"hostname", "rename the host", func(s *specs.Spec) { without(s, specs.UTSNamespace); s.Hostname = "box" }},
+		{"hostname", "has a NUL byte", func(s *specs.Spec) { s.Hostname = "a\x00b" }},
+		{"root.path", "has a NUL byte", func(s *specs.Spec) { s.Root.Path += "\x00b" }},
+		{"mounts.type", "has a NUL byte", addMount(specs.Mount{Destination: "/data", Type: "tmpfs\x00"})},
+		{"mounts.source", "has a NUL byte", addMount(specs.Mount{Destination: "/data", Type: "tmpfs", Source: "a\x00b"})},
 		{"hostname", "rename the host", func(s *specs.Spec) { without(s, specs.UTSNamespace); s.Domainname = "box" }},
 
 		{"linux.sysctl", "would change the host", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.core_pattern": "|/bin/x"} }},

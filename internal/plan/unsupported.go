@@ -30,6 +30,23 @@ func (b *builder) unsupported(pr *specs.Process) error {
 			return &UnsupportedError{f.field, f.reason}
 		}
 	}
+	return b.cutShort()
+}
+
+// cutShort refuses texts with a NUL byte: the kernel would see what is before it. Others are refused where they are used.
+func (b *builder) cutShort() error {
+	texts := [][2]string{{"hostname", b.spec.Hostname}, {"domainname", b.spec.Domainname}}
+	if b.spec.Root != nil {
+		texts = append(texts, [2]string{"root.path", b.spec.Root.Path})
+	}
+	for _, m := range b.spec.Mounts {
+		texts = append(texts, [2]string{"mounts.type", m.Type}, [2]string{"mounts.source", m.Source})
+	}
+	for _, t := range texts {
+		if strings.IndexByte(t[1], 0) >= 0 {
+			return &UnsupportedError{t[0], fmt.Sprintf("%q has a NUL byte", t[1])}
+		}
+	}
 	return nil
 }
 

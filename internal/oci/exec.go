@@ -210,7 +210,7 @@ func (o *execution) newProcess(own *specs.Process, args []string) (*specs.Proces
 	}
 	p := *own
 	p.Args, p.Terminal, p.ConsoleSize = args, o.tty, nil
-	p.Env = slices.Concat(own.Env, o.env)
+	p.Env = withEnv(own.Env, o.env)
 	if o.cwd != "" {
 		p.Cwd = o.cwd
 	}
@@ -285,4 +285,15 @@ func number(text string) (uint32, error) {
 		return 0, unix.EINVAL
 	}
 	return uint32(n), nil
+}
+
+// withEnv sets variables over those that are there: getenv(3) gives the first of a name.
+func withEnv(own, set []string) []string {
+	env := slices.Clone(own)
+	for _, e := range set {
+		name, _, _ := strings.Cut(e, "=")
+		env = slices.DeleteFunc(env, func(old string) bool { return strings.HasPrefix(old, name+"=") })
+		env = append(env, e)
+	}
+	return env
 }

@@ -330,3 +330,17 @@ func TestCopySymlink(t *testing.T) {
 	e.write()
 	e.want(0, "tmpfs\n'/a/sym/link' -> 'leads/nowhere'\n", "run", "--bundle", e.bundle, "ram")
 }
+
+// TestExecSetsVariables over the container's own.
+func TestExecSetsVariables(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.spec.Process.Env = append(e.spec.Process.Env, "FIRST=1")
+	e.spec.Process.Args = []string{"sleep", "1000"}
+	e.write()
+	e.want(0, "", "run", "-d", "--bundle", e.bundle, "env")
+	if out := e.want(0, "FIRST=2", "exec", "--env", "FIRST=2", "-e", "SECOND=3", "env", "cat", "/proc/self/environ"); strings.Contains(out, "FIRST=1") {
+		t.Errorf("a variable is there twice: %q", out)
+	}
+	e.want(0, "", "delete", "--force", "env")
+}

@@ -339,7 +339,7 @@ func (c *container) ociState(status string) *specs.State {
 	if status == stopped {
 		s.Pid = 0
 	}
-	if spec, err := c.spec(); err == nil {
+	if spec, err := c.outline(); err == nil {
 		s.Annotations = spec.Annotations
 	}
 	return s

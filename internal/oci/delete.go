@@ -84,7 +84,7 @@ func (a *app) destroy(id string, force bool, mine *container) error {
 	if err := c.end(force); err != nil {
 		return err
 	}
-	spec, _ := c.spec()
+	spec, _ := c.outline()
 	if err := c.clear(); err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func parseSignal(text string) (unix.Signal, error) {
 
 // ownPIDs tells whether the kernel ends every process of the container with the first (pid_namespaces(7)).
 func (c *container) ownPIDs() bool {
-	spec, err := c.spec()
+	spec, err := c.outline()
 	if err != nil {
 		return true
 	}

@@ -49,7 +49,10 @@ func (a *app) startContainer(c *container) error {
 	default:
 		return fmt.Errorf("cannot start an already %s container", s)
 	}
-	spec, err := c.spec()
+	spec, err := c.outline()
+	if err == nil && spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0 {
+		spec, err = c.spec() // they are confined by it
+	}
 	if err != nil {
 		return err
 	}

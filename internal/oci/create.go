@@ -79,9 +79,6 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 	if err := checkAnnotations(spec, a.systemd); err != nil {
 		return nil, nil, err
 	}
-	if err := closeInherited(o.preserve); err != nil {
-		return nil, nil, err
-	}
 	policy, err := demand(spec)
 	if err != nil {
 		return nil, nil, err
@@ -245,7 +242,10 @@ func (c *container) launch(spec *specs.Spec, group *cgroup.Cgroup, lock *os.File
 	if err := giveStreams(spec); err != nil {
 		return nil, err
 	}
-	listening := listenFDs(spec)
+	passed, err := passedFiles(listenFDs(spec) + o.preserve)
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.Open(c.dir)
 	if err != nil {
 		return nil, err
@@ -263,7 +263,7 @@ func (c *container) launch(spec *specs.Spec, group *cgroup.Cgroup, lock *os.File
 		Ready: func(p *native.Process) error { return c.ready(p, o) },
 		Agent: c.agent(spec, "creating"),
 	}
-	options.PassFDs = passedFiles(listening + o.preserve)
+	options.PassFDs = passed
 	if createsWithHooks(spec.Hooks) {
 		options.Created = func(p *native.Process) error {
 			// Written down first: a hook may hang, and a forced delete has to find the process then.

@@ -133,7 +133,9 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 		},
 		Agent: c.agent(spec, running),
 	}
-	options.PassFDs = passedFiles(o.preserve)
+	if options.PassFDs, err = passedFiles(o.preserve); err != nil {
+		return err
+	}
 	a.debugf("nsexec container setup: a child joins the namespaces of process %d by its pidfd", c.PID)
 	defer func() { o.relay.close() }()
 	p, err := native.Exec(spec, pidfd, options)

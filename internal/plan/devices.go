@@ -121,7 +121,13 @@ func (b *builder) devices() error {
 			return err
 		}
 	}
-	return nil
+	if !b.spec.Process.Terminal {
+		return nil
+	}
+	b.p.Step(launch.Devices, "a place for the terminal, before /dev may become read-only")
+	var err error
+	b.console, err = b.target("/dev/console", File)
+	return err
 }
 
 func (b *builder) devLinks() {

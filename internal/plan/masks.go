@@ -16,7 +16,12 @@ import (
 // sandbox's own /dev/null it is the node just made, which is never looked up again (CVE-2025-31133).
 func (b *builder) masks() error {
 	var empty launch.Reg // the first empty folder; others are copies of it
+	covered := map[string]bool{}
 	for _, name := range b.linux.MaskedPaths {
+		if covered[path.Clean(name)] {
+			continue // it stands in the list twice
+		}
+		covered[path.Clean(name)] = true
 		kind, err := b.maskKind(name, "linux.maskedPaths")
 		if err != nil {
 			return err
@@ -30,7 +35,7 @@ func (b *builder) masks() error {
 		case kind == File:
 			b.p.MoveMount(b.nullMask(), at)
 		case empty == 0:
-			empty = b.tmpfs("empty folder", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "mode=0", "size=4k", "nr_inodes=1")
+			empty = b.tmpfs("empty folder", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "mode=755", "size=4k", "nr_inodes=1")
 			b.p.MoveMount(empty, at)
 		default:
 			b.p.MoveMount(b.p.OpenTree("mask", empty, "", unix.AT_EMPTY_PATH), at)

@@ -125,6 +125,11 @@ func (b *builder) mount(m *specs.Mount, made mounted) error {
 	if o.Bind || m.Type == "bind" {
 		return b.attachBind(m, made)
 	}
+	if m.Type == "proc" || m.Type == "sysfs" {
+		if below, rel := b.deepest(made.path); b.isLink(below, rel) { // CVE-2019-19921; runc's words
+			return &UnsupportedError{"mounts " + m.Destination, fmt.Sprintf("filesystem %q must be mounted on ordinary directory", m.Type)}
+		}
+	}
 	b.p.Step(launch.Mounts, fmt.Sprintf("mount %s on %s", m.Type, m.Destination))
 	if b.legacyCgroups(m) {
 		return b.mountCgroups(m, made)

@@ -215,6 +215,7 @@ type builder struct {
 	timeOffsets  launch.Reg
 	mountLabel   string // SELinux label of new file systems
 	slave        launch.Reg
+	console      launch.Reg // the file that the terminal covers
 	rules        []rule
 	ruleset      launch.Reg
 }

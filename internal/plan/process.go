@@ -77,13 +77,8 @@ func (b *builder) terminal(pr *specs.Process) error {
 	for fd := range 3 {
 		b.p.Dup3(b.slave, fd)
 	}
-	if b.dev != nil {
-		console := b.p.OpenTree("console", b.slave, "", unix.AT_EMPTY_PATH)
-		at, err := b.target("/dev/console", File)
-		if err != nil {
-			return err
-		}
-		b.p.MoveMount(console, at)
+	if b.console != 0 {
+		b.p.MoveMount(b.p.OpenTree("console", b.slave, "", unix.AT_EMPTY_PATH), b.console)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -76,6 +77,7 @@ func readSpec(text []byte, dir string) (*specs.Spec, error) {
 	}
 	allowDevices(&spec)
 	nameAgent(&spec)
+	likeRunc(&spec)
 	for i := range spec.Mounts {
 		m := &spec.Mounts[i]
 		if bindMount(m) && !filepath.IsAbs(m.Source) {
@@ -83,6 +85,19 @@ func readSpec(text []byte, dir string) (*specs.Spec, error) {
 		}
 	}
 	return &spec, nil
+}
+
+// likeRunc fills in what old bundles leave to the runtime: a destination without a slash starts at the root, and a filter
+// without flags does not ask for mitigations against speculation (Linux 5.16 made that the kernel's own choice, too).
+func likeRunc(spec *specs.Spec) {
+	for i := range spec.Mounts {
+		if d := spec.Mounts[i].Destination; d != "" && !path.IsAbs(d) {
+			spec.Mounts[i].Destination = path.Join("/", d)
+		}
+	}
+	if f := spec.Linux.Seccomp; f != nil && f.Flags == nil {
+		f.Flags = []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagSpecAllow}
+	}
 }
 
 func bindMount(m *specs.Mount) bool {

@@ -33,7 +33,7 @@ type creation struct {
 	bundle, config, pidFile, console, pidfdSocket string
 	preserve                                      int
 	warn                                          func(text string)
-	detach                                        bool
+	detach, keep                                  bool
 	relay                                         *console // of a terminal in the foreground
 }
 
@@ -56,15 +56,14 @@ func (a *app) create(f *flag.FlagSet) func([]string) error {
 	var o creation
 	o.register(f)
 	return func(args []string) error {
-		id := args[0]
+		o.detach = true
 		b, err := a.loadBundle(o.bundle, o.config)
 		if err != nil {
-			return err
+			return a.failure("runc create failed", err)
 		}
-		o.detach = true
-		_, process, err := a.createContainer(id, b, &o)
+		_, process, err := a.createContainer(args[0], b, &o)
 		if err != nil {
-			return err
+			return a.failure("runc create failed", err)
 		}
 		return process.Release()
 	}
@@ -103,8 +102,11 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 	a.debugf("nsexec container setup: the child of one clone3 runs a launch program in the container's namespaces")
 	o.warn = func(text string) { a.warnf("%s", text) }
 	if p, err = c.launch(spec, group, lock, o); err != nil {
-		err = programError(spec.Process.Args, err)
+		err = programError(c.Rootfs, spec.Process.Args, err)
 	} else {
+		if f := p.Plan.Filter; f != nil {
+			a.debugf("seccomp filter flags: %d", f.Flags)
+		}
 		a.debugf("child process in init(): process %d has set itself up and waits for the start", p.PID)
 		a.debugf("init: closing the pipe to signal completion: the child no longer depends on this process")
 	}

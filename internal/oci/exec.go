@@ -67,7 +67,7 @@ func (a *app) exec(f *flag.FlagSet) func([]string) error {
 		if err != nil {
 			return err
 		}
-		return a.execute(c, &o, args[1:])
+		return a.failure("exec failed", a.execute(c, &o, args[1:]))
 	}
 }
 
@@ -148,7 +148,7 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 		err = fmt.Errorf("error adding pid of the new process to cgroups %s: %w", &o.cgroups, err)
 	}
 	if err != nil {
-		return programError(spec.Process.Args, err)
+		return programError(c.Rootfs, spec.Process.Args, err)
 	}
 	defer p.Release() //nolint:errcheck // descriptors only
 	fault.Point("program runs")

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -82,6 +83,11 @@ func (a *app) warnf(format string, args ...any) { a.log.line("warning", fmt.Spri
 // report writes the error to the log in the form that engines read; a person gets it on standard error all the same.
 func (a *app) report(err error) {
 	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	var program *programFailure
+	if errors.As(err, &program) && !a.log.file {
+		fmt.Fprintln(a.err, text)
+		return
+	}
 	a.log.line("error", text)
 	if a.log.file {
 		fmt.Fprintln(a.err, text)

@@ -14,47 +14,47 @@ func (a *app) run(f *flag.FlagSet) func([]string) error {
 	o.register(f)
 	f.BoolVar(&o.detach, "detach", false, "leave the container running and return")
 	f.BoolVar(&o.detach, "d", false, "short for --detach")
-	var keep bool
-	f.BoolVar(&keep, "keep", false, "do not delete the container after it has ended")
-	return func(args []string) error {
-		id := args[0]
-		b, err := a.loadBundle(o.bundle, o.config)
-		if err != nil {
-			return err
-		}
-		defer func() { o.relay.close() }()
-		c, process, err := a.createContainer(id, b, &o)
-		if err != nil {
-			return err
-		}
-		defer process.Release() //nolint:errcheck // descriptors only
-		if err := a.startContainer(c); err != nil {
-			_ = process.Signal(unix.SIGKILL)
-			_, _ = process.Wait()
-			return errors.Join(err, a.destroy(id, true, c))
-		}
-		if o.detach {
-			return a.tellReady(c, true)
-		}
-		go func() {
-			if err := a.tellReady(c, false); err != nil {
-				a.warnf("%v", err)
-			}
-		}()
-		stop := forward(process.Signal)
-		defer stop()
-		status, err := process.Wait()
-		if err != nil {
-			return err
-		}
-		a.code = exitCode(status)
-		o.relay.close()
-		o.relay = nil
-		if keep {
-			return nil
-		}
-		return a.destroy(id, true, c)
+	f.BoolVar(&o.keep, "keep", false, "keep the container after it has ended, for state and delete")
+	return func(args []string) error { return a.failure("runc run failed", a.runContainer(args[0], &o)) }
+}
+
+func (a *app) runContainer(id string, o *creation) error {
+	b, err := a.loadBundle(o.bundle, o.config)
+	if err != nil {
+		return err
 	}
+	defer func() { o.relay.close() }()
+	c, process, err := a.createContainer(id, b, o)
+	if err != nil {
+		return err
+	}
+	defer process.Release() //nolint:errcheck // descriptors only
+	if err := a.startContainer(c); err != nil {
+		_ = process.Signal(unix.SIGKILL)
+		_, _ = process.Wait()
+		return errors.Join(err, a.destroy(id, true, c))
+	}
+	if o.detach {
+		return a.tellReady(c, true)
+	}
+	go func() {
+		if err := a.tellReady(c, false); err != nil {
+			a.warnf("%v", err)
+		}
+	}()
+	stop := forward(process.Signal)
+	defer stop()
+	status, err := process.Wait()
+	if err != nil {
+		return err
+	}
+	a.code = exitCode(status)
+	o.relay.close()
+	o.relay = nil
+	if o.keep {
+		return nil
+	}
+	return a.destroy(id, true, c)
 }
 
 // exitCode is the shell's: 128+n for signal n.

@@ -81,6 +81,10 @@ func (a *app) seal() error {
 	if err != nil {
 		return fmt.Errorf("seal the runtime, so that no container can write to %s (CVE-2019-5736): %w", self, err)
 	}
+	if os.Geteuid() == 0 {
+		a.debugf("runc exeseal: using overlayfs for sealed /proc/self/exe")
+	}
+	a.debugf("runc exeseal: using /proc/self/exe clone")
 	env := append(os.Environ(), sealedEnv+"=1")
 	err = unix.Exec(fmt.Sprintf("/proc/self/fd/%d", fd), append([]string{os.Args[0]}, a.args...), env)
 	return fmt.Errorf("seal the runtime: execute it again: %w", err)

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"brig/internal/fault"
 	"brig/internal/launch"
@@ -90,7 +89,7 @@ func (a *app) startContainer(c *container) error {
 		}
 	}
 	if err := child.WaitExec(); err != nil {
-		return c.failed(programError(spec.Process.Args, err))
+		return c.failed(programError(c.Rootfs, spec.Process.Args, err))
 	}
 	fault.Point("program runs")
 	if err := c.mine(); err != nil {
@@ -153,19 +152,4 @@ func (c *container) attach() (*launch.Child, error) {
 		return nil, errors.Join(err, pidfd.Close())
 	}
 	return child, nil
-}
-
-// programError says what engines look for when the program cannot be executed.
-func programError(args []string, err error) error {
-	var step *launch.StepError
-	if !errors.As(err, &step) || !strings.HasPrefix(step.Call, "execve(") && !strings.HasPrefix(step.Call, "faccessat2(") {
-		return err
-	}
-	if errors.Is(err, unix.ENOENT) && !strings.Contains(args[0], "/") {
-		return fmt.Errorf("exec: %q: executable file not found in $PATH", args[0])
-	}
-	if errors.Is(err, unix.ENOENT) && strings.HasPrefix(step.Call, "execve(") {
-		return fmt.Errorf("exec: %q: exec %s: %w", args[0], args[0], step.Errno) // a script whose interpreter is missing; runc's words
-	}
-	return fmt.Errorf("exec: %q: %w", args[0], step.Errno)
 }

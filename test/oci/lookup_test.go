@@ -19,7 +19,7 @@ func TestCreateLooksForTheProgram(t *testing.T) {
 		{"/bin", "nosuch", `exec: \"nosuch\": executable file not found in $PATH`},
 		{"/bin:/tmp", "data", `exec: \"data\": permission denied`},
 		{"/tmp:/bin", "data", `exec: \"data\": permission denied`},
-		{"/bin", "/nosuch", `exec: \"/nosuch\": no such file or directory`},
+		{"/bin", "/nosuch", `exec: \"/nosuch\": stat /nosuch: no such file or directory`},
 		{"/bin", "/tmp/data", `exec: \"/tmp/data\": permission denied`},
 	} {
 		e.spec.Process.Args, e.spec.Process.Env = []string{c.program}, []string{"PATH=" + c.path}

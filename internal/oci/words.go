@@ -1,0 +1,79 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"brig/internal/launch"
+
+	"golang.org/x/sys/unix"
+)
+
+// failure puts runc's words before an error: its suites, and engines that take errors apart, look for them.
+func (a *app) failure(verb string, err error) error {
+	var step *launch.StepError
+	var program *programFailure
+	var inside *initError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &program):
+		a.code = 255 // that of the child, which with runc says so itself
+		return program
+	case errors.As(err, &step) && step.Layer == launch.Mounts:
+		return fmt.Errorf("%s: unable to start container process: error during container init: error mounting: %w", verb, err)
+	case errors.As(err, &step), errors.As(err, &inside):
+		return fmt.Errorf("%s: unable to start container process: error during container init: %w", verb, err)
+	}
+	return fmt.Errorf("%s: %w", verb, err)
+}
+
+// programFailure is what execve said of a program that is there: its interpreter is not, say. It stands alone on standard error,
+// without time and level.
+type programFailure struct {
+	path string
+	err  error
+}
+
+func (e *programFailure) Error() string { return fmt.Sprintf("exec %s: %v", e.path, e.err) }
+func (e *programFailure) Unwrap() error { return e.err }
+
+// initError is what the child met before it became the program.
+type initError struct{ error }
+
+// programError says what engines look for when the program cannot be executed.
+func programError(rootfs string, args []string, err error) error {
+	var step *launch.StepError
+	if !errors.As(err, &step) {
+		return err
+	}
+	executed := strings.HasPrefix(step.Call, "execve(")
+	if !executed && !strings.HasPrefix(step.Call, "faccessat2(") {
+		return err
+	}
+	err = fmt.Errorf("exec: %q: %w", args[0], step.Errno)
+	if errors.Is(err, unix.ENOENT) {
+		switch {
+		case !strings.Contains(args[0], "/"):
+			err = fmt.Errorf("exec: %q: executable file not found in $PATH", args[0])
+		case executed && has(rootfs, args[0]):
+			return &programFailure{args[0], step.Errno}
+		default:
+			err = fmt.Errorf("exec: %q: stat %s: %w", args[0], args[0], step.Errno)
+		}
+	}
+	return &initError{err}
+}
+
+// has tells whether a file is in the root folder.
+func has(rootfs, name string) bool {
+	root, err := os.OpenRoot(rootfs)
+	if err != nil {
+		return false
+	}
+	defer root.Close() //nolint:errcheck // read only
+	_, err = root.Lstat(strings.TrimLeft(name, "/"))
+	return err == nil
+}

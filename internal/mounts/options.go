@@ -20,6 +20,8 @@ type Options struct {
 	// Set and Clear are MOUNT_ATTR_* for the mount itself, RecursiveSet and RecursiveClear for the mounts below it too.
 	Set, Clear                   uint64
 	RecursiveSet, RecursiveClear uint64
+	// Remount is the same of a bind mount, as runc understands it.
+	Remount Remount
 	// Propagation is MS_PRIVATE and its like, 0 for private; PropagationRecursive applies it to the mounts below.
 	Propagation          uint64
 	PropagationRecursive bool
@@ -119,6 +121,7 @@ func (o *Options) attribute(opt string) bool {
 		switch {
 		case opt == a.name:
 			o.Set, o.Clear = o.Set&^a.clear|a.set, o.Clear&^a.set|a.clear
+			o.Remount.name(opt, a.set, a.clear)
 			return true
 		case opt == "r"+a.name:
 			o.RecursiveSet, o.RecursiveClear = o.RecursiveSet&^a.clear|a.set, o.RecursiveClear&^a.set|a.clear

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"brig/internal/launch"
+	"brig/internal/plan"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,13 +17,14 @@ func (a *app) failure(verb string, err error) error {
 	var step *launch.StepError
 	var program *programFailure
 	var inside *initError
+	var locked *plan.LockedFlagsError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &program):
 		a.code = 255 // that of the child, which with runc says so itself
 		return program
-	case errors.As(err, &step) && step.Layer == launch.Mounts:
+	case errors.As(err, &step) && step.Layer == launch.Mounts, errors.As(err, &locked):
 		return fmt.Errorf("%s: unable to start container process: error during container init: error mounting: %w", verb, err)
 	case errors.As(err, &step), errors.As(err, &inside):
 		return fmt.Errorf("%s: unable to start container process: error during container init: %w", verb, err)

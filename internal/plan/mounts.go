@@ -216,7 +216,9 @@ func (b *builder) attachBind(m *specs.Mount, made mounted) error {
 		return nil // optional and missing
 	}
 	b.p.Step(launch.Mounts, fmt.Sprintf("mount %s on %s", m.Source, m.Destination))
-	b.bindAttributes(made.reg, o)
+	if err := b.remount(m, made.reg, o); err != nil {
+		return err
+	}
 	if o.RecursiveSet|o.RecursiveClear != 0 {
 		b.p.MountSetattr(made.reg, "", unix.AT_RECURSIVE, o.RecursiveSet, o.RecursiveClear, 0)
 	}
@@ -242,6 +244,36 @@ func (b *builder) propagation(reg launch.Reg, o *mounts.Options) {
 		flags = unix.AT_RECURSIVE
 	}
 	b.p.MountSetattr(reg, "", flags, 0, 0, o.Propagation)
+}
+
+// LockedFlagsError is a bind mount that is to lose flags which its user namespace locks (mount_namespaces(7)).
+type LockedFlagsError struct{ Source, Destination string }
+
+func (e *LockedFlagsError) Error() string {
+	return fmt.Sprintf("%s on %s: its flags on the host are locked in a user namespace, and the options want others: %v", e.Source, e.Destination, unix.EPERM)
+}
+
+// remount sets the flags of a bind mount. A new user namespace locks those of the host's mount; the copy, which is still the
+// host's, would let them go all the same. Where this process is in such a namespace itself, the kernel says which it keeps.
+func (b *builder) remount(m *specs.Mount, reg launch.Reg, o *mounts.Options) error {
+	switch {
+	case !b.facts.Remounts:
+		b.bindAttributes(reg, o)
+	case !o.Remount.Named:
+	case b.hasUserNS():
+		set, clear, ok := o.Remount.Locked(b.facts.Attributes(m.Source))
+		if !ok {
+			return &LockedFlagsError{m.Source, m.Destination}
+		}
+		b.p.MountSetattr(reg, "", 0, set, clear, 0)
+	default:
+		set, clear := o.Remount.Attributes()
+		b.p.MountSetattr(reg, "", 0, set, clear, 0)
+		b.p.Last().Tolerate(unix.EPERM)
+		set, clear = o.Remount.Only()
+		b.p.MountSetattr(reg, "", 0, set, clear, 0)
+	}
+	return nil
 }
 
 // bindAttributes sets the flags of a bind mount itself: those of the mounts below it have names of their own ("rro" and its

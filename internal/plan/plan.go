@@ -44,6 +44,10 @@ type Facts struct {
 	LastCap     caps.Cap
 	// Caps are those that the runtime itself has.
 	Caps caps.Set
+	// Remounts: a bind mount has the flags that its options name and no other, as runc has it for engines; otherwise the host's
+	// flags stay beside them. Attributes are the flags (MOUNT_ATTR_*) that a path of the host's has.
+	Remounts   bool
+	Attributes func(path string) uint64
 	// Lenient: what runtime-spec lets a runtime pass over with a warning is passed over.
 	Lenient bool
 	MAC     mac.Host

@@ -29,6 +29,7 @@ func Facts(root *os.File) (*plan.Facts, error) {
 		Caps:        caps.Own(),
 		Host:        hostKind,
 		Link:        hostLink,
+		Attributes:  attributes,
 		InRoot:      func(name string) plan.Kind { return kindInRoot(root, name) },
 		Resolve:     func(name string) string { return resolveInRoot(root, name) },
 		LinkInRoot:  func(name string) bool { return linkInRoot(root, name) },
@@ -49,7 +50,7 @@ func (l *launching) facts(tasks int) (*plan.Facts, error) {
 		return nil, err
 	}
 	f.Locked, f.Held, f.Hooks = l.options.Lock != nil, l.options.Start != nil, l.options.Created != nil
-	f.Lenient = l.options.Warn != nil
+	f.Lenient, f.Remounts = l.options.Warn != nil, l.options.Warn != nil
 	for i, passed := range l.options.PassFDs {
 		if passed == nil {
 			f.ClosedFDs = append(f.ClosedFDs, 3+i)
@@ -140,3 +141,29 @@ func statInRoot(root *os.File, name string, flags uint64) (st unix.Stat_t, ok bo
 	defer func() { _ = unix.Close(fd) }()
 	return st, unix.Fstat(fd, &st) == nil
 }
+
+// attributes are the flags of the mount that a path is on.
+func attributes(path string) (set uint64) {
+	var st unix.Statfs_t
+	if unix.Statfs(path, &st) != nil {
+		return 0
+	}
+	for _, f := range [][2]uint64{
+		{unix.ST_RDONLY, unix.MOUNT_ATTR_RDONLY}, {unix.ST_NOSUID, unix.MOUNT_ATTR_NOSUID}, {unix.ST_NODEV, unix.MOUNT_ATTR_NODEV},
+		{unix.ST_NOEXEC, unix.MOUNT_ATTR_NOEXEC}, {unix.ST_NODIRATIME, unix.MOUNT_ATTR_NODIRATIME}, {stNoSymFollow, unix.MOUNT_ATTR_NOSYMFOLLOW},
+	} {
+		if uint64(st.Flags)&f[0] != 0 { //nolint:unconvert // 32 bits wide on some machines
+			set |= f[1]
+		}
+	}
+	switch {
+	case st.Flags&unix.ST_NOATIME != 0:
+		set |= unix.MOUNT_ATTR_NOATIME
+	case st.Flags&unix.ST_RELATIME == 0:
+		set |= unix.MOUNT_ATTR_STRICTATIME
+	}
+	return set
+}
+
+// stNoSymFollow is ST_NOSYMFOLLOW of linux/statfs.h, which package unix lacks.
+const stNoSymFollow = 0x2000

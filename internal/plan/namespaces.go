@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"brig/internal/launch"
@@ -71,16 +72,28 @@ func known(kind specs.LinuxNamespaceType) bool {
 	return false
 }
 
+// beforeUser are namespaces that root joins before a user namespace: they may belong to another one, over which the rights are gone
+// then. What belongs to neither stays out of the sandbox's power all the same.
+var beforeUser = []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.IPCNamespace, specs.UTSNamespace, specs.CgroupNamespace}
+
 func (b *builder) enterNamespaces() error {
 	var fresh uint64
 	userPath, _ := Namespace(b.spec, specs.UserNamespace)
 	if userPath == "" {
 		b.timeNamespace()
 	}
+	early := func(kind specs.LinuxNamespaceType) bool {
+		return userPath != "" && b.facts.Privileged && slices.Contains(beforeUser, kind)
+	}
+	for _, c := range cloneFlags {
+		if path, _ := Namespace(b.spec, c.kind); path != "" && early(c.kind) {
+			b.join(c.kind, path, c.flag)
+		}
+	}
 	for _, c := range cloneFlags {
 		path, ok := Namespace(b.spec, c.kind)
 		switch {
-		case !ok:
+		case !ok, path != "" && early(c.kind):
 		case path != "":
 			b.join(c.kind, path, c.flag)
 			if c.kind == specs.UserNamespace {

@@ -159,7 +159,7 @@ func TestRefusals(t *testing.T) {
 		{"linux.memoryPolicy", `invalid memory policy flag "MPOL_F_NO"`, func(s *specs.Spec) {
 			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolLocal, Flags: []specs.MemoryPolicyFlagType{"MPOL_F_NO"}}
 		}},
-		{"linux.memoryPolicy", `invalid node list "0,x"`, func(s *specs.Spec) {
+		{"linux.memoryPolicy", `invalid memory policy node list "0,x"`, func(s *specs.Spec) {
 			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0,x"}
 		}},
 		{"linux.timeOffsets", "time namespace isn't enabled", func(s *specs.Spec) { s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {}} }},

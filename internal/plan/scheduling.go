@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -195,13 +196,23 @@ func (b *builder) memoryPolicy(*specs.Process) error {
 		mode |= bit
 		text += "|" + string(f)
 	}
-	nodes, err := parseList(field, "node", m.Nodes, maxNodes)
+	nodes, err := parseList(field, "memory policy node", m.Nodes, maxNodes)
 	if err != nil {
 		return err
+	}
+	if n := count(nodes); n > 0 && (m.Mode == specs.MpolDefault || m.Mode == specs.MpolLocal) {
+		return &UnsupportedError{field, fmt.Sprintf("memory policy mode requires 0 nodes but got %d", n)} // runc's words
 	}
 	b.p.Step(launch.Limits, strings.TrimSpace("take memory by the policy "+text+" "+m.Nodes))
 	b.p.SetMempolicy(mode, nodes, text)
 	return nil
+}
+
+func count(mask []uint64) (n int) {
+	for _, word := range mask {
+		n += bits.OnesCount64(word)
+	}
+	return n
 }
 
 // MemoryPolicies lists the modes and flags that a plan knows, sorted, for an engine's question after them.

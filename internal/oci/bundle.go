@@ -87,12 +87,19 @@ func readSpec(text []byte, dir string) (*specs.Spec, error) {
 	return &spec, nil
 }
 
-// likeRunc fills in what old bundles leave to the runtime: a destination without a slash starts at the root, and a filter
+// likeRunc fills in what old bundles leave to the runtime: a destination without a slash starts at the root, one that begins
+// with the root's own path on the host is inside it, and a filter
 // without flags does not ask for mitigations against speculation (Linux 5.16 made that the kernel's own choice, too).
 func likeRunc(spec *specs.Spec) {
+	root := "/"
+	if spec.Root != nil {
+		root = path.Clean(spec.Root.Path) + "/"
+	}
 	for i := range spec.Mounts {
 		if d := spec.Mounts[i].Destination; d != "" && !path.IsAbs(d) {
 			spec.Mounts[i].Destination = path.Join("/", d)
+		} else if inside, ok := strings.CutPrefix(d, root); ok && root != "/" {
+			spec.Mounts[i].Destination = path.Join("/", inside)
 		}
 	}
 	if f := spec.Linux.Seccomp; f != nil && f.Flags == nil {

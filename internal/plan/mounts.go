@@ -31,6 +31,7 @@ func (b *builder) prepare(m *specs.Mount) error {
 	made := mounted{path: path.Clean(m.Destination), prepared: o}
 	switch {
 	case o.Bind || m.Type == "bind":
+		made.inside, _ = b.insideSource(m)
 		if made.reg, err = b.prepareBind(m, &o); err != nil {
 			return err
 		}
@@ -59,6 +60,9 @@ func (b *builder) prepareBind(m *specs.Mount, o *mounts.Options) (launch.Reg, er
 		}
 	}
 	b.p.Step(launch.Mounts, fmt.Sprintf("bind %s to %s", m.Source, m.Destination))
+	if _, ok := b.insideSource(m); ok {
+		return 0, b.checkInsideSource(m, o) // attachBind makes it
+	}
 	if !path.IsAbs(m.Source) {
 		return 0, &UnsupportedError{"mounts " + m.Destination, fmt.Sprintf("the source %q must be absolute", m.Source)}
 	}
@@ -212,6 +216,10 @@ func (b *builder) attachBind(m *specs.Mount, made mounted) error {
 			return b.copyLink(made.path, to)
 		}
 	}
+	kind := b.sourceKind(m, o)
+	if made.inside != "" {
+		made.reg, made.source, kind = b.bindInside(m, o, made.inside)
+	}
 	if made.reg == 0 {
 		return nil // optional and missing
 	}
@@ -223,7 +231,7 @@ func (b *builder) attachBind(m *specs.Mount, made mounted) error {
 		b.p.MountSetattr(made.reg, "", unix.AT_RECURSIVE, o.RecursiveSet, o.RecursiveClear, 0)
 	}
 	b.propagation(made.reg, o)
-	return b.attach(made, b.sourceKind(m, o))
+	return b.attach(made, kind)
 }
 
 // sourceKind is what a bind mount brings.

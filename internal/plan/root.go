@@ -24,6 +24,7 @@ type mounted struct {
 	made  map[string]Kind // what the program has put there, by path in the mount
 	// copied: a tmpfs that holds what is below it.
 	copied bool
+	inside string // the source of a bind mount, when it is a path of the sandbox's
 	// source is the host's path behind a bind mount.
 	source   string
 	prepared mounts.Options

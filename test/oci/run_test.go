@@ -69,3 +69,33 @@ func TestDanglingLinks(t *testing.T) {
 		t.Errorf("exit code %d, %q", code, out)
 	}
 }
+
+// TestSourceInsideRoot: a source below the root folder means what earlier mounts have put there, and a destination may be written
+// as the host sees it.
+func TestSourceInsideRoot(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	for _, d := range []string{"one/two", "other", "rootfs/final", "rootfs/tree"} {
+		if err := os.MkdirAll(filepath.Join(e.bundle, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(e.bundle, "other/file"), []byte("of the other"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bind := func(source, destination, how string) {
+		e.spec.Mounts = append(e.spec.Mounts, specs.Mount{Destination: destination, Type: "bind", Source: source, Options: []string{how}})
+	}
+	bind("one", "/tree", "bind")
+	bind("other", "/tree/two", "bind")
+	bind(filepath.Join(e.bundle, "rootfs/tree/two"), filepath.Join(e.bundle, "rootfs/tmp"), "bind")
+	bind("rootfs/tree", "/final", "rbind")
+	e.spec.Process.Args = []string{"cat", "/tmp/file", "/final/two/file"}
+	e.write()
+	if out, code := e.call("run", "--bundle", e.bundle, "inside"); code != 0 || out != "of the otherof the other" {
+		t.Errorf("exit code %d, %q", code, out)
+	}
+	e.spec.Mounts[len(e.spec.Mounts)-1].Options = []string{"rbind", "idmap"}
+	e.write()
+	e.want(1, "cannot be idmapped", "run", "--bundle", e.bundle, "inside")
+}

@@ -37,6 +37,11 @@ func (a *app) kill(f *flag.FlagSet) func([]string) error {
 	}
 }
 
+// ends tells whether a signal ends runc's process that waits for its start: what the Go runtime does by itself.
+func ends(s unix.Signal) bool {
+	return s == unix.SIGHUP || s == unix.SIGINT || s == unix.SIGTERM || s == unix.SIGQUIT || s == unix.SIGABRT
+}
+
 func parseSignal(text string) (unix.Signal, error) {
 	if n, err := strconv.Atoi(text); err == nil && n >= 0 && n <= 64 {
 		return unix.Signal(n), nil
@@ -84,6 +89,9 @@ func (c *container) killGroup(all bool) error {
 
 // kill sends a signal to the container's process, or to every process in its cgroup.
 func (c *container) kill(s unix.Signal, all bool) error {
+	if !c.Started && ends(s) {
+		s = unix.SIGKILL // what waits for its start has no handler, and as pid 1 none means that the signal is nothing (kill(2))
+	}
 	pidfd, err := c.pidfd()
 	if err == nil {
 		err = unix.PidfdSendSignal(int(pidfd.Fd()), s, nil, 0) //nolint:gosec // a file descriptor

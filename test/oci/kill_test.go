@@ -56,3 +56,21 @@ func TestKillWithoutPIDNamespace(t *testing.T) {
 		e.want(0, "", "delete", "killed")
 	}
 }
+
+// TestKillBeforeTheStart: a container that waits for its start ends by what would end a program.
+func TestKillBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.spec.Process.Args = []string{"sleep", "1000"}
+	e.write()
+	e.want(0, "", "create", "--bundle", e.bundle, "waits")
+	t.Cleanup(func() { e.call("delete", "--force", "waits") })
+	e.want(0, "", "kill", "waits", "USR1")
+	e.want(0, "", "kill", "waits", "0")
+	if s := e.status("waits"); s != "created" {
+		t.Errorf("after SIGUSR1 it is %s", s)
+	}
+	e.want(0, "", "kill", "waits", "TERM")
+	e.until("waits", "stopped")
+	e.want(0, "", "delete", "waits")
+}

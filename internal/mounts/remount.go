@@ -34,11 +34,11 @@ var timeWords = map[string]struct {
 }
 
 // name takes one option, which sets and clears attributes.
-func (r *Remount) name(opt string, set, clear uint64) {
+func (r *Remount) name(opt string, set, unset uint64) {
 	r.Named = true
 	switch t, ok := timeWords[opt]; {
 	case !ok:
-		r.set, r.cleared = r.set&^clear|set, r.cleared&^set|clear
+		r.set, r.cleared = r.set&^unset|set, r.cleared&^set|unset
 	case t.off:
 		r.times, r.untimed = r.times&^t.flag, r.untimed|t.flag
 	default:
@@ -46,16 +46,16 @@ func (r *Remount) name(opt string, set, clear uint64) {
 	}
 }
 
-// Attributes are what mount_setattr(2) is to set and clear. Without a word on access times theirs stay; with one, the rest of
+// Attributes are what mount_setattr(2) is to set and unset. Without a word on access times theirs stay; with one, the rest of
 // them is the kernel's default, relatime.
-func (r *Remount) Attributes() (set, clear uint64) {
-	set, clear = r.set, plainFlags&^r.set
+func (r *Remount) Attributes() (set, unset uint64) {
+	set, unset = r.set, plainFlags&^r.set
 	if r.times == 0 {
-		return set, clear
+		return set, unset
 	}
 	mode, dir := r.mode()
 	set |= mode | dir
-	return set, clear | unix.MOUNT_ATTR__ATIME | unix.MOUNT_ATTR_NODIRATIME&^dir
+	return set, unset | unix.MOUNT_ATTR__ATIME | unix.MOUNT_ATTR_NODIRATIME&^dir
 }
 
 func (r *Remount) mode() (mode, dir uint64) {
@@ -70,19 +70,19 @@ func (r *Remount) mode() (mode, dir uint64) {
 }
 
 // Only is for a mount some of whose flags cannot be taken away: what nobody names stays then.
-func (r *Remount) Only() (set, clear uint64) {
-	set, clear = r.Attributes()
-	return set, clear&^lockedFlags | r.cleared
+func (r *Remount) Only() (set, unset uint64) {
+	set, unset = r.Attributes()
+	return set, unset&^lockedFlags | r.cleared
 }
 
 // Locked is the same for a mount whose flags a user namespace locks, and that has these. Where they cannot be as named, it is
 // not ok.
-func (r *Remount) Locked(has uint64) (set, clear uint64, ok bool) {
-	set, clear = r.Attributes()
+func (r *Remount) Locked(has uint64) (set, unset uint64, ok bool) {
+	set, unset = r.Attributes()
 	mode, dir := r.mode()
 	timed := r.times == 0 || has&timeFlags == mode|dir
-	if has&clear&lockedFlags == 0 && timed {
-		return set, clear, true
+	if has&unset&lockedFlags == 0 && timed {
+		return set, unset, true
 	}
 	// The old flags stay then, except that none may be which is named with its opposite.
 	was := has & unix.MOUNT_ATTR_NODIRATIME
@@ -96,5 +96,5 @@ func (r *Remount) Locked(has uint64) (set, clear uint64, ok bool) {
 		return 0, 0, false
 	}
 	set |= has & lockedFlags
-	return set, clear &^ set, true
+	return set, unset &^ set, true
 }

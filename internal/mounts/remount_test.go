@@ -61,12 +61,12 @@ func TestRemount(t *testing.T) {
 	} {
 		host := parse(c.host).Set
 		o := parse(c.options)
-		set, clear := o.Remount.Attributes()
-		if got := flagNames(host&^clear | set); got != c.want {
+		set, unset := o.Remount.Attributes()
+		if got := flagNames(host&^unset | set); got != c.want {
 			t.Errorf("%s with %s is %s, want %s", c.host, c.options, got, c.want)
 		}
-		set, clear, ok := o.Remount.Locked(host)
-		got := flagNames(host&^clear | set)
+		set, unset, ok := o.Remount.Locked(host)
+		got := flagNames(host&^unset | set)
 		if want := strings.Replace(c.locked, "same", c.want, 1); ok != (want != "") || ok && got != want {
 			t.Errorf("%s with %s, locked, is %s, %t; want %s", c.host, c.options, got, ok, want)
 		}

@@ -2,7 +2,6 @@ package oci
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -62,8 +61,8 @@ type bundled struct {
 
 // readSpec reads the config.json of the bundle at dir.
 func readSpec(text []byte, dir string) (*specs.Spec, error) {
-	var spec specs.Spec
-	if err := json.Unmarshal(text, &spec); err != nil {
+	spec, err := decodeSpec(text)
+	if err != nil {
 		return nil, fmt.Errorf("%s/config.json: %w", dir, err)
 	}
 	if major, _, _ := strings.Cut(spec.Version, "."); major != "1" && !strings.HasPrefix(spec.Version, "0.") {
@@ -75,16 +74,16 @@ func readSpec(text []byte, dir string) (*specs.Spec, error) {
 	if spec.Root != nil && !filepath.IsAbs(spec.Root.Path) {
 		spec.Root.Path = filepath.Join(dir, spec.Root.Path)
 	}
-	allowDevices(&spec)
-	nameAgent(&spec)
-	likeRunc(&spec)
+	allowDevices(spec)
+	nameAgent(spec)
+	likeRunc(spec)
 	for i := range spec.Mounts {
 		m := &spec.Mounts[i]
 		if bindMount(m) && !filepath.IsAbs(m.Source) {
 			m.Source = filepath.Join(dir, m.Source)
 		}
 	}
-	return &spec, nil
+	return spec, nil
 }
 
 // likeRunc fills in what old bundles leave to the runtime: a destination without a slash starts at the root, one that begins

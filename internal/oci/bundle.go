@@ -52,6 +52,15 @@ func (a *app) sealedSpec(text []byte, dir string) (*specs.Spec, error) {
 	return spec, a.sealFor(spec)
 }
 
+// sealedSpecOf is sealedSpec for a container that is there, and is to get another process.
+func (a *app) sealedSpecOf(c *container) (*specs.Spec, error) {
+	text, err := c.specText()
+	if err != nil {
+		return nil, err
+	}
+	return a.sealedSpec(text, c.Bundle)
+}
+
 // bundled is a bundle as it was read.
 type bundled struct {
 	dir  string

@@ -78,11 +78,7 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	case s == paused && !o.ignorePaused:
 		return errors.New("cannot exec in a paused container (use --ignore-paused to override)")
 	}
-	text, err := c.specText()
-	if err != nil {
-		return err
-	}
-	spec, err := a.sealedSpec(text, c.Bundle)
+	spec, err := a.sealedSpecOf(c)
 	if err != nil {
 		return err
 	}

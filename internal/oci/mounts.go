@@ -32,7 +32,12 @@ func (a *app) mounts(*flag.FlagSet) func([]string) error {
 		if err != nil {
 			return err
 		}
-		return c.changeMounts(list, args[0] == "remove")
+		// A process of ours will be in its namespaces: its /proc/PID/exe is the runtime.
+		spec, err := a.sealedSpecOf(c)
+		if err != nil {
+			return err
+		}
+		return c.changeMounts(spec, list, args[0] == "remove")
 	}
 }
 
@@ -48,11 +53,7 @@ func readMounts(file string) ([]specs.Mount, error) {
 	return list, nil
 }
 
-func (c *container) changeMounts(list []specs.Mount, remove bool) error {
-	spec, err := c.spec()
-	if err != nil {
-		return err
-	}
+func (c *container) changeMounts(spec *specs.Spec, list []specs.Mount, remove bool) error {
 	pidfd, err := c.pidfd()
 	if err != nil {
 		return errors.New("container not running")

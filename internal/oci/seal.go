@@ -54,13 +54,19 @@ func mayWrite(spec *specs.Spec, st *unix.Stat_t) bool {
 // unlike a copy in memory it costs no memory; it costs one more execve. An unprivileged user, who can make no overlay, gets
 // the copy.
 func (a *app) seal() error {
-	if os.Getenv(sealedEnv) != "" {
-		a.sealed = true
-		return os.Unsetenv(sealedEnv)
+	if a.sealed {
+		return nil // `run` creates and starts
 	}
 	self, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return fmt.Errorf("seal the runtime: %w", err)
+	}
+	if os.Getenv(sealedEnv) != "" {
+		if err := checkSealed(); err != nil {
+			return fmt.Errorf("seal the runtime: %s is set, and %s is not sealed: unset it: %w", sealedEnv, self, err)
+		}
+		a.sealed = true
+		return os.Unsetenv(sealedEnv)
 	}
 	// EACCES: we are root of a user namespace only, and its containers may no more than we. EROFS: the mount that it was executed
 	// from is read-only, and a container has no path by which it could change that.
@@ -88,6 +94,23 @@ func (a *app) seal() error {
 	env := append(os.Environ(), sealedEnv+"=1")
 	err = unix.Exec(fmt.Sprintf("/proc/self/fd/%d", fd), append([]string{os.Args[0]}, a.args...), env)
 	return fmt.Errorf("seal the runtime: execute it again: %w", err)
+}
+
+// checkSealed looks whether this program is what seal executes: anybody may set a variable.
+func checkSealed() error {
+	if errors.Is(unix.Access("/proc/self/exe", unix.W_OK), unix.EROFS) {
+		return nil
+	}
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	seals, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
+	if err == nil && seals&unix.F_SEAL_WRITE == 0 {
+		err = errors.New("the file has no seals")
+	}
+	return err
 }
 
 // copyOf is a copy of the file in RAM that nobody can write to (memfd_create(2), "File sealing").

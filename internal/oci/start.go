@@ -50,7 +50,8 @@ func (a *app) startContainer(c *container) error {
 	}
 	spec, err := c.outline()
 	if err == nil && spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0 {
-		spec, err = c.spec() // they are confined by it
+		// They are programs of the container's, confined by all of its spec, and may execute the runtime as its first may.
+		spec, err = a.sealedSpecOf(c)
 	}
 	if err != nil {
 		return err

@@ -118,6 +118,9 @@ func (a *app) make(id string) (*container, *os.File, error) {
 	if err := os.MkdirAll(a.root, 0o711); err != nil { //nolint:gosec // as runc: users of a sandbox's own go through it
 		return nil, nil, fmt.Errorf("make the state folder: %w", err)
 	}
+	if err := checkStateFolder(a.root); err != nil { // somebody may have been faster
+		return nil, nil, err
+	}
 	c := &container{id: id, dir: filepath.Join(a.root, id)}
 	err := os.Mkdir(c.dir, 0o700)
 	if errors.Is(err, fs.ErrExist) {

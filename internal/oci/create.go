@@ -162,7 +162,7 @@ func (c *container) begin(a *app, b *bundled, policy *operator.Policy) (*cgroup.
 		return nil, a.withoutGroup(spec, err)
 	}
 	c.Cgroups = group.Paths()
-	return group, nil
+	return group, lacking(group)
 }
 
 func owner() string {
@@ -336,8 +336,16 @@ func (c *container) know(pid int) error {
 // writePIDFile writes it whole or not at all: engines watch for it.
 func writePIDFile(name string, pid int) error {
 	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name))
-	if err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)), 0o644); err != nil { //nolint:gosec // engines of other users read it
-		_ = os.Remove(tmp) // a full file system needs the room
+	_ = os.Remove(tmp) // of one that was killed
+	// Made anew: in a folder that others may write to, it could be a link of theirs.
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // engines of other users read it
+	if err == nil {
+		_, err = f.WriteString(strconv.Itoa(pid))
+		if err = errors.Join(err, f.Close()); err != nil {
+			_ = os.Remove(tmp) // a full file system needs the room
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("write the pid file: %w", err)
 	}
 	fault.Point("pid file half written")

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -89,7 +90,7 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := policy.TightenProcess(spec.Process); err != nil {
+	if err := policy.TightenExec(spec); err != nil {
 		return err
 	}
 	if err := checkTerminal(spec, o.console, o.detach); err != nil {
@@ -200,6 +201,10 @@ func (o *execution) newProcess(own *specs.Process, args []string) (*specs.Proces
 		var p specs.Process
 		if err := json.Unmarshal(text, &p); err != nil {
 			return nil, fmt.Errorf("--process %s: %w", o.process, err)
+		}
+		// One that does not say otherwise is confined as the first process is: runc has it so, and none would be weaker in silence.
+		if own != nil {
+			p.ApparmorProfile, p.SelinuxLabel = cmp.Or(p.ApparmorProfile, own.ApparmorProfile), cmp.Or(p.SelinuxLabel, own.SelinuxLabel)
 		}
 		return &p, checkProcess(&p)
 	}

@@ -154,7 +154,7 @@ func (a *app) settle(g *globals) error {
 		return errors.New("option --root argument should not be set to '/'") // runc's words
 	}
 	a.root = root
-	return nil
+	return checkStateFolder(root)
 }
 
 // compatible is the version of runc whose command line this is; suites and engines look for the first two words.

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"brig/internal/isolation/native"
+	"brig/internal/operator"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -30,6 +31,13 @@ func (a *app) mounts(*flag.FlagSet) func([]string) error {
 		defer lock.Close() //nolint:errcheck // which unlocks
 		list, err := readMounts(args[2])
 		if err != nil {
+			return err
+		}
+		policy, err := operator.Load()
+		if err != nil {
+			return err
+		}
+		if err := policy.CheckMounts(list); err != nil && args[0] == "add" {
 			return err
 		}
 		// A process of ours will be in its namespaces: its /proc/PID/exe is the runtime.

@@ -29,6 +29,18 @@ func (a *app) withoutGroup(spec *specs.Spec, why error) error {
 	return nil
 }
 
+// lacking gives the first limit that was left out of a group because this machine cannot enforce it: a container without it would
+// be weaker than its bundle says, and nobody would hear of it. Device rules are none, as above.
+func lacking(g *cgroup.Cgroup) error {
+	for _, err := range g.Missing() {
+		var missing *cgroup.MissingError
+		if !errors.As(err, &missing) || missing.Controller != "devices" {
+			return err
+		}
+	}
+	return nil
+}
+
 // errNoGroups is --cgroup-manager=disabled.
 var errNoGroups = errors.New("cgroups are disabled by --cgroup-manager")
 

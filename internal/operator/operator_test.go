@@ -30,7 +30,7 @@ func TestMistakes(t *testing.T) {
 		"landlock = \"on\"":                                 `landlock = "on": there are require, add`,
 		"forbid-host-namespaces = [\"net\"]":                `forbid-host-namespaces = "net": there are pid, network`,
 		"drop-capabilities = [\"CAP_CHWON\"]":               "did you mean CAP_CHOWN?",
-		"seccomp = \"defualt\"":                             `seccomp = "defualt": there are default, strict, compat`,
+		"seccomp = \"dfault\"":                              `seccomp = "dfault": there are default, strict, compat`,
 		"seccomp = \"/no/such\"":                            "no such file",
 		"seccomp = \"" + profile + "\"":                     "SCMP_ACT_NOTIFY is not for a floor",
 		"[limits]\nmemory = \"lots\"":                       `limits.memory = "lots" is no size`,
@@ -93,6 +93,20 @@ func TestRefusals(t *testing.T) {
 		change           func(*specs.Spec)
 	}{
 		{"forbid-privileged = true", "forbid-privileged", "CAP_SYS_ADMIN without a user namespace", func(s *specs.Spec) { s.Process.Capabilities.Bounding = allCaps }},
+		{"forbid-privileged = true", "forbid-privileged", "CAP_SYS_ADMIN without a user namespace", func(s *specs.Spec) { // beside a name of a later kernel's
+			s.Process.Capabilities.Bounding = append([]string{"CAP_OF_TOMORROW"}, allCaps...)
+		}},
+		{"forbid-privileged = true", "forbid-privileged", "nothing of /other is masked", func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/other", Type: "proc"})
+		}},
+		{"forbid-privileged = true", "forbid-privileged", "no mount namespace", func(s *specs.Spec) { s.Linux.Namespaces[1].Path = "/proc/self/ns/mnt" }},
+		{`forbid-host-namespaces = ["network"]`, "forbid-host-namespaces", "the host's network namespace", func(s *specs.Spec) {
+			s.Linux.Namespaces[2].Path = "/proc/self/ns/net"
+		}},
+		{`user-namespace = "require"`, "user-namespace", "maps the host's root", func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "user"})
+			s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 1, HostID: 100_000, Size: 10}, {ContainerID: 0, HostID: 0, Size: 1}}
+		}},
 		{"forbid-privileged = true", "forbid-privileged", "every device", func(s *specs.Spec) {
 			s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, specs.LinuxDeviceCgroup{Allow: true, Access: "rwm"})
 		}},
@@ -145,6 +159,10 @@ func TestTightened(t *testing.T) {
 			s.Process.NoNewPrivileges = true
 			s.Annotations = map[string]string{annotation.Landlock: "on", annotation.LandlockBind: "*", annotation.LandlockConnect: "*"}
 		}},
+		{`landlock = "require"`, func(s *specs.Spec) {
+			s.Process.NoNewPrivileges = true
+			s.Annotations = map[string]string{annotation.Landlock: "on", annotation.AllowMissing: "apparmor"}
+		}},
 		{`seccomp = "strict"`, func(s *specs.Spec) { s.Annotations = map[string]string{annotation.SeccompFloor: "strict"} }},
 		{`user-namespace = "force"`, func(s *specs.Spec) {
 			s.Annotations = map[string]string{annotation.IDs: "auto", annotation.RootIDMap: "true"}
@@ -159,6 +177,9 @@ func TestTightened(t *testing.T) {
 		}},
 	} {
 		s, want := bundle(), bundle()
+		if strings.Contains(c.text, "require") {
+			s.Annotations = map[string]string{annotation.Landlock: "on", annotation.AllowMissing: "landlock,apparmor"}
+		}
 		if err := parse(t, c.text).Tighten(s); err != nil {
 			t.Errorf("%s: %v", c.text, err)
 			continue
@@ -196,6 +217,49 @@ func TestLimitsOnlyFall(t *testing.T) {
 	r := &specs.LinuxResources{}
 	if p.TightenResources(r, false); !reflect.DeepEqual(r, &specs.LinuxResources{}) {
 		t.Errorf("an update of nothing sets %+v", r)
+	}
+}
+
+// TestRawLimits: nor does a raw file of version 2 get around a limit.
+func TestRawLimits(t *testing.T) {
+	t.Parallel()
+	p := parse(t, "[limits]\nmemory = \"64m\"\npids = 10\ncpus = 2")
+	for _, c := range []struct{ file, value, want string }{
+		{"memory.max", "max", "67108864"}, {"memory.max", "1G", "67108864"}, {"memory.max", "0x7fffffffffff", "67108864"}, {"memory.max", "32M", "32M"},
+		{"memory.max", "16777216P", "67108864"}, {"memory.max", "1000\n", "1000\n"}, {"pids.max", "max", "10"}, {"pids.max", "9", "9"},
+		{"cpu.max", "max", "200000 100000"}, {"cpu.max", "max 1000", "2000 1000"}, {"cpu.max", "5000 10000", "5000 10000"}, {"cpu.max", "900000", "200000 100000"},
+		{"memory.high", "max", "max"},
+	} {
+		own := map[string]string{c.file: c.value}
+		r := &specs.LinuxResources{Unified: own}
+		p.TightenResources(r, false)
+		if got := r.Unified[c.file]; got != c.want || own[c.file] != c.value {
+			t.Errorf("%s %q becomes %q, want %q", c.file, c.value, got, c.want)
+		}
+	}
+}
+
+// TestLaterDemands: what is executed in a container or mounted there later meets the same demands.
+func TestLaterDemands(t *testing.T) {
+	t.Parallel()
+	p := parse(t, "forbid-privileged = true\nno-new-privileges = true")
+	s := bundle()
+	if err := p.TightenExec(s); err != nil || !s.Process.NoNewPrivileges {
+		t.Errorf("a process that is allowed: %v, %+v", err, s.Process)
+	}
+	s.Process.Capabilities.Bounding = []string{"CAP_SYS_ADMIN"}
+	if err := p.TightenExec(s); err == nil {
+		t.Error("exec has CAP_SYS_ADMIN without a user namespace")
+	}
+	if err := (*Policy)(nil).TightenExec(s); err != nil {
+		t.Errorf("nobody forbids it: %v", err)
+	}
+	added := []specs.Mount{{Destination: "/data", Type: "tmpfs"}}
+	if err := p.CheckMounts(added); err != nil {
+		t.Errorf("a tmpfs: %v", err)
+	}
+	if err := p.CheckMounts(append(added, specs.Mount{Destination: "/other", Type: "proc"})); err == nil {
+		t.Error("a procfs without masks is added")
 	}
 }
 

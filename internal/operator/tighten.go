@@ -11,6 +11,7 @@ import (
 
 	"brig/internal/annotation"
 	"brig/internal/caps"
+	"brig/internal/host"
 	"brig/internal/seccomp"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -47,11 +48,11 @@ func (p *Policy) Tighten(spec *specs.Spec) error {
 		}
 		p.TightenResources(spec.Linux.Resources, true)
 	}
-	return p.TightenProcess(spec.Process)
+	return p.tightenProcess(spec.Process)
 }
 
-// TightenProcess makes a process obey the policy: the first one, or one that an engine executes later.
-func (p *Policy) TightenProcess(pr *specs.Process) error {
+// tightenProcess makes a process obey the policy: the first one, or one that an engine executes later.
+func (p *Policy) tightenProcess(pr *specs.Process) error {
 	if p == nil || pr == nil {
 		return nil
 	}
@@ -99,6 +100,9 @@ func (p *Policy) TightenResources(r *specs.LinuxResources, fill bool) {
 		}
 		r.Pids = &specs.LinuxPids{Limit: lower(limit, p.Limits.Pids, true)}
 	}
+	if len(r.Unified) > 0 {
+		p.tightenUnified(r)
+	}
 	if p.Limits.CPUs != 0 && (fill || r.CPU != nil && (r.CPU.Quota != nil || r.CPU.Period != nil)) {
 		p.tightenCPU(r)
 	}
@@ -130,18 +134,26 @@ func (p *Policy) tightenCPU(r *specs.LinuxResources) {
 	if r.CPU != nil {
 		c = *r.CPU
 	}
-	period := uint64(100_000) // the kernel's default, in microseconds
+	period := uint64(defaultPeriod)
 	if c.Period != nil && *c.Period != 0 {
 		period = *c.Period
 	}
-	most := int64(p.Limits.CPUs * float64(period))
-	c.Quota, c.Period = lower(c.Quota, most, true), &period
+	c.Quota, c.Period = lower(c.Quota, p.quota(period), true), &period
 	r.CPU = &c
 }
 
+// defaultPeriod is the kernel's, in microseconds.
+const defaultPeriod = 100_000
+
+// quota is the most that the policy allows of a period. Zero would be no limit; what is too little the kernel refuses.
+func (p *Policy) quota(period uint64) int64 { return max(1, int64(p.Limits.CPUs*float64(period))) }
+
 func (p *Policy) userNamespace(spec *specs.Spec) error {
-	if p.UserNamespace == "" || has(spec, specs.UserNamespace) {
+	if p.UserNamespace == "" {
 		return nil
+	}
+	if has(spec, specs.UserNamespace) {
+		return checkMaps(spec)
 	}
 	if p.UserNamespace == "require" {
 		return &RefusedError{"user-namespace", "it has no user namespace, so its root is the host's"}
@@ -163,6 +175,17 @@ func (p *Policy) userNamespace(spec *specs.Spec) error {
 	return nil
 }
 
+// checkMaps refuses a user namespace whose files' owners are the host's root and his like. Root of a user namespace gives away what
+// he has himself.
+func checkMaps(spec *specs.Spec) error {
+	for _, m := range slices.Concat(spec.Linux.UIDMappings, spec.Linux.GIDMappings) {
+		if m.HostID == 0 && m.Size > 0 && !host.InUserNamespace() {
+			return &RefusedError{"user-namespace", "its user namespace maps the host's root"}
+		}
+	}
+	return nil
+}
+
 func (p *Policy) namespaces(spec *specs.Spec) error {
 	for _, n := range p.ForbidHostNamespaces {
 		if !has(spec, specs.LinuxNamespaceType(n)) {
@@ -172,11 +195,19 @@ func (p *Policy) namespaces(spec *specs.Spec) error {
 	return nil
 }
 
+// has tells whether a bundle has a namespace of a kind that is not the host's. Joining the host's by a path is to share it: an engine
+// gives the path of another container's, which may have none of its own.
 func has(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
-	return slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == kind })
+	return slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
+		return n.Type == kind && (n.Path == "" || !host.OwnNamespace(string(kind), n.Path))
+	})
 }
 
 func (p *Policy) landlock(spec *specs.Spec) error {
+	if list := spec.Annotations[annotation.AllowMissing]; p.Landlock != "" && list != "" { // a bundle cannot accept to miss it
+		layers := slices.DeleteFunc(strings.Split(list, ","), func(l string) bool { return strings.TrimSpace(l) == "landlock" })
+		spec.Annotations[annotation.AllowMissing] = strings.Join(layers, ",")
+	}
 	if mode := spec.Annotations[annotation.Landlock]; p.Landlock == "" || mode == "on" || mode == "strict" {
 		return nil
 	}
@@ -187,50 +218,6 @@ func (p *Policy) landlock(spec *specs.Spec) error {
 	// The ruleset is about files: which ports there are is the engine's network's matter.
 	spec.Annotations[annotation.LandlockBind], spec.Annotations[annotation.LandlockConnect] = "*", "*"
 	return nil
-}
-
-// mighty are the capabilities whose holder owns the host when no user namespace bounds them: by loading code into the
-// kernel, by mounts and devices, by reading any file or process (capabilities(7)).
-const mighty = 1<<2 | 1<<16 | 1<<17 | 1<<19 | 1<<21 | 1<<22 | 1<<32 | 1<<33 | 1<<38 | 1<<39
-
-// privileged refuses what Docker's --privileged and its like make of a bundle.
-func (p *Policy) privileged(spec *specs.Spec) error {
-	if !p.ForbidPrivileged {
-		return nil
-	}
-	if why := Privileged(spec); len(why) > 0 {
-		return &RefusedError{"forbid-privileged", strings.Join(why, "; ")}
-	}
-	return nil
-}
-
-// Privileged says what makes the root of a bundle as good as the host's, with its user namespace as it stands: nothing,
-// for most.
-func Privileged(spec *specs.Spec) (why []string) {
-	if pr := spec.Process; pr != nil && pr.Capabilities != nil && !has(spec, specs.UserNamespace) {
-		c := pr.Capabilities
-		set, err := caps.ParseSet(slices.Concat(c.Bounding, c.Permitted, c.Inheritable))
-		if held := set & mighty; err == nil && held != 0 {
-			why = append(why, "it has "+held.String()+" without a user namespace")
-		}
-	}
-	if r := spec.Linux.Resources; r != nil {
-		for _, d := range r.Devices {
-			wild := d.Major == nil || *d.Major < 0
-			if d.Allow && wild && strings.ContainsAny(d.Access, "rw") {
-				why = append(why, "it may use every device of the host")
-				break
-			}
-		}
-	}
-	proc := slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool { return m.Type == "proc" })
-	if proc && len(spec.Linux.MaskedPaths) == 0 && len(spec.Linux.ReadonlyPaths) == 0 {
-		why = append(why, "nothing of /proc is masked or read-only")
-	}
-	if !has(spec, specs.MountNamespace) {
-		why = append(why, "it has no mount namespace")
-	}
-	return why
 }
 
 // readSeccomp prepares the floor: the name of a built-in profile, or the text of a file that is checked here.

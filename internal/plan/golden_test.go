@@ -54,7 +54,8 @@ func kind(dirs, files []string) func(string) Kind {
 
 func testFacts() *Facts {
 	return &Facts{
-		Privileged: true, LandlockABI: 7, LastCap: caps.Max, Caps: caps.All, Supervised: true,
+		OwnNamespace: func(kind specs.LinuxNamespaceType, path string) bool { return path == "/proc/1/ns/"+string(kind) },
+		Privileged:   true, LandlockABI: 7, LastCap: caps.Max, Caps: caps.All, Supervised: true,
 		Host:       kind(append(slices.Clone(testDirs), "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64"), testFiles),
 		Link:       func(name string) (string, bool) { to, ok := testLinks[name]; return to, ok },
 		InRoot:     kind(testInRoot, testInRootF),

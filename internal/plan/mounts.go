@@ -269,17 +269,17 @@ func (b *builder) remount(m *specs.Mount, reg launch.Reg, o *mounts.Options) err
 		b.bindAttributes(reg, o)
 	case !o.Remount.Named:
 	case b.hasUserNS():
-		set, clear, ok := o.Remount.Locked(b.facts.Attributes(m.Source))
+		set, unset, ok := o.Remount.Locked(b.facts.Attributes(m.Source))
 		if !ok {
 			return &LockedFlagsError{m.Source, m.Destination}
 		}
-		b.p.MountSetattr(reg, "", 0, set, clear, 0)
+		b.p.MountSetattr(reg, "", 0, set, unset, 0)
 	default:
-		set, clear := o.Remount.Attributes()
-		b.p.MountSetattr(reg, "", 0, set, clear, 0)
+		set, unset := o.Remount.Attributes()
+		b.p.MountSetattr(reg, "", 0, set, unset, 0)
 		b.p.Last().Tolerate(unix.EPERM)
-		set, clear = o.Remount.Only()
-		b.p.MountSetattr(reg, "", 0, set, clear, 0)
+		set, unset = o.Remount.Only()
+		b.p.MountSetattr(reg, "", 0, set, unset, 0)
 	}
 	return nil
 }

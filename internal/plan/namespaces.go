@@ -36,6 +36,12 @@ func Namespace(spec *specs.Spec, kind specs.LinuxNamespaceType) (path string, ok
 	return "", false
 }
 
+// private tells whether the sandbox has a namespace of a kind that is not the host's, new or joined: a path may lead to the host's.
+func (b *builder) private(kind specs.LinuxNamespaceType) bool {
+	path, ok := Namespace(b.spec, kind)
+	return ok && (path == "" || !b.facts.OwnNamespace(kind, path))
+}
+
 // namespaces decides which namespaces the child is born into, which it joins, and which it makes itself.
 func (b *builder) namespaces() error {
 	seen := map[specs.LinuxNamespaceType]bool{}
@@ -54,7 +60,7 @@ func (b *builder) namespaces() error {
 	if path, _ := Namespace(b.spec, specs.MountNamespace); path != "" && !b.facts.Privileged {
 		return &UnsupportedError{"linux.namespaces", "joining a mount namespace by path needs root: the sources of the mounts would be looked up in it"}
 	}
-	if !seen[specs.UTSNamespace] && b.spec.Hostname+b.spec.Domainname != "" {
+	if b.spec.Hostname+b.spec.Domainname != "" && !b.private(specs.UTSNamespace) {
 		return &UnsupportedError{"hostname", "needs a uts namespace of the sandbox's own: without one it would rename the host"}
 	}
 	if err := b.checkTimeOffsets(); err != nil {

@@ -58,6 +58,8 @@ type Facts struct {
 	InRoot func(path string) Kind
 	// Resolve gives the path inside the root folder that a path there leads to, through links to what is not there yet.
 	Resolve func(path string) string
+	// OwnNamespace tells whether a file is the namespace of that kind which the runtime itself is in: the host's.
+	OwnNamespace func(kind specs.LinuxNamespaceType, path string) bool
 	// LinkInRoot tells whether the last element of a path there is a symlink.
 	LinkInRoot func(path string) bool
 	// ModeInRoot gives the permissions of a folder there.

@@ -205,6 +205,10 @@ func TestRefusals(t *testing.T) {
 			without(s, specs.IPCNamespace)
 			s.Linux.Sysctl = map[string]string{"kernel.shmmax": "1"}
 		}},
+		{"linux.sysctl", "needs a network namespace", func(s *specs.Spec) { // the host's is not its own
+			s.Linux.Namespaces[3].Path, s.Linux.Sysctl = "/proc/1/ns/network", map[string]string{"net.ipv4.ip_forward": "1"}
+		}},
+		{"hostname", "would rename the host", func(s *specs.Spec) { s.Hostname, s.Linux.Namespaces[5].Path = "x", "/proc/1/ns/uts" }},
 		{"linux.sysctl", "has a field of its own: hostname", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.hostname": "x"} }},
 		{"linux.sysctl", "needs a uts namespace", func(s *specs.Spec) {
 			without(s, specs.UTSNamespace)

@@ -48,7 +48,7 @@ func (b *builder) sysctlFile(key string) (string, error) {
 	default:
 		return "", &UnsupportedError{"linux.sysctl", fmt.Sprintf("%q belongs to no namespace; setting it would change the host", key)}
 	}
-	if _, ok := Namespace(b.spec, kind); !ok {
+	if !b.private(kind) {
 		return "", &UnsupportedError{"linux.sysctl", fmt.Sprintf("%q needs a %s namespace of the sandbox's own", key, kind)}
 	}
 	return "sys/" + file, nil

@@ -174,6 +174,9 @@ func copyFile(from, to int, name string, st *unix.Stat_t) error {
 	}
 	in := os.NewFile(uintptr(fd), name)
 	defer in.Close() //nolint:errcheck // read only
+	if info, err := in.Stat(); err != nil || !info.Mode().IsRegular() {
+		return errors.Join(err, errSwapped)
+	}
 	fd, err = unix.Openat(to, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
@@ -195,6 +198,10 @@ func copyFile(from, to int, name string, st *unix.Stat_t) error {
 	}
 	return unix.UtimesNanoAt(int(out.Fd()), "", times(st), unix.AT_EMPTY_PATH)
 }
+
+// errSwapped is a file that another container with the same files has put something else in place of: a pipe with a writer would keep
+// the copy waiting for good.
+var errSwapped = errors.New("it is no regular file any more")
 
 // copyAttributes copies the extended attributes that a tmpfs takes.
 func copyAttributes(from, to int) error {

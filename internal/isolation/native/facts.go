@@ -10,6 +10,7 @@ import (
 	"brig/internal/mac"
 	"brig/internal/plan"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,8 +33,11 @@ func Facts(root *os.File) (*plan.Facts, error) {
 		Attributes:  attributes,
 		InRoot:      func(name string) plan.Kind { return kindInRoot(root, name) },
 		Resolve:     func(name string) string { return resolveInRoot(root, name) },
-		LinkInRoot:  func(name string) bool { return linkInRoot(root, name) },
-		ModeInRoot:  func(name string) (uint32, bool) { return modeInRoot(root, name) },
+		OwnNamespace: func(kind specs.LinuxNamespaceType, path string) bool {
+			return host.OwnNamespace(string(kind), path)
+		},
+		LinkInRoot: func(name string) bool { return linkInRoot(root, name) },
+		ModeInRoot: func(name string) (uint32, bool) { return modeInRoot(root, name) },
 	}, nil
 }
 

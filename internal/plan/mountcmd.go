@@ -15,6 +15,9 @@ func CompileMounts(spec *specs.Spec, facts *Facts, remove bool) (*Plan, error) {
 	if !facts.Privileged {
 		return nil, &UnsupportedError{"mounts", "of a running sandbox need root"} // the sources would be opened inside
 	}
+	if spec.Linux != nil && HostMounts(spec) { // "/" would be the host's root
+		return nil, &UnsupportedError{"mounts", "of a running sandbox need a mount namespace of its own: this one's are the host's"}
+	}
 	b, err := newBuilder(spec, facts)
 	if err != nil {
 		return nil, err

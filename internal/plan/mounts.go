@@ -269,9 +269,15 @@ func (b *builder) remount(m *specs.Mount, reg launch.Reg, o *mounts.Options) err
 		b.bindAttributes(reg, o)
 	case !o.Remount.Named:
 	case b.hasUserNS():
-		set, unset, ok := o.Remount.Locked(b.facts.Attributes(m.Source))
+		has := b.facts.Attributes(m.Source)
+		set, unset, ok := o.Remount.Locked(has)
 		if !ok {
 			return &LockedFlagsError{m.Source, m.Destination}
+		}
+		for i := range b.plan.Binds {
+			if b.plan.Binds[i].Reg == reg {
+				b.plan.Binds[i].Attributes = &has
+			}
 		}
 		b.p.MountSetattr(reg, "", 0, set, unset, 0)
 	default:

@@ -93,6 +93,9 @@ type Bind struct {
 	// Propagates: mount events go on between the host and the sandbox, as somebody asked for. Otherwise the parent cuts
 	// them: the copy of a shared mount is shared, too.
 	Propagates bool
+	// Attributes are the flags (MOUNT_ATTR_*) that the source's mount must have, where the plan depends on them: another one may be at
+	// the path by then. nil where it does not.
+	Attributes *uint64
 	// Device is what the source must be: a spec names a device by its numbers, and a path of the host's is only where it
 	// is expected. nil for what is no device.
 	Device *specs.LinuxDevice

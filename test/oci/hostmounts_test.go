@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -65,5 +66,30 @@ func without(s *specs.Spec, kind specs.LinuxNamespaceType) {
 			s.Linux.Namespaces = append(s.Linux.Namespaces[:i], s.Linux.Namespaces[i+1:]...)
 			return
 		}
+	}
+}
+
+// TestHostMountsStayTheirs: `mounts` does nothing to a container whose mounts are the host's: their paths would be the host's, too.
+func TestHostMountsStayTheirs(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	without(e.spec, specs.MountNamespace)
+	e.spec.Linux.MaskedPaths, e.spec.Linux.ReadonlyPaths = nil, nil
+	e.spec.Process.Args = []string{"sleep", "1000"}
+	e.write()
+	victim := t.TempDir()
+	list := filepath.Join(t.TempDir(), "mounts.json")
+	if err := os.WriteFile(list, []byte(`[{"destination":"`+victim+`","type":"tmpfs","source":"tmpfs"}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	script := `brig() { timeout 30 "$RUNTIME" --root "$STATE" "$@"; }
+trap 'brig delete --force host' EXIT
+brig run --detach --bundle "$BUNDLE" host >/dev/null 2>&1 </dev/null
+brig mounts add host "$LIST"; grep "$VICTIM" /proc/self/mountinfo && exit 1
+mount -t tmpfs mine "$VICTIM"; brig mounts remove host "$LIST"; grep -q "$VICTIM" /proc/self/mountinfo`
+	cmd := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c", script)
+	cmd.Env = append(os.Environ(), "RUNTIME="+runtime, "STATE="+e.root, "BUNDLE="+e.bundle, "LIST="+list, "VICTIM="+victim)
+	if out, err := cmd.CombinedOutput(); err != nil || strings.Count(string(out), "need a mount namespace of its own") != 2 {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

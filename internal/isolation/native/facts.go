@@ -147,11 +147,15 @@ func statInRoot(root *os.File, name string, flags uint64) (st unix.Stat_t, ok bo
 }
 
 // attributes are the flags of the mount that a path is on.
-func attributes(path string) (set uint64) {
+func attributes(path string) uint64 {
 	var st unix.Statfs_t
 	if unix.Statfs(path, &st) != nil {
 		return 0
 	}
+	return attributesOf(&st)
+}
+
+func attributesOf(st *unix.Statfs_t) (set uint64) {
 	for _, f := range [][2]uint64{
 		{unix.ST_RDONLY, unix.MOUNT_ATTR_RDONLY}, {unix.ST_NOSUID, unix.MOUNT_ATTR_NOSUID}, {unix.ST_NODEV, unix.MOUNT_ATTR_NODEV},
 		{unix.ST_NOEXEC, unix.MOUNT_ATTR_NOEXEC}, {unix.ST_NODIRATIME, unix.MOUNT_ATTR_NODIRATIME}, {stNoSymFollow, unix.MOUNT_ATTR_NOSYMFOLLOW},

@@ -394,7 +394,7 @@ func (l *launching) openBind(b *plan.Bind) error {
 	}
 	f := os.NewFile(uintptr(fd), b.Source)
 	l.own(b.Reg, f)
-	if err := checkDevice(f, b.Device); err != nil {
+	if err := errors.Join(checkDevice(f, b.Device), checkAttributes(f, b)); err != nil {
 		return err
 	}
 	if !b.Propagates {
@@ -433,6 +433,21 @@ func checkDevice(f *os.File, want *specs.LinuxDevice) error {
 	if kind != asked || kind != "p" && (major != want.Major || minor != want.Minor) {
 		return fmt.Errorf("config.json: linux.devices: %s is %s %d:%d on this host, and the spec means %s %d:%d; in a user namespace a device is the host's of the same path",
 			f.Name(), kind, major, minor, want.Type, want.Major, want.Minor)
+	}
+	return nil
+}
+
+// checkAttributes compares the flags of what was opened with those that the plan has seen at its path.
+func checkAttributes(f *os.File, b *plan.Bind) error {
+	if b.Attributes == nil {
+		return nil
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil { //nolint:gosec // a file descriptor
+		return fmt.Errorf("look at the mount of %s: %w", b.Source, err)
+	}
+	if attributesOf(&st) != *b.Attributes {
+		return fmt.Errorf("bind %s: somebody has put another mount there meanwhile", b.Source)
 	}
 	return nil
 }

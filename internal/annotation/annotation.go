@@ -63,3 +63,12 @@ const (
 	// MaxUserNamespaces set to "0" forbids user namespaces inside the sandbox by sysctl, beside the seccomp rule.
 	MaxUserNamespaces = "run.brig.max-user-namespaces"
 )
+
+// Known tells whether a key under Prefix is one of these.
+func Known(key string) bool {
+	switch key {
+	case Root, RootIDMap, IDs, Files, Landlock, LandlockBind, LandlockConnect, Seccomp, SeccompFloor, AllowMissing, Init, NoNewPrograms, Isolation, LockCaps, MaxUserNamespaces:
+		return true
+	}
+	return false
+}

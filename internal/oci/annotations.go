@@ -6,6 +6,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"brig/internal/annotation"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -25,6 +28,11 @@ func checkAnnotations(spec *specs.Spec, systemd bool) error {
 	for _, key := range []string{systemdSubgroup, delegateCgroup} {
 		if v := spec.Annotations[key]; v != "" && systemd {
 			return fmt.Errorf("config.json: annotation %s=%s: a group below the scope that systemd makes is not supported; remove it to run in the scope itself", key, v)
+		}
+	}
+	for key := range spec.Annotations {
+		if strings.HasPrefix(key, annotation.Prefix) && !annotation.Known(key) {
+			return fmt.Errorf("config.json: annotation %s: there is none of this name; a mistyped one would leave a layer out", key)
 		}
 	}
 	for _, key := range []string{hooksStdout, hooksStderr} {

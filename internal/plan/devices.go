@@ -179,6 +179,10 @@ func (b *builder) mknod(d device) error {
 	default:
 		return &UnsupportedError{"linux.devices", fmt.Sprintf("%s has the unknown type %q", d.path, d.spec.Type)}
 	}
+	// The kernel's dev_t has 12 and 20 bits (include/linux/kdev_t.h); more, and less than none, would become another device.
+	if d.spec.Major < 0 || d.spec.Major >= 1<<12 || d.spec.Minor < 0 || d.spec.Minor >= 1<<20 {
+		return &UnsupportedError{"linux.devices", fmt.Sprintf("%s: there is no device %d:%d", d.path, d.spec.Major, d.spec.Minor)}
+	}
 	if d.spec.FileMode != nil {
 		mode = uint32(d.spec.FileMode.Perm())
 	}

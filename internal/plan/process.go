@@ -18,7 +18,7 @@ import (
 // process is everything between the finished file system and execve.
 func (b *builder) process() error {
 	pr := b.spec.Process
-	for _, step := range []func(*specs.Process) error{b.unsupported, b.personality, b.terminal, b.prepareLandlock, b.workdir, b.findProgram, b.limits, b.scheduler, b.ioPriority, b.memoryPolicy} {
+	for _, step := range []func(*specs.Process) error{b.unsupported, b.ranges, b.personality, b.terminal, b.prepareLandlock, b.workdir, b.findProgram, b.limits, b.scheduler, b.ioPriority, b.memoryPolicy} {
 		if err := step(pr); err != nil {
 			return err
 		}
@@ -214,6 +214,19 @@ const defaultUmask = 0o022
 func (b *builder) keepsGroups() bool {
 	_, ok := b.spec.Annotations[annotation.KeepGroups]
 	return ok
+}
+
+// ranges refuses numbers that the kernel would take for something else. The largest id means "leave it as it is" to setresuid(2) and
+// setresgid(2): a program that was to be that user would run as root (the like of CVE-2024-40635).
+func (b *builder) ranges(pr *specs.Process) error {
+	const none = ^uint32(0)
+	if pr.User.UID == none || pr.User.GID == none || slices.Contains(pr.User.AdditionalGids, none) {
+		return &UnsupportedError{"process.user", fmt.Sprintf("%d is no id: the kernel takes it for \"no change\"", none)}
+	}
+	if n := pr.OOMScoreAdj; n != nil && (*n < -1000 || *n > 1000) {
+		return &UnsupportedError{"process.oomScoreAdj", fmt.Sprintf("%d is not between -1000 and 1000", *n)}
+	}
+	return nil
 }
 
 func (b *builder) becomeUser(pr *specs.Process) {

@@ -275,13 +275,13 @@ func (c *container) status() string {
 	if err == nil && !alive {
 		return stopped
 	}
-	if !c.Started {
-		return created
-	}
 	if g := c.group(); g != nil {
 		if frozen, err := g.Frozen(); err == nil && frozen {
-			return paused
+			return paused // also one that waits for its start, as runc has it: else nothing would resume it
 		}
+	}
+	if !c.Started {
+		return created
 	}
 	return running
 }

@@ -54,9 +54,9 @@ type MissingError struct {
 
 func (e *MissingError) Error() string {
 	if e.Module == AppArmor {
-		return fmt.Sprintf("AppArmor profile %q asked for, but this kernel runs without AppArmor: start it with lsm=…,apparmor, or accept less with --allow-missing=apparmor", e.Name)
+		return fmt.Sprintf("AppArmor profile %q asked for, but this kernel runs without AppArmor: start it with lsm=…,apparmor", e.Name)
 	}
-	return fmt.Sprintf("SELinux label %q asked for, but this kernel runs without SELinux: enable it, or accept less with --allow-missing=selinux", e.Name)
+	return fmt.Sprintf("SELinux label %q asked for, but this kernel runs without SELinux: enable it", e.Name)
 }
 
 // NameError says what is wrong with a profile name or label.

@@ -2,6 +2,8 @@ package oci
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,10 +30,14 @@ func (a *app) loadBundle(bundle, config string) (b *bundled, err error) {
 	}
 	b.text, err = os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("JSON specification file %s not found in %s", config, b.dir)
+		hint := "`brig-oci spec` writes one to begin with"
+		if _, err := os.Stat(b.dir); err != nil {
+			hint = "there is no such folder"
+		}
+		return nil, fmt.Errorf("JSON specification file %s not found in %s: %s", config, b.dir, hint) // the first words are runc's
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read the bundle, which --bundle names as a folder: %w", err)
 	}
 	b.spec, err = a.sealedSpec(b.text, b.dir)
 	return b, err
@@ -72,15 +78,16 @@ type bundled struct {
 func readSpec(text []byte, dir string) (*specs.Spec, error) {
 	spec, err := decodeSpec(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s/config.json: %w", dir, err)
+		// Once more as a whole: parts of it count their offsets anew.
+		return nil, fmt.Errorf("%s/config.json: %w", dir, placed(text, cmp.Or(json.Unmarshal(text, new(specs.Spec)), err)))
 	}
 	if major, _, _ := strings.Cut(spec.Version, "."); major != "1" && !strings.HasPrefix(spec.Version, "0.") {
-		return nil, fmt.Errorf("config.json: ociVersion %q: this runtime knows version 1", spec.Version)
+		return nil, fmt.Errorf("config.json: ociVersion %q: this runtime knows version 1 (%s and older)", spec.Version, specs.Version)
 	}
 	if spec.Linux == nil {
 		spec.Linux = &specs.Linux{}
 	}
-	if spec.Root != nil && !filepath.IsAbs(spec.Root.Path) {
+	if spec.Root != nil && spec.Root.Path != "" && !filepath.IsAbs(spec.Root.Path) {
 		spec.Root.Path = filepath.Join(dir, spec.Root.Path)
 	}
 	allowDevices(spec)

@@ -74,7 +74,11 @@ func (a *app) parse(name string, c *command, f *flag.FlagSet, args []string) ([]
 		return nil, err
 	}
 	if err != nil {
-		return nil, &usageError{err, "Incorrect Usage: " + err.Error(), help}
+		title := "Incorrect Usage: " + err.Error()
+		if flag := undefined(err); a.globalFlags(&globals{}).Lookup(flag) != nil {
+			err = fmt.Errorf("%w: --%s is a global option, and stands before the command: brig-oci --%s ... %s", err, flag, flag, name)
+		}
+		return nil, &usageError{err, title, help}
 	}
 	wrong := func(word string, n int) error {
 		return &usageError{fmt.Errorf("brig-oci: %q requires %s %d argument(s)", name, word, n), "Incorrect Usage.", help} // runc's words
@@ -88,6 +92,29 @@ func (a *app) parse(name string, c *command, f *flag.FlagSet, args []string) ([]
 		return nil, wrong("a maximum of", c.max)
 	}
 	return f.Args(), nil
+}
+
+// undefined gives the name of the flag that a flag.FlagSet does not have, "" for another mistake.
+func undefined(err error) string {
+	name, _ := strings.CutPrefix(err.Error(), "flag provided but not defined: ")
+	if name == err.Error() {
+		return ""
+	}
+	return strings.TrimLeft(name, "-")
+}
+
+// verbsWith lists the commands that have a flag.
+func (a *app) verbsWith(name string) (verbs []string) {
+	list := commands()
+	for _, verb := range slices.Sorted(maps.Keys(list)) {
+		f := newFlags(verb)
+		c := list[verb]
+		c.build(a, f)
+		if f.Lookup(name) != nil {
+			verbs = append(verbs, verb)
+		}
+	}
+	return verbs
 }
 
 // flagsFirst puts the flags before the arguments, up to a "--": `update ID --memory 1` is as good as the other way round.

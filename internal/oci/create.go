@@ -102,7 +102,7 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 	a.debugf("nsexec container setup: the child of one clone3 runs a launch program in the container's namespaces")
 	o.warn = func(text string) { a.warnf("%s", text) }
 	if p, err = c.launch(spec, group, lock, o); err != nil {
-		err = programError(c.Rootfs, spec.Process.Args, err)
+		err = programError(c.Rootfs, spec.Process, err)
 	} else {
 		if f := p.Plan.Filter; f != nil {
 			a.debugf("seccomp filter flags: %d", f.Flags)
@@ -363,6 +363,10 @@ const socketTimeout = 10 * time.Second
 
 // sendFD passes a file over a unix socket, with data.
 func sendFD(socket string, f *os.File, data []byte) error {
+	// unix(7): sun_path has 108 bytes, and the last one is zero. The kernel would say "invalid argument".
+	if len(socket) >= len(unix.RawSockaddrUnix{}.Path) {
+		return fmt.Errorf("the path of a unix socket has at most 107 bytes, and this one %d: %w", len(socket), unix.ENAMETOOLONG)
+	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -377,7 +381,10 @@ func sendFD(socket string, f *os.File, data []byte) error {
 	if err == nil {
 		err = unix.Sendmsg(fd, data, unix.UnixRights(int(f.Fd())), nil, unix.MSG_NOSIGNAL) //nolint:gosec // a file descriptor
 	}
-	if errors.Is(err, unix.EAGAIN) {
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
+		return fmt.Errorf("%w: the caller has to listen at this unix socket", err)
+	case errors.Is(err, unix.EAGAIN):
 		return fmt.Errorf("nobody has taken the connection for %s: %w", socketTimeout, err)
 	}
 	return err

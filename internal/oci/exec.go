@@ -145,7 +145,7 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 		err = fmt.Errorf("error adding pid of the new process to cgroups %s: %w", &o.cgroups, err)
 	}
 	if err != nil {
-		return programError(c.Rootfs, spec.Process.Args, err)
+		return programError(c.Rootfs, spec.Process, err)
 	}
 	defer p.Release() //nolint:errcheck // descriptors only
 	fault.Point("program runs")
@@ -200,7 +200,7 @@ func (o *execution) newProcess(own *specs.Process, args []string) (*specs.Proces
 		}
 		var p specs.Process
 		if err := json.Unmarshal(text, &p); err != nil {
-			return nil, fmt.Errorf("--process %s: %w", o.process, err)
+			return nil, fmt.Errorf("--process %s: %w", o.process, placed(text, err))
 		}
 		// One that does not say otherwise is confined as the first process is: runc has it so, and none would be weaker in silence.
 		if own != nil {
@@ -282,10 +282,10 @@ func (o *execution) setUser(u *specs.User) error {
 func number(text string) (uint32, error) {
 	n, err := strconv.ParseUint(text, 10, 32)
 	if err != nil {
-		return 0, err
+		return 0, plainNumber(err)
 	}
 	if uint32(n) == ^uint32(0) {
-		return 0, unix.EINVAL
+		return 0, fmt.Errorf("%s is no id: %w", text, unix.EINVAL)
 	}
 	return uint32(n), nil
 }

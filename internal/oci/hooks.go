@@ -110,11 +110,24 @@ func runHooks(kind string, list []specs.Hook, state *specs.State, run hookRunner
 	}
 	for i := range list {
 		if err := run(&list[i], text, state.Bundle); err != nil {
-			return fmt.Errorf("error running %s hook #%d: %s: %w", kind, i, list[i].Path, err) // the first words are runc's
+			return &hookError{kind, i, list[i].Path, err}
 		}
 	}
 	return nil
 }
+
+// hookError is a hook that failed, so that a program of its own that is missing is not taken for the container's.
+type hookError struct {
+	kind   string
+	number int
+	path   string
+	err    error
+}
+
+func (e *hookError) Error() string { // the first words are runc's
+	return fmt.Sprintf("error running %s hook #%d: %s: %v", e.kind, e.number, e.path, e.err)
+}
+func (e *hookError) Unwrap() error { return e.err }
 
 // hostHook is runOnHost for a hook that nothing but its timeout ends.
 func hostHook(spec *specs.Spec) hookRunner { return runOnHost(context.Background(), spec) }

@@ -53,7 +53,7 @@ func parseSignal(text string) (unix.Signal, error) {
 	if s := unix.SignalNum(name); s != 0 {
 		return s, nil
 	}
-	return 0, fmt.Errorf("unknown signal %q", text)
+	return 0, fmt.Errorf("unknown signal %q: say a name, such as TERM or SIGKILL, or a number from 0 to 64", text)
 }
 
 // ownPIDs tells whether the kernel ends every process of the container with the first (pid_namespaces(7)).

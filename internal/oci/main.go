@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"strings"
 
 	"brig/internal/launch"
 
@@ -83,7 +84,11 @@ func (a *app) dispatch(args []string) error {
 		help()
 		return err
 	} else if err != nil {
-		return &usageError{err, "Incorrect Usage. " + err.Error(), help}
+		title := "Incorrect Usage. " + err.Error()
+		if verbs := a.verbsWith(undefined(err)); len(verbs) > 0 {
+			err = fmt.Errorf("%w: it is an option of %s, and stands behind the command", err, strings.Join(verbs, ", "))
+		}
+		return &usageError{err, title, help}
 	}
 	if g.version {
 		return a.version()
@@ -102,8 +107,8 @@ func (a *app) dispatch(args []string) error {
 	}
 	c, ok := commands()[name]
 	if !ok {
-		a.code = 3                                        // runc's
-		return fmt.Errorf("No help topic for '%s'", name) //nolint:staticcheck // runc's words
+		a.code = 3                                                                            // runc's
+		return fmt.Errorf("No help topic for '%s': `brig-oci help` lists the commands", name) //nolint:staticcheck // runc's words
 	}
 	if err := a.settle(&g); err != nil {
 		return err

@@ -56,7 +56,7 @@ func readMounts(file string) ([]specs.Mount, error) {
 	}
 	var list []specs.Mount
 	if err := json.Unmarshal(text, &list); err != nil {
-		return nil, fmt.Errorf("mounts in %s: %w", file, err)
+		return nil, fmt.Errorf("mounts in %s: %w", file, placed(text, err))
 	}
 	return list, nil
 }

@@ -59,7 +59,7 @@ func (a *app) seal() error {
 	}
 	self, err := os.Readlink("/proc/self/exe")
 	if err != nil {
-		return fmt.Errorf("seal the runtime: %w", err)
+		return fmt.Errorf("seal the runtime: %w: it needs a /proc of its own PID namespace", err)
 	}
 	if os.Getenv(sealedEnv) != "" {
 		if err := checkSealed(); err != nil {

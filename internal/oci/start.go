@@ -24,7 +24,7 @@ func (a *app) start(*flag.FlagSet) func([]string) error {
 			return err
 		}
 		if err := a.startContainer(c); err != nil {
-			return err
+			return a.explained(err)
 		}
 		return a.tellReady(c, true)
 	}
@@ -90,7 +90,7 @@ func (a *app) startContainer(c *container) error {
 		}
 	}
 	if err := child.WaitExec(); err != nil {
-		return c.failed(programError(c.Rootfs, spec.Process.Args, err))
+		return c.failed(programError(c.Rootfs, spec.Process, err))
 	}
 	fault.Point("program runs")
 	if err := c.mine(); err != nil {

@@ -146,12 +146,19 @@ func into[T any](field **T, read func(string) (T, error)) func(string) error {
 	}
 }
 
-func signed(text string) (int64, error)    { return strconv.ParseInt(text, 10, 64) }
-func unsigned(text string) (uint64, error) { return strconv.ParseUint(text, 10, 64) }
+func signed(text string) (int64, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	return n, plainNumber(err)
+}
+
+func unsigned(text string) (uint64, error) {
+	n, err := strconv.ParseUint(text, 10, 64)
+	return n, plainNumber(err)
+}
 
 func weight(text string) (uint16, error) {
 	n, err := strconv.ParseUint(text, 10, 16)
-	return uint16(n), err
+	return uint16(n), plainNumber(err)
 }
 
 // size is a number of bytes, with the units that docker's flags have (KiB and its like without the "iB"), or -1.
@@ -185,7 +192,7 @@ func (a *app) readResources(name string) (*specs.LinuxResources, error) {
 	}
 	var r specs.LinuxResources
 	if err == nil {
-		err = json.Unmarshal(text.Bytes(), &r)
+		err = placed(text.Bytes(), json.Unmarshal(text.Bytes(), &r))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("--resources %s: %w", name, err)

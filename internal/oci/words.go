@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
+	"path/filepath"
 	"strings"
 
 	"brig/internal/launch"
 	"brig/internal/plan"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,7 +21,7 @@ func (a *app) failure(verb string, err error) error {
 	var program *programFailure
 	var inside *initError
 	var locked *plan.LockedFlagsError
-	switch {
+	switch err = a.explained(err); {
 	case err == nil:
 		return nil
 	case errors.As(err, &program):
@@ -46,27 +49,52 @@ func (e *programFailure) Unwrap() error { return e.err }
 type initError struct{ error }
 
 // programError says what engines look for when the program cannot be executed.
-func programError(rootfs string, args []string, err error) error {
+func programError(rootfs string, pr *specs.Process, err error) error {
 	var step *launch.StepError
-	if !errors.As(err, &step) {
+	var hook *hookError
+	if !errors.As(err, &step) || errors.As(err, &hook) {
 		return err
 	}
+	args := pr.Args
 	executed := strings.HasPrefix(step.Call, "execve(")
 	if !executed && !strings.HasPrefix(step.Call, "faccessat2(") {
 		return err
 	}
 	err = fmt.Errorf("exec: %q: %w", args[0], step.Errno)
 	if errors.Is(err, unix.ENOENT) {
-		switch {
+		switch found := inPath(rootfs, pr); {
+		case executed && found != "":
+			return &programFailure{found, step.Errno} // it is there, and what interprets it is not
 		case !strings.Contains(args[0], "/"):
 			err = fmt.Errorf("exec: %q: executable file not found in $PATH", args[0])
-		case executed && has(rootfs, args[0]):
-			return &programFailure{args[0], step.Errno}
 		default:
 			err = fmt.Errorf("exec: %q: stat %s: %w", args[0], args[0], step.Errno)
 		}
 	}
 	return &initError{err}
+}
+
+// inPath gives the path of a process's program in the root folder, "" where there is none.
+func inPath(rootfs string, pr *specs.Process) string {
+	if name := pr.Args[0]; strings.Contains(name, "/") {
+		if has(rootfs, name) {
+			return name
+		}
+		return ""
+	}
+	for _, e := range pr.Env {
+		list, ok := strings.CutPrefix(e, "PATH=")
+		if !ok {
+			continue
+		}
+		for _, dir := range filepath.SplitList(list) {
+			if name := path.Join(dir, pr.Args[0]); has(rootfs, name) {
+				return name
+			}
+		}
+		break
+	}
+	return ""
 }
 
 // has tells whether a file is in the root folder.

@@ -110,6 +110,9 @@ func Parse(text []byte) (*Policy, error) {
 		return nil, fmt.Errorf("%s:%d: unknown key %q", File, row, strings.Join(strict.Errors[0].Key(), "."))
 	case errors.As(err, &wrong):
 		row, column := wrong.Position()
+		if key := strings.Join(wrong.Key(), "."); strings.Contains(err.Error(), "cannot decode") { // the rest names a Go type
+			return nil, fmt.Errorf("%s:%d:%d: %s: the value is of another type than this key takes", File, row, column, key)
+		}
 		return nil, fmt.Errorf("%s:%d:%d: %w", File, row, column, err)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", File, err)

@@ -245,7 +245,7 @@ func TestRefusedFields(t *testing.T) {
 		mode, words string
 		change      func(*specs.Spec)
 	}{
-		"Landlock": {"landlock", "to accept a sandbox without it: --allow-missing=landlock", func(s *specs.Spec) {
+		"Landlock": {"landlock", "to accept a container without it: the annotation run.brig.allow-missing=landlock", func(s *specs.Spec) {
 			s.Annotations = map[string]string{"run.brig.landlock": "on"}
 		}},
 		"a time namespace": {"clone3", "clone3", func(s *specs.Spec) {

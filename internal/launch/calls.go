@@ -269,6 +269,11 @@ func (p *Program) Ioctl(result string, fd Reg, request, argument uint64) Reg {
 	return p.callTo(result, "ioctl", unix.SYS_IOCTL, reg(fd), symbol(request, ioctls), num(argument))
 }
 
+// DatagramSocket is an internet socket that nothing is sent by: what ioctl(2) on a network's devices needs (netdevice(7)).
+func (p *Program) DatagramSocket(result string) Reg {
+	return p.callTo(result, "socket", unix.SYS_SOCKET, num(unix.AF_INET).reads("AF_INET"), num(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC).reads("SOCK_DGRAM|SOCK_CLOEXEC"), num(0))
+}
+
 // IoctlBytes is ioctl(2) with the address of data.
 func (p *Program) IoctlBytes(fd Reg, request uint64, data []byte, text string) *Instruction {
 	return p.call("ioctl", unix.SYS_IOCTL, reg(fd), symbol(request, ioctls), bytesArg(data).reads(text))

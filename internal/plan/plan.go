@@ -340,6 +340,7 @@ func (b *builder) session() error {
 	b.p.Setsid().Tolerate(unix.EPERM) // already a leader, after a fork into a new session
 	b.p.Step(launch.Terminal, "new session keyring, so that the caller's keys are out of reach")
 	b.p.JoinSessionKeyring("_brig").Tolerate(unix.ENOSYS)
+	b.loopback()
 	if b.spec.Hostname != "" {
 		b.p.Step(launch.Namespaces, "set the host name")
 		b.p.Sethostname(b.spec.Hostname)

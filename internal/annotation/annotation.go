@@ -60,6 +60,13 @@ const (
 	// caller, also those that have no id inside, and process.user.additionalGids is not looked at.
 	KeepGroups = "run.oci.keep_original_groups"
 
+	// MountContext is crun's, and Podman sets it: which mount option (mount(8)) linux.mountLabel goes into. "context" when it is
+	// not there.
+	MountContext = "run.oci.mount_context_type"
+
+	// FailUnknownCalls is crun's: a name in linux.seccomp that is no system call is an error.
+	FailUnknownCalls = "run.oci.seccomp_fail_unknown_syscall"
+
 	// MaxUserNamespaces set to "0" forbids user namespaces inside the sandbox by sysctl, beside the seccomp rule.
 	MaxUserNamespaces = "run.brig.max-user-namespaces"
 )

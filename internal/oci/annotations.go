@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"brig/internal/annotation"
@@ -14,13 +16,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Annotations of crun's that people set (crun(1), "EXTENSIONS TO OCI"). run.oci.keep_original_groups is package plan's.
+// Annotations of crun's that people set (crun(1), "EXTENSIONS TO OCI"). Those about the program itself are package annotation's.
 const (
 	hooksStdout     = "run.oci.hooks.stdout" // a file to which what hooks say is appended
 	hooksStderr     = "run.oci.hooks.stderr"
 	systemdSubgroup = "run.oci.systemd.subgroup" // a group below the scope for the container
 	delegateCgroup  = "run.oci.delegate-cgroup"  // and one below that
+	pidfdReceiver   = "run.oci.pidfd_receiver"   // a unix socket that takes a pidfd of the process, as --pidfd-socket
 )
+
+// notDone are annotations of crun's that ask for what there is not here. Another kernel below the program, a filter in place of the
+// bundle's: without them the container would be another one than was asked for.
+var notDone = map[string]string{
+	"run.oci.handler":                 "programs run natively only; engines choose another runtime for another handler",
+	"run.oci.seccomp_bpf_data":        "filters are compiled from linux.seccomp",
+	"run.oci.seccomp.plugins":         "no plugins are loaded; an agent can listen at linux.seccomp.listenerPath",
+	"run.oci.systemd.force_cgroup_v1": "the host's cgroups are taken as they are",
+	"run.oci.pidfd_autokill":          "nobody watches who holds the pidfd",
+	"run.oci.timens_offset":           "it is linux.timeOffsets",
+}
 
 // checkAnnotations refuses those that ask for what is not done. An empty subgroup asks for none, which is what there is; without
 // systemd both mean nothing, as in crun.
@@ -35,7 +49,12 @@ func checkAnnotations(spec *specs.Spec, systemd bool) error {
 			return fmt.Errorf("config.json: annotation %s: there is none of this name; a mistyped one would leave a layer out", key)
 		}
 	}
-	for _, key := range []string{hooksStdout, hooksStderr} {
+	for _, key := range slices.Sorted(maps.Keys(notDone)) {
+		if v := spec.Annotations[key]; v != "" && v != "0" {
+			return fmt.Errorf("config.json: annotation %s=%s: not supported: %s", key, v, notDone[key])
+		}
+	}
+	for _, key := range []string{hooksStdout, hooksStderr, pidfdReceiver} {
 		if v := spec.Annotations[key]; v != "" && !filepath.IsAbs(v) {
 			return fmt.Errorf("config.json: annotation %s=%s: must be an absolute path", key, v)
 		}

@@ -35,7 +35,7 @@ func commands() map[string]command {
 		"update":     {"update container resource constraints", id, 1, 1, false, (*app).update},
 		"events":     {"display container events such as OOM notifications, cpu, memory, and IO usage statistics", id, 1, 1, false, (*app).events},
 		"list":       {"lists the containers of the given root", "", 0, 0, false, (*app).list},
-		"mounts":     {"add or remove mounts of a running container. Usage: crun [OPTION...] mounts [add|remove] CONTAINER FILE", "add|remove " + id + " <file>", 3, 3, false, (*app).mounts},
+		"mounts":     {"add or remove mounts of a running container", "add|remove " + id + " <file>", 3, 3, false, (*app).mounts},
 		"features":   {"show the enabled features", "", 0, 0, false, (*app).features},
 		"spec":       {"create a new specification file", "", 0, 0, false, (*app).spec},
 		"checkpoint": {"checkpoint a running container", id, 1, 1, false, (*app).checkpoint},
@@ -150,7 +150,15 @@ func isBool(f *flag.Flag) bool {
 // commandHelp has the form of runc's: suites look for its first lines.
 func (a *app) commandHelp(name string, c *command, f *flag.FlagSet) {
 	fmt.Fprintf(a.out, "NAME:\n   runc %s - %s, as brig-oci does it\n\nUSAGE:\n   brig-oci %s [command options] %s\n", name, c.summary, name, c.args)
+	if usage, ok := crunUsage[name]; ok {
+		fmt.Fprintf(a.out, "\nIn crun's words:\n   Usage: crun [OPTION...] %s\n", usage)
+	}
 	a.flagHelp("OPTIONS", f)
+}
+
+// crunUsage has the usage lines of crun's that its suite looks for.
+var crunUsage = map[string]string{
+	"start": "start CONTAINER", "delete": "delete CONTAINER", "update": "update [OPTION]... CONTAINER", "mounts": "mounts [add|remove] CONTAINER FILE",
 }
 
 func (a *app) globalHelp(f *flag.FlagSet) {

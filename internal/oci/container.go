@@ -62,14 +62,16 @@ type container struct {
 // errNotExist is what engines look for in the text (Podman: "does not exist").
 var errNotExist = errors.New("container does not exist")
 
-// checkID allows what runc does.
+// checkID allows what runc does, but no dot in front, which crun does not take either: such names are for what is not a container.
 func checkID(id string) error {
-	ok := id != "" && id != "." && id != ".." && len(id) <= 1024
+	const form = "invalid container ID format" // runc's words, "invalid character" and "container ID" are crun's
 	for _, r := range id {
-		ok = ok && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_+-.", r))
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("_+-.", r) {
+			return fmt.Errorf("%s: invalid character %q in the container ID %q: letters, digits, '_', '+', '-' and '.' may be in it", form, r, id)
+		}
 	}
-	if !ok {
-		return fmt.Errorf("invalid container ID format: %q: letters, digits, '_', '+', '-' and '.' may be in it", id) // runc's words
+	if id == "" || id[0] == '.' || len(id) > 1024 {
+		return fmt.Errorf("%s: %q: it has 1 to 1024 letters, digits, '_', '+', '-' and '.', and none of the last in front", form, id)
 	}
 	return nil
 }

@@ -31,10 +31,12 @@ const cleanTimeout = 20 * time.Second
 // creation is what create and run take.
 type creation struct {
 	bundle, config, pidFile, console, pidfdSocket string
-	preserve                                      int
-	warn                                          func(text string)
-	detach, keep                                  bool
-	relay                                         *console // of a terminal in the foreground
+
+	receiver     string // the annotation pidfdReceiver
+	preserve     int
+	warn         func(text string)
+	detach, keep bool
+	relay        *console // of a terminal in the foreground
 }
 
 func (o *creation) register(f *flag.FlagSet) {
@@ -78,6 +80,7 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 	if err := checkAnnotations(spec, a.systemd); err != nil {
 		return nil, nil, err
 	}
+	o.receiver = spec.Annotations[pidfdReceiver]
 	policy, err := demand(spec)
 	if err != nil {
 		return nil, nil, err
@@ -307,6 +310,11 @@ func (c *container) ready(p *native.Process, o *creation) error {
 	if o.pidfdSocket != "" {
 		if err := sendFD(o.pidfdSocket, p.PIDFD(), []byte(ptmx)); err != nil {
 			return fmt.Errorf("--pidfd-socket %s: %w", o.pidfdSocket, err)
+		}
+	}
+	if o.receiver != "" {
+		if err := sendFD(o.receiver, p.PIDFD(), []byte(c.id)); err != nil {
+			return fmt.Errorf("annotation %s=%s: %w", pidfdReceiver, o.receiver, err)
 		}
 	}
 	if o.pidFile != "" {

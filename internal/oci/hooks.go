@@ -91,9 +91,18 @@ func (a *app) poststopHooks(spec *specs.Spec, c *container) {
 	state := &specs.State{Version: specs.Version, ID: c.id, Status: stopped, Bundle: c.Bundle, Annotations: spec.Annotations}
 	for i := range spec.Hooks.Poststop {
 		if err := runHooks("poststop", spec.Hooks.Poststop[i:i+1], state, hostHook(spec)); err != nil {
-			a.warnf("%v", err)
+			a.warnf("%v", saidLikeCrun(err))
 		}
 	}
+}
+
+// saidLikeCrun puts crun's words before the failure of a poststop hook that has ended by itself.
+func saidLikeCrun(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Exited() {
+		return fmt.Errorf("poststop hook failed with exit code %d: %w", exit.ExitCode(), err)
+	}
+	return err
 }
 
 // hookRunner runs one hook to its end. bundle is a folder of the host's.

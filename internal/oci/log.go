@@ -30,7 +30,14 @@ func (a *app) openLog(name, format string, debug bool) error {
 	default:
 		return fmt.Errorf("invalid log-format: %s", format) // runc's words
 	}
-	if name == "" || name == "/dev/stderr" {
+	name, service, err := logTarget(name)
+	switch {
+	case err != nil:
+		return fmt.Errorf("--log: %w", err)
+	case service != nil:
+		a.log.to, a.log.file = service, true
+		return nil
+	case name == "" || name == "/dev/stderr":
 		return nil
 	}
 	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY|os.O_SYNC, 0o644) //nolint:gosec // engines of other users read it
@@ -44,6 +51,10 @@ func (a *app) openLog(name, format string, debug bool) error {
 func (l *log) line(level, text string) {
 	if l.to == nil {
 		l.to = os.Stderr
+	}
+	if s, ok := l.to.(*logService); ok {
+		s.say(level, text)
+		return
 	}
 	now := time.Now().Format(time.RFC3339)
 	if l.json {

@@ -64,7 +64,7 @@ type globals struct {
 func (a *app) globalFlags(g *globals) *flag.FlagSet {
 	f := newFlags("brig-oci")
 	f.StringVar(&a.root, "root", defaultRoot(), "folder of the containers' state, on a tmpfs")
-	f.StringVar(&g.log, "log", "", "file for the log; without it standard error")
+	f.StringVar(&g.log, "log", "", "file for the log, or file:PATH, syslog:NAME, journald:NAME; without it standard error")
 	f.StringVar(&g.logFormat, "log-format", "text", "text or json")
 	f.BoolVar(&a.systemd, "systemd-cgroup", false, "have systemd make the cgroups; cgroupsPath is slice:prefix:name")
 	f.StringVar(&g.manager, "cgroup-manager", "", "cgroupfs, systemd or disabled")

@@ -18,7 +18,7 @@ func checkTerminal(spec *specs.Spec, socket string, detach bool) error {
 	case spec.Process == nil:
 		return errors.New("config.json: process is missing; there is nothing to run")
 	case detach && spec.Process.Terminal && socket == "":
-		return errors.New("cannot allocate tty if runc will detach without setting console socket")
+		return errors.New("cannot allocate tty if runc will detach without setting console socket: use --console-socket")
 	case (!detach || !spec.Process.Terminal) && socket != "":
 		return errors.New("cannot use console socket if runc will not detach or allocate tty")
 	}

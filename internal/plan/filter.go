@@ -101,6 +101,10 @@ func (b *builder) seccomp() error {
 	if err := b.checkNotified(); err != nil {
 		return err
 	}
+	if v := b.spec.Annotations[annotation.FailUnknownCalls]; v != "" && v != "0" && len(filter.Unknown) > 0 {
+		return &UnsupportedError{"linux.seccomp", fmt.Sprintf("%s=%s, and no system call of any architecture is %s",
+			annotation.FailUnknownCalls, v, strings.Join(filter.Unknown, ", "))}
+	}
 	b.plan.Filter = &filter
 	b.p.Step(launch.Seccomp, "load the system-call filter")
 	listener := b.p.Seccomp(filter.Bytes(), uint64(filter.Flags))

@@ -1,6 +1,12 @@
 package plan
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"brig/internal/annotation"
 	"brig/internal/launch"
 	"brig/internal/mac"
 
@@ -17,12 +23,18 @@ func (b *builder) checkMountLabel() error {
 	if err := mac.CheckLabel(label); err != nil {
 		return &UnsupportedError{"linux.mountLabel", err.Error()}
 	}
+	if kind, ok := b.spec.Annotations[annotation.MountContext]; ok && !slices.Contains(contexts, kind) {
+		return &UnsupportedError{"annotation " + annotation.MountContext, fmt.Sprintf("%q is none of %s", kind, strings.Join(contexts, ", "))}
+	}
 	if !b.facts.MAC.SELinux {
 		return b.missing(string(mac.SELinux), (&mac.MissingError{Module: mac.SELinux, Name: label}).Error())
 	}
 	b.mountLabel = label
 	return nil
 }
+
+// contexts are the options of mount(8) that take a label.
+var contexts = []string{"context", "fscontext", "defcontext", "rootcontext"}
 
 // labelMount gives a new file system the label of the sandbox's files (selinux(8), "context="). A procfs, a sysfs and the
 // cgroups have labels by the policy's own rules, and a bind mount has those of its files; runc labels the same.
@@ -31,7 +43,7 @@ func (b *builder) labelMount(fs launch.Reg, kind string) {
 	case "proc", "sysfs", "cgroup", "cgroup2", "mqueue":
 	default:
 		if b.mountLabel != "" {
-			b.p.FsconfigString(fs, "context", b.mountLabel)
+			b.p.FsconfigString(fs, cmp.Or(b.spec.Annotations[annotation.MountContext], contexts[0]), b.mountLabel)
 		}
 	}
 }

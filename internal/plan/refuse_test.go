@@ -136,10 +136,24 @@ func TestRefusals(t *testing.T) {
 		{"process.scheduler", "priority can only", scheduled(specs.Scheduler{Policy: specs.SchedBatch, Priority: 1})},
 		{"process.scheduler", "invalid scheduler.priority", scheduled(specs.Scheduler{Policy: specs.SchedFIFO, Priority: -1})},
 		{"process.scheduler", "runtime/deadline/period can only", scheduled(specs.Scheduler{Policy: specs.SchedRR, Priority: 1, Runtime: 1})},
+		{"process.scheduler", "sched_setattr: `SCHED_DEADLINE` requires `runtime`", scheduled(specs.Scheduler{Policy: specs.SchedDeadline, Deadline: 1 << 20})},
+		{"process.scheduler", "sched_setattr: `SCHED_DEADLINE` runtime must be greater than 0", scheduled(specs.Scheduler{Policy: specs.SchedDeadline, Deadline: 1 << 20})},
+		{"process.scheduler", "sched_setattr: `SCHED_DEADLINE` requires `deadline`", scheduled(specs.Scheduler{Policy: specs.SchedDeadline, Runtime: 1 << 20})},
+		{"process.scheduler", "runtime 1023 must be between 1024 and", scheduled(specs.Scheduler{Policy: specs.SchedDeadline, Runtime: 1023, Deadline: 1 << 20})},
+		{"process.scheduler", "runtime 9223372036854775808 must be between", scheduled(specs.Scheduler{Policy: specs.SchedDeadline, Runtime: 1 << 63, Deadline: 1<<63 + 1})},
+		{"process.scheduler", "runtime 2048 must be <= deadline 1024", scheduled(specs.Scheduler{Policy: specs.SchedDeadline, Runtime: 2048, Deadline: 1024})},
+		{"process.scheduler", "deadline 2048 must be <= period 1024", scheduled(specs.Scheduler{Policy: specs.SchedDeadline, Runtime: 1024, Deadline: 2048, Period: 1024})},
 		{"process.scheduler", "SCHED_FLAG_UTIL_CLAMP_MIN", scheduled(specs.Scheduler{Policy: specs.SchedOther, Flags: []specs.LinuxSchedulerFlag{specs.SchedFlagUtilClampMin}})},
 		{"process.ioPriority", "invalid ioPriority.Class", func(s *specs.Spec) { s.Process.IOPriority = &specs.LinuxIOPriority{} }},
 		{"process.ioPriority", "invalid ioPriority.Priority: 8", func(s *specs.Spec) {
 			s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 8}
+		}},
+		{"annotation run.oci.mount_context_type", `"other" is none of context, fscontext`, func(s *specs.Spec) {
+			s.Linux.MountLabel, s.Annotations[annotation.MountContext] = "u:r:t:s0", "other"
+		}},
+		{"linux.seccomp", "no system call of any architecture is frobnicate", func(s *specs.Spec) {
+			s.Annotations[annotation.FailUnknownCalls] = "1"
+			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"frobnicate"}, Action: specs.ActErrno}}}
 		}},
 		{"linux.mountLabel", "SELinux label", func(s *specs.Spec) { s.Linux.MountLabel = "label\n" }},
 		{"linux.netDevices", "without a NET namespace", func(s *specs.Spec) {
@@ -194,9 +208,9 @@ func TestRefusals(t *testing.T) {
 
 		{"linux.sysctl", "would change the host", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.core_pattern": "|/bin/x"} }},
 		{"linux.sysctl", "would change the host", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"vm.overcommit_memory": "1"} }},
-		{"linux.sysctl", "is no sysctl", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net/../kernel/core_pattern": "x"} }},
-		{"linux.sysctl", "is no sysctl", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net..ipv4": "x"} }},
-		{"linux.sysctl", "is no sysctl", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"/net/ipv4/ip_forward": "1"} }},
+		{"linux.sysctl", "contains an invalid path", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net/../kernel/core_pattern": "x"} }},
+		{"linux.sysctl", "contains an invalid path", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net..ipv4": "x"} }},
+		{"linux.sysctl", "contains an invalid path", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"/net/ipv4/ip_forward": "1"} }},
 		{"linux.sysctl", "needs a network namespace", func(s *specs.Spec) {
 			without(s, specs.NetworkNamespace)
 			s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
@@ -212,6 +226,10 @@ func TestRefusals(t *testing.T) {
 		{"linux.sysctl", "has a field of its own: hostname", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.hostname": "x"} }},
 		{"linux.sysctl", "needs a uts namespace", func(s *specs.Spec) {
 			without(s, specs.UTSNamespace)
+			s.Linux.Sysctl = map[string]string{"kernel.domainname": "x"}
+		}},
+		{"linux.sysctl", "contradicts the field domainname", func(s *specs.Spec) {
+			s.Domainname = "y"
 			s.Linux.Sysctl = map[string]string{"kernel.domainname": "x"}
 		}},
 

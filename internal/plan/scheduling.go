@@ -49,6 +49,9 @@ func (b *builder) scheduler(pr *specs.Process) error {
 	case s.Policy != specs.SchedDeadline && s.Runtime|s.Deadline|s.Period != 0:
 		return refuse("scheduler runtime/deadline/period can only be specified for SchedDeadline policy")
 	}
+	if err := deadline(s); err != nil {
+		return err
+	}
 	attr := launch.SchedAttr{Nice: s.Nice, Priority: uint32(s.Priority), Runtime: s.Runtime, Deadline: s.Deadline, Period: s.Period} //nolint:gosec // checked above
 	i := slices.IndexFunc(schedulerPolicies, func(p struct {
 		policy specs.LinuxSchedulerPolicy
@@ -74,6 +77,36 @@ func (b *builder) scheduler(pr *specs.Process) error {
 	}
 	b.p.Step(launch.Limits, why)
 	b.p.SchedSetattr(attr, string(s.Policy))
+	return nil
+}
+
+// Bounds of the kernel's for the times of a deadline (__checkparam_dl in kernel/sched/deadline.c): its clock counts units of 1024
+// nanoseconds, and the highest bit is a sign.
+const (
+	leastRuntime = 1 << 10
+	mostRuntime  = 1<<63 - 1
+)
+
+// deadline checks what SCHED_DEADLINE needs, of which the kernel says EINVAL only. The words are crun's.
+func deadline(s *specs.Scheduler) error {
+	if s.Policy != specs.SchedDeadline {
+		return nil
+	}
+	refuse := func(format string, args ...any) error {
+		return &UnsupportedError{"process.scheduler", "sched_setattr: `SCHED_DEADLINE` " + fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case s.Runtime == 0:
+		return refuse("requires `runtime`, and sched_setattr: `SCHED_DEADLINE` runtime must be greater than 0")
+	case s.Deadline == 0:
+		return refuse("requires `deadline`")
+	case s.Runtime < leastRuntime || s.Runtime > mostRuntime:
+		return refuse("runtime %d must be between %d and %d nanoseconds", s.Runtime, leastRuntime, uint64(mostRuntime))
+	case s.Runtime > s.Deadline:
+		return refuse("runtime %d must be <= deadline %d", s.Runtime, s.Deadline)
+	case s.Period != 0 && s.Deadline > s.Period:
+		return refuse("deadline %d must be <= period %d", s.Deadline, s.Period)
+	}
 	return nil
 }
 

@@ -27,7 +27,7 @@ func (b *builder) sysctlFile(key string) (string, error) {
 		file = strings.ReplaceAll(key, ".", "/")
 	}
 	if path.Clean(file) != file || path.IsAbs(file) || strings.HasPrefix(file, "../") || strings.IndexByte(file, 0) >= 0 {
-		return "", &UnsupportedError{"linux.sysctl", fmt.Sprintf("%q is no sysctl", key)}
+		return "", &UnsupportedError{"linux.sysctl", fmt.Sprintf("%q contains an invalid path", key)}
 	}
 	if value := b.linux.Sysctl[key]; strings.ContainsAny(value, "\n\x00") {
 		// More than a line was the way in of CVE-2022-0811.
@@ -42,6 +42,9 @@ func (b *builder) sysctlFile(key string) (string, error) {
 	case file == "kernel/hostname":
 		return "", &UnsupportedError{"linux.sysctl", fmt.Sprintf("%q has a field of its own: hostname", key)}
 	case file == "kernel/domainname":
+		if value, field := b.linux.Sysctl[key], b.spec.Domainname; field != "" && field != value {
+			return "", &UnsupportedError{"linux.sysctl", fmt.Sprintf("%s=%s contradicts the field domainname, %s", key, value, field)}
+		}
 		kind = specs.UTSNamespace
 	case strings.HasPrefix(file, "user/"):
 		kind = specs.UserNamespace

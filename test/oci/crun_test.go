@@ -3,16 +3,19 @@ package oci
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"brig/internal/testenv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // What crun's suite asks of a runtime and runc's does not.
@@ -343,4 +346,100 @@ func TestExecSetsVariables(t *testing.T) {
 		t.Errorf("a variable is there twice: %q", out)
 	}
 	e.want(0, "", "delete", "--force", "env")
+}
+
+// TestPidfdReceiver: the annotation's socket gets a pidfd of the container's process.
+func TestPidfdReceiver(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	socket := filepath.Join(t.TempDir(), "s")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close() //nolint:errcheck // of a test
+	e.spec.Annotations = map[string]string{"run.oci.pidfd_receiver": socket}
+	e.spec.Process.Args = []string{"sleep", "1000"}
+	e.write()
+	e.want(0, "", "run", "-d", "--bundle", e.bundle, "watched")
+	if err := listener.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := listener.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close() //nolint:errcheck // of a test
+	control := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := conn.ReadMsgUnix(make([]byte, 100), control)
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:n])
+	if err != nil || len(messages) != 1 {
+		t.Fatalf("%d messages, %v", len(messages), err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		t.Fatalf("%d descriptors, %v", len(fds), err)
+	}
+	pidfd := os.NewFile(uintptr(fds[0]), "pidfd")
+	defer pidfd.Close() //nolint:errcheck // of a test
+	if err := unix.PidfdSendSignal(fds[0], unix.SIGKILL, nil, 0); err != nil {
+		t.Error(err)
+	}
+	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fds[0]), Events: unix.POLLIN}}, 20_000); err != nil {
+		t.Error(err)
+	}
+	e.want(0, "", "delete", "--force", "watched")
+	e.spec.Annotations["run.oci.pidfd_receiver"] = socket + "-none"
+	e.write()
+	e.want(1, "annotation run.oci.pidfd_receiver="+socket+"-none: no such file", "run", "-d", "--bundle", e.bundle, "watched")
+	e.want(1, "does not exist", "state", "watched")
+}
+
+// TestAnnotationsOfOtherKernels: what would make another container of it is refused by name; what asks for nothing is not.
+func TestAnnotationsOfOtherKernels(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	for key, value := range map[string]string{"run.oci.handler": "krun", "run.oci.seccomp_bpf_data": "AAAA", "run.oci.pidfd_autokill": "1"} {
+		e.spec.Annotations = map[string]string{key: value}
+		e.write()
+		e.want(1, "annotation "+key+"="+value+": not supported", "run", "--bundle", e.bundle, "other")
+	}
+	e.spec.Annotations = map[string]string{"run.oci.handler": "", "run.oci.mount_context_type": "rootcontext", "io.kubernetes.cri.container-type": "sandbox"}
+	e.spec.Process.Args = []string{"echo", "ran"}
+	e.write()
+	e.want(0, "ran", "run", "--bundle", e.bundle, "none")
+}
+
+// TestLogTypes: --log takes crun's forms, and no other type.
+func TestLogTypes(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	file := filepath.Join(t.TempDir(), "a:b.log")
+	e.want(1, "does not exist", "--log", "file:"+file, "--log-format", "json", "state", "none")
+	if text, err := os.ReadFile(file); err != nil || !strings.Contains(string(text), `"msg":"none: container does not exist"`) {
+		t.Errorf("%q, %v", text, err)
+	}
+	e.want(1, `unknown log type \"mail\"`, "--log", "mail:/x", "list")
+}
+
+// TestPoststopFailureInCrunsWords is a warning, and the container is gone.
+func TestPoststopFailureInCrunsWords(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.spec.Process.Args = []string{"true"}
+	e.spec.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "exit 7"}}}}
+	e.write()
+	e.want(0, "poststop hook failed with exit code 7: error running poststop hook #0", "run", "--bundle", e.bundle, "stops")
+}
+
+// TestHelpInCrunsWords has the lines that its suite looks for.
+func TestHelpInCrunsWords(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	for verb, line := range map[string]string{"start": "start CONTAINER", "delete": "delete CONTAINER", "update": "update [OPTION]... CONTAINER", "mounts": "mounts [add|remove] CONTAINER FILE"} {
+		e.want(0, "Usage: crun [OPTION...] "+line+"\n", verb, "--help")
+	}
 }

@@ -308,6 +308,7 @@ var tolerable = map[string]string{
 	"execve":      " ENOENT, ENOTDIR, EACCES",                          // execvp(3)
 	"faccessat2":  " ENOENT, ENOTDIR, EACCES, the first that succeeds", // execvp(3)
 	"openat2":     " ENOENT, ENOTDIR",                                  // a mask of what is not there
+	"ioctl":       " EPERM",                                            // the loopback stays down
 	"epoll_pwait": " EINTR",                                            // stopped and continued; the wait goes on in accept4
 }
 
@@ -322,6 +323,9 @@ func TestNothingElseIsTolerated(t *testing.T) {
 			}
 			if tolerable[p.names[i]] != errnos {
 				p.t.Errorf("%s: tolerates%s", line, errnos)
+			}
+			if p.names[i] == "ioctl" && !strings.Contains(p.lines[i], "SIOCSIFFLAGS") {
+				p.t.Errorf("%s is not the loopback's", line)
 			}
 			if p.names[i] == "openat2" && !strings.Contains(p.lines[i], "RESOLVE_NO_SYMLINKS") {
 				p.t.Errorf("%s is no mask", line)

@@ -47,6 +47,7 @@ type record struct {
 	Terminal  bool                `json:"terminal,omitempty"`
 	IDs       *idmap.Range        `json:"ids,omitempty"`     // host ids of its own, which the operator's policy gave it
 	Beneath   uint64              `json:"beneath,omitempty"` // the mount below the root, where the container's mounts are the host's
+	Mount     uint64              `json:"mount,omitempty"`   // and that root itself
 	Class     *resctrl.Group      `json:"class,omitempty"`   // of service, of linux.intelRdt
 	Agent     bool                `json:"agent,omitempty"`   // start hands the filter's listener to the seccomp agent
 }

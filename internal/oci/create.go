@@ -298,7 +298,7 @@ func (c *container) ready(p *native.Process, o *creation) error {
 	}
 	c.PID, c.StartTime, c.Steps, c.Agent = p.PID, start, p.Plan.Program.Steps(launch.PointReady), p.Plan.AgentLast
 	fault.Point("process ready")
-	if err := c.enterClass(p.PID); err != nil {
+	if err := errors.Join(c.noteRoot(), c.enterClass(p.PID)); err != nil {
 		return err
 	}
 	if p.Terminal != nil {

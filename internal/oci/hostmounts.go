@@ -32,7 +32,18 @@ func mountOf(name string) (id uint64, root bool, err error) {
 	return st.Mnt_id, st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
 
-// unmount takes the container's root away where it is the host's mount. What the record names is never touched.
+// noteRoot writes down the mount of the container's root itself, when it is there.
+func (c *container) noteRoot() error {
+	if c.Beneath == 0 {
+		return nil
+	}
+	id, _, err := mountOf(c.Rootfs)
+	c.Mount = id
+	return err
+}
+
+// unmount takes the container's root away where it is the host's mount. What the record names as beneath is never touched, nor what
+// else the path leads to by now: whoever owns a folder of the bundle's can put a link to any other in its place.
 func (c *container) unmount() error {
 	if c.Beneath == 0 {
 		return nil
@@ -40,6 +51,9 @@ func (c *container) unmount() error {
 	id, root, err := mountOf(c.Rootfs)
 	if errors.Is(err, unix.ENOENT) || err == nil && (!root || id == c.Beneath) {
 		return nil
+	}
+	if err == nil && c.Mount != 0 && id != c.Mount {
+		err = errors.New("it is not what was mounted there: unmount that by hand, and then what is at this path")
 	}
 	if err == nil {
 		err = unix.Unmount(c.Rootfs, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)

@@ -43,6 +43,24 @@ grep -c ' / / .* shared:' /proc/self/mountinfo`
 		t.Errorf("%v\n%s", err, out)
 	}
 
+	// What else comes to the path is not unmounted.
+	other := t.TempDir()
+	script = `set -e
+brig() { timeout 30 "$RUNTIME" --root "$STATE" "$@"; }
+brig create --bundle "$BUNDLE" host >/dev/null 2>&1 </dev/null
+mkdir "$OTHER/rootfs"; mount -t tmpfs precious "$OTHER/rootfs"
+mv "$BUNDLE" "$BUNDLE.away"; ln -s "$OTHER" "$BUNDLE"
+brig delete --force host || echo refused
+grep -c " $OTHER/rootfs " /proc/self/mountinfo
+rm "$BUNDLE"; mv "$BUNDLE.away" "$BUNDLE"
+brig delete --force host
+grep "$BUNDLE/rootfs" /proc/self/mountinfo || echo clean`
+	cmd = exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c", script)
+	cmd.Env = append(os.Environ(), "RUNTIME="+runtime, "STATE="+e.root, "BUNDLE="+e.bundle, "OTHER="+other)
+	if out, err = cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "it is not what was mounted there") || !strings.HasSuffix(string(out), "refused\n1\nclean\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+
 	// One that cannot be made leaves none either.
 	e.spec.Mounts = append(e.spec.Mounts, specs.Mount{Destination: "/bin/sh", Type: "tmpfs"})
 	e.write()

@@ -69,3 +69,33 @@ func TestPIDFileBesideLinks(t *testing.T) {
 		t.Errorf("the file that a link led to has %q, %v", text, err)
 	}
 }
+
+// TestCopyWithinMemory: what an image has in a folder that is copied into RAM comes out of the container's memory, though it is the
+// runtime that copies: a file with holes takes nothing in the image.
+func TestCopyWithinMemory(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	limit := int64(16 << 20)
+	e.spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
+	e.spec.Mounts = append(e.spec.Mounts, specs.Mount{Destination: "/data", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
+	e.spec.Process.Args = []string{"true"}
+	e.write()
+	data := filepath.Join(e.bundle, "rootfs/data")
+	if err := os.Mkdir(data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(data, "holes")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		size  int64
+		code  int
+		words string
+	}{{1 << 20, 0, ""}, {17 << 20, 1, "memory limit"}} {
+		if err := os.Truncate(file, c.size); err != nil {
+			t.Fatal(err)
+		}
+		e.want(c.code, c.words, "run", "--bundle", e.bundle, "copied")
+	}
+}

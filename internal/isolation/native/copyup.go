@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 
@@ -41,7 +42,7 @@ func (l *launching) copyUp(c *plan.CopyUp) error {
 	}
 	var st unix.Stat_t
 	if err = unix.Fstat(from, &st); err == nil {
-		err = copyFolder(from, to, &st, given(c.Data))
+		err = l.room().folder(from, to, &st, given(c.Data))
 	} else {
 		err = errors.Join(err, unix.Close(from), unix.Close(to))
 	}
@@ -50,6 +51,32 @@ func (l *launching) copyUp(c *plan.CopyUp) error {
 	}
 	return nil
 }
+
+// copying is what may still be copied, in bytes.
+type copying struct{ left int64 }
+
+// room is the copies' of all tmpfs of a sandbox: its limit on memory. What the parent copies is not charged to the sandbox's group, so
+// that an image with much in such a folder, in a few bytes of a layer, could fill the machine's memory all the same.
+func (l *launching) room() *copying {
+	if l.copies == nil {
+		l.copies = &copying{left: math.MaxInt64}
+		if r := l.spec.Linux.Resources; r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 {
+			l.copies.left = *r.Memory.Limit
+		}
+	}
+	return l.copies
+}
+
+// take counts an entry and what is in it.
+func (c *copying) take(size int64) error {
+	const page = 4096 // the least that something costs
+	if c.left -= max(size, 0) + page; c.left < 0 {
+		return errNoRoom
+	}
+	return nil
+}
+
+var errNoRoom = errors.New("there is more in it than the sandbox's memory limit (linux.resources.memory.limit) lets it have")
 
 // given tells which of owner and mode the options of the mount set: they win over the folder's.
 func given(data []string) (g struct{ owner, mode bool }) {
@@ -86,8 +113,8 @@ func newTmpfs(c *plan.CopyUp) (int, error) {
 	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, int(c.Attrs)) //nolint:gosec // flags
 }
 
-// copyFolder copies what is in the folder from into the folder to, and its own attributes. It closes both.
-func copyFolder(from, to int, st *unix.Stat_t, keep struct{ owner, mode bool }) error {
+// folder copies what is in the folder from into the folder to, and its own attributes. It closes both.
+func (c *copying) folder(from, to int, st *unix.Stat_t, keep struct{ owner, mode bool }) error {
 	source, target := os.NewFile(uintptr(from), "source"), os.NewFile(uintptr(to), "copy")
 	defer source.Close() //nolint:errcheck // read only
 	defer target.Close() //nolint:errcheck // a folder
@@ -96,7 +123,7 @@ func copyFolder(from, to int, st *unix.Stat_t, keep struct{ owner, mode bool }) 
 		return err
 	}
 	for _, name := range names {
-		if err := copyEntry(from, to, name); err != nil {
+		if err := c.entry(from, to, name); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -118,16 +145,19 @@ func copyFolder(from, to int, st *unix.Stat_t, keep struct{ owner, mode bool }) 
 
 func times(st *unix.Stat_t) []unix.Timespec { return []unix.Timespec{st.Atim, st.Mtim} }
 
-func copyEntry(from, to int, name string) error {
+func (c *copying) entry(from, to int, name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
+	if err := c.take(0); err != nil {
+		return err
+	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		return copySubfolder(from, to, name, &st)
+		return c.subfolder(from, to, name, &st)
 	case unix.S_IFREG:
-		return copyFile(from, to, name, &st)
+		return c.file(from, to, name, &st)
 	case unix.S_IFLNK:
 		target := make([]byte, unix.PathMax)
 		n, err := unix.Readlinkat(from, name, target)
@@ -151,7 +181,7 @@ func copyEntry(from, to int, name string) error {
 	return unix.UtimesNanoAt(to, name, times(&st), unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func copySubfolder(from, to int, name string, st *unix.Stat_t) error {
+func (c *copying) subfolder(from, to int, name string, st *unix.Stat_t) error {
 	in, err := unix.Openat(from, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -163,10 +193,10 @@ func copySubfolder(from, to int, name string, st *unix.Stat_t) error {
 	if err != nil {
 		return errors.Join(err, unix.Close(in))
 	}
-	return copyFolder(in, out, st, struct{ owner, mode bool }{})
+	return c.folder(in, out, st, struct{ owner, mode bool }{})
 }
 
-func copyFile(from, to int, name string, st *unix.Stat_t) error {
+func (c *copying) file(from, to int, name string, st *unix.Stat_t) error {
 	// O_NONBLOCK: what was a file a moment ago may be a pipe that nobody writes to.
 	fd, err := unix.Openat(from, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -177,13 +207,16 @@ func copyFile(from, to int, name string, st *unix.Stat_t) error {
 	if info, err := in.Stat(); err != nil || !info.Mode().IsRegular() {
 		return errors.Join(err, errSwapped)
 	}
+	if err := c.take(st.Size); err != nil {
+		return err
+	}
 	fd, err = unix.Openat(to, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
 	out := os.NewFile(uintptr(fd), name)
-	defer out.Close() //nolint:errcheck // in RAM: nothing is written later
-	if _, err := io.Copy(out, in); err != nil {
+	defer out.Close()                                                                //nolint:errcheck // in RAM: nothing is written later
+	if _, err := io.CopyN(out, in, st.Size); err != nil && !errors.Is(err, io.EOF) { // no more than was counted
 		return err
 	}
 	if err := unix.Fchown(int(out.Fd()), int(st.Uid), int(st.Gid)); err != nil {

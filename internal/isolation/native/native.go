@@ -108,6 +108,7 @@ type launching struct {
 	written bool // the child writes itself into cgroup.procs of version 2 instead of being born there
 	files   map[launch.Reg]*os.File
 	opened  []*os.File // ours to close
+	copies  *copying
 }
 
 func (l *launching) bind(r launch.Reg, f *os.File) {

@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"brig/internal/annotation"
@@ -84,7 +85,7 @@ func describeRoot(spec *specs.Spec) string {
 func writable(spec *specs.Spec) []string {
 	var list []string
 	for _, m := range spec.Mounts {
-		ro := strings.Contains(","+strings.Join(m.Options, ",")+",", ",ro,")
+		ro := slices.Contains(m.Options, "ro") || slices.Contains(m.Options, "rro")
 		link := strings.Contains(strings.Join(m.Options, ","), "copy-symlink")
 		if (m.Type == "tmpfs" || m.Type == "bind") && !ro && !link && m.Destination != "/dev" {
 			list = append(list, m.Destination)

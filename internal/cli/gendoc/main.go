@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"brig/internal/cli"
+	"brig/internal/oci"
 	"brig/internal/policy"
 
 	"github.com/spf13/cobra/doc"
@@ -78,6 +79,10 @@ func generate() (map[string][]byte, error) {
 			return nil, err
 		}
 		files[name] = b.Bytes()
+	}
+	files["man/brig-oci.8"] = oci.Manual()
+	for name, text := range oci.Completions() {
+		files["completions/"+name] = text
 	}
 	return files, nil
 }

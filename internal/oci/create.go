@@ -146,8 +146,8 @@ func (c *container) begin(a *app, b *bundled, policy *operator.Policy) (*cgroup.
 			return nil, err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(c.dir, configFile), b.text, 0o600); err != nil {
-		return nil, fmt.Errorf("keep the spec of container %s: %w", c.id, err)
+	if err := c.keepSpec(b.text); err != nil {
+		return nil, err
 	}
 	fault.Point("spec kept")
 	if err := c.save(); err != nil {
@@ -166,6 +166,13 @@ func (c *container) begin(a *app, b *bundled, policy *operator.Policy) (*cgroup.
 	}
 	c.Cgroups = group.Paths()
 	return group, lacking(group)
+}
+
+func (c *container) keepSpec(text []byte) error {
+	if err := os.WriteFile(filepath.Join(c.dir, configFile), text, 0o600); err != nil {
+		return fmt.Errorf("keep the spec of container %s: %w", c.id, err)
+	}
+	return nil
 }
 
 func owner() string {

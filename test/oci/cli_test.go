@@ -48,6 +48,14 @@ func TestCommandLine(t *testing.T) {
 		{"--criu /nowhere/criu checkpoint --image-path /tmp/x nobody", 1, []string{"needs criu, which is not installed"}},
 		{"--criu /nowhere/criu restore --detach --image-path /tmp/x nobody", 1, []string{"needs criu, which is not installed"}},
 		{"--criu false restore nobody", 1, []string{"needs criu, which cannot work here"}},
+		{"--criu true checkpoint nobody", 1, []string{"container does not exist"}},
+		{"--criu true restore --bundle /nowhere nobody", 1, []string{"runc restore failed", "config.json not found"}},
+		{"checkpoint --lazy-pages nobody", 1, []string{"--lazy-pages is not supported"}},
+		{"restore --lazy-pages nobody", 1, []string{"--lazy-pages is not supported"}},
+		{"checkpoint --page-server :1 nobody", 1, []string{"--page-server and --status-fd are not supported"}},
+		{"checkpoint --manage-cgroups-mode hard nobody", 1, []string{"invalid manage-cgroups-mode value"}},
+		{"checkpoint --empty-ns pid nobody", 1, []string{"--empty-ns", "there is network"}},
+		{"restore --preserve-fds 1 nobody", 1, []string{"--preserve-fds is not supported with restore"}},
 	} {
 		out, code := e.call(strings.Fields(c.args)...)
 		if code != c.code {

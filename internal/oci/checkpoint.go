@@ -78,11 +78,9 @@ func (o *criuOptions) encode(spec *specs.Spec, images, work *os.File, log string
 	}
 	w.flag(46, o.tcpInFlight)
 	w.flag(50, true) // a terminal of the container's own, whose master nobody in it has
-	config, ok := spec.Annotations["org.criu.config"]
-	if !ok {
-		config = "/etc/criu/runc.conf" // as runc has it; criu passes over a file that is not there
+	if _, none := spec.Annotations[criuConfig]; !none {
+		w.text(51, "/etc/criu/runc.conf") // as runc has it; criu passes over a file that is not there
 	}
-	w.text(51, config)
 	w.text(53, o.lsmProfile)
 	w.text(63, o.lsmMount)
 	return w
@@ -108,6 +106,10 @@ func (o *criuOptions) open(mkdir bool) (images, work *os.File, err error) {
 	}
 	return images, work, nil
 }
+
+// criuConfig is the annotation that gives runc another configuration file for criu, or none. Such a file can have criu run any
+// program as root: an annotation is not what decides on one.
+const criuConfig = "org.criu.config"
 
 // checkpointable refuses what would be lost or weaker when it comes back.
 func checkpointable(spec *specs.Spec, groups map[string]string) error {
@@ -140,6 +142,9 @@ func checkpointable(spec *specs.Spec, groups map[string]string) error {
 		if p, _ := plan.Namespace(spec, kind); p != "" {
 			return refuse(fmt.Sprintf("a joined %s namespace (linux.namespaces, %s)", kind, p), "it is not the container's alone")
 		}
+	}
+	if v := spec.Annotations[criuConfig]; v != "" {
+		return refuse("annotation "+criuConfig, "criu's configuration is in /etc/criu")
 	}
 	for _, key := range []string{annotation.Landlock, annotation.Root, annotation.RootIDMap} {
 		if v := spec.Annotations[key]; v != "" && v != "off" && v != "false" {

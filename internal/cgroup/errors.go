@@ -18,10 +18,11 @@ type MissingError struct {
 	Remedy     string
 }
 
+// Error has crun's words, which its suite looks for.
 func (e *MissingError) Error() string {
-	what := "the cgroup controller " + e.Controller + " is not available"
+	what := "the requested cgroup controller `" + e.Controller + "` is not available"
 	if e.File != "" {
-		what = "the cgroup controller " + e.Controller + " has no " + e.File
+		what = "the cgroup controller " + e.Controller + " has no " + e.File + ": no such file or directory"
 	}
 	return fmt.Sprintf("limit %s: %s: %s", e.Limit, what, e.Remedy)
 }

@@ -170,6 +170,24 @@ func TestBadValues(t *testing.T) {
 	}
 }
 
+// TestCrunsWords: its suite looks for these.
+func TestCrunsWords(t *testing.T) {
+	t.Parallel()
+	_, err := settingsV2(&specs.LinuxResources{Unified: map[string]string{"NOT-A-VALID-KEY": "1"}})
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{err, "the specified key has not the form CONTROLLER.VALUE `NOT-A-VALID-KEY`"},
+		{&MissingError{Limit: "linux.resources.unified.foo.bar", Controller: "foo"}, "the requested cgroup controller `foo` is not available"},
+		{&MissingError{Controller: "memory", File: "memory.DOESNTEXIST"}, "no memory.DOESNTEXIST: no such file or directory"},
+	} {
+		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {
+			t.Errorf("%v lacks %q", c.err, c.want)
+		}
+	}
+}
+
 func TestMissingControllerIsNamed(t *testing.T) {
 	t.Parallel()
 	tree := &host.CgroupTree{Unified: "/nonexistent", Controllers: []string{"memory"}}

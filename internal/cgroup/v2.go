@@ -133,7 +133,7 @@ func (s *settings) unified(files map[string]string) {
 		controller, _, ok := strings.Cut(name, ".")
 		switch {
 		case !ok || strings.ContainsAny(name, "/\x00"):
-			s.fail(prefix+"unified", name, "must be a file name of the form CONTROLLER.PARAMETER")
+			s.fail(prefix+"unified", name, "the specified key has not the form CONTROLLER.VALUE `"+name+"`") // crun's words
 		case controller == "cgroup":
 			s.fail(prefix+"unified", name, "files of cgroup itself are the runtime's, not the spec's")
 		default:

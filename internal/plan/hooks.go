@@ -68,7 +68,10 @@ func CompileHook(spec *specs.Spec, h *specs.Hook, entered bool, bundle string, f
 	}
 	s, pr := *spec, *spec.Process
 	pr.Terminal, pr.ConsoleSize, pr.Cwd = false, nil, "/"
-	pr.Args, pr.Env = h.Args, h.Env
+	pr.Args = h.Args
+	if h.Env != nil || !entered {
+		pr.Env = h.Env // without one of its own, what is confined as the program has its environment, as with runc
+	}
 	if len(pr.Args) == 0 {
 		pr.Args = []string{h.Path}
 	}

@@ -124,6 +124,30 @@ func TestStartHooksAreConfined(t *testing.T) {
 	}
 }
 
+// TestHookEnvironment: a hook that is the host's program has its own environment or none (CVE-2025-23266); one that is the
+// container's has the container's where it brings none.
+func TestHookEnvironment(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	log := filepath.Join(t.TempDir(), "log")
+	bare := func(script string) []specs.Hook {
+		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}}}
+	}
+	say := `echo "$SECRET" >>`
+	e.spec.Hooks = &specs.Hooks{
+		CreateRuntime: bare(say + log), CreateContainer: bare(say + log), Poststop: bare(say + log),
+		StartContainer: append(bare(say+"/tmp/env"), specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", say + "/tmp/env"}, Env: []string{"SECRET=own"}}),
+	}
+	e.spec.Root.Readonly = false
+	e.spec.Process.Env = append(e.spec.Process.Env, "SECRET=container's")
+	e.spec.Process.Args = []string{"cat", "/tmp/env"}
+	e.write()
+	e.want(0, "container's\nown\n", "run", "--bundle", e.bundle, "environment")
+	if text, err := os.ReadFile(log); err != nil || string(text) != "\n\n\n" {
+		t.Errorf("hooks of the host's saw %q, %v", text, err)
+	}
+}
+
 // TestFailingHooks: the first failure of a kind ends the container, by runc's words; poststop hooks run nevertheless, and
 // nothing is left.
 func TestFailingHooks(t *testing.T) {

@@ -20,7 +20,7 @@ _brig_oci() {
 	mounts) words="--help" ;;
 	pause) words="--help" ;;
 	ps) words="--format -f --help" ;;
-	restore) words="--auto-dedup --b --bundle --console-socket --d --detach --empty-ns --ext-unix-sk --file-locks --image-path --lazy-pages --link-remap --lsm-mount-context --lsm-profile --manage-cgroups-mode --no-pivot --no-subreaper --pid-file --shell-job --tcp-established --tcp-skip-in-flight --work-path --help" ;;
+	restore) words="--auto-dedup --bundle -b --config -f --console-socket --detach -d --empty-ns --ext-unix-sk --file-locks --image-path --lazy-pages --link-remap --lsm-mount-context --lsm-profile --manage-cgroups-mode --no-new-keyring --no-pivot --no-subreaper --pid-file --pidfd-socket --preserve-fds --shell-job --tcp-established --tcp-skip-in-flight --work-path --help" ;;
 	resume) words="--help" ;;
 	run) words="--bundle -b --config -f --console-socket --detach -d --keep --no-new-keyring --no-pivot --no-subreaper --pid-file --pidfd-socket --preserve-fds --help" ;;
 	spec) words="--bundle -b --rootless --help" ;;

@@ -417,21 +417,7 @@ func TestBundleSourceRaces(t *testing.T) {
 func TestBundleCVE_2024_21626(t *testing.T) {
 	t.Parallel()
 	ociBuilt(t)
-	var top []*os.File
-	for range 6 {
-		f, err := os.Open("/")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		top = append(top, f)
-	}
-	root := newRoot(t)
-	replace(t, filepath.Join(root, "data"), linkTo("/proc/self/fd/7"))
-	dirs := []string{"/data", "/data/..", "/proc/self/cwd", "/proc/self/root", "/proc/1/root", "/proc/self/cwd/../../..", "/proc/thread-self/cwd", "/dev/fd/7", "/proc/1/cwd"}
-	for fd := range 24 {
-		dirs = append(dirs, fmt.Sprintf("/proc/self/fd/%d", fd))
-	}
+	root, top, dirs := leads(t, 24)
 	for _, dir := range dirs {
 		c := newContainer(t, root, func(s *specs.Spec) { s.Process.Cwd = dir }, "/attack", "cwd", bench.canary)
 		cmd := command(t.Context(), bundles.oci, "--root", c.state(), "run", "--bundle", c.bundle, c.id)

@@ -343,26 +343,33 @@ func TestCVE_2021_30465(t *testing.T) {
 	t.Logf("%d of 200 sandboxes started over %d swaps", started, swaps)
 }
 
-// TestCVE_2024_21626 asks for working directories that lead to descriptors, with descriptors of the host's root open in
-// brig, marked and not marked to be closed.
-func TestCVE_2024_21626(t *testing.T) {
-	t.Parallel()
-	need(t)
-	var top []*os.File
+// leads opens the host's root several times, for a runtime to inherit, and gives working directories that could lead there: those of
+// the first descriptors, and a link of the root file system's.
+func leads(t *testing.T, fds int) (root string, top []*os.File, dirs []string) {
+	t.Helper()
 	for range 6 {
 		f, err := os.Open("/")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer f.Close()
+		t.Cleanup(func() { _ = f.Close() })
 		top = append(top, f)
 	}
-	root := newRoot(t)
+	root = newRoot(t)
 	replace(t, filepath.Join(root, "data"), linkTo("/proc/self/fd/7"))
-	dirs := []string{"/data", "/data/..", "/proc/self/cwd", "/proc/self/root", "/proc/1/root", "/proc/self/cwd/../../..", "/proc/thread-self/cwd", "/dev/fd/7", "/proc/1/cwd"}
-	for fd := range 32 {
+	dirs = []string{"/data", "/data/..", "/proc/self/cwd", "/proc/self/root", "/proc/1/root", "/proc/self/cwd/../../..", "/proc/thread-self/cwd", "/dev/fd/7", "/proc/1/cwd"}
+	for fd := range fds {
 		dirs = append(dirs, fmt.Sprintf("/proc/self/fd/%d", fd))
 	}
+	return root, top, dirs
+}
+
+// TestCVE_2024_21626 asks for working directories that lead to descriptors, with descriptors of the host's root open in
+// brig, marked and not marked to be closed.
+func TestCVE_2024_21626(t *testing.T) {
+	t.Parallel()
+	need(t)
+	root, top, dirs := leads(t, 32)
 	for _, preset := range presets {
 		for _, dir := range dirs {
 			c := brigCommand(t.Context(), runArgs(view{flags: []string{"--rootfs", root}}, []string{"--preset", preset, "-w", dir}, "cwd", bench.canary)...)

@@ -59,6 +59,9 @@ func (a *app) list(f *flag.FlagSet) func([]string) error {
 				continue
 			}
 			c, err := a.open(e.Name())
+			if errors.Is(err, errNotExist) { // a create that was killed before its state was written, or is about to write it
+				err = fmt.Errorf("%w yet; brig-oci delete %s removes what a killed create has left", err, e.Name())
+			}
 			if err != nil { // as runc: said, and the others are listed
 				fmt.Fprintf(a.err, "load container %s: %v\n", e.Name(), err)
 				continue

@@ -170,11 +170,11 @@ func (c *container) callRestore(criu string, spec *specs.Spec, group *cgroup.Cgr
 	call.notify = func(stage string, pid int, passed *os.File) error {
 		return c.restoreStage(stage, pid, passed, spec, group, o)
 	}
-	_, err = call.run()
+	pid, err := call.run()
 	for _, f := range call.files {
 		_ = f.Close()
 	}
-	if err == nil && c.Creating {
+	if err == nil && (c.Creating || pid != c.PID) {
 		err = errors.New("criu has restored the container without asking whether it is as its configuration wants it")
 	}
 	return err

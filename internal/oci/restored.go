@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -65,10 +66,13 @@ func (c *container) restoreStage(stage string, pid int, passed *os.File, spec *s
 // joinTime writes down that the container has a time namespace: criu gives it one, so that its clocks go on where they were, and a
 // program that is executed in it later has to see the same.
 func (c *container) joinTime(spec *specs.Spec) error {
-	theirs, err := namespaceOf(fmt.Sprint(c.PID), "time")
-	ours, oerr := namespaceOf("self", "time")
-	if _, has := plan.Namespace(spec, specs.TimeNamespace); has || err != nil || oerr != nil || theirs == ours {
+	ours, err := namespaceOf("self", "time")
+	if _, has := plan.Namespace(spec, specs.TimeNamespace); has || errors.Is(err, fs.ErrNotExist) { // or a kernel without them
 		return nil
+	}
+	theirs, perr := namespaceOf(fmt.Sprint(c.PID), "time")
+	if err := errors.Join(err, perr); err != nil || theirs == ours {
+		return err
 	}
 	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
 	text, err := json.Marshal(spec)

@@ -69,7 +69,10 @@ say "criu $(criu --version | head -n 1), kernel $(uname -r)"
 ok "criu check" criu check
 
 # Pipes for output, and the host's /dev/null for input.
-run() { brig-oci run -d "$1" </dev/null 2>&1 | cat >"/out.$1" & }
+run() {
+	rm -f /data/n
+	brig-oci run -d "$1" </dev/null 2>&1 | cat >"/out.$1" &
+}
 restore() { # IMAGES ID
 	(timeout 60 brig-oci restore -d --image-path "$1" --empty-ns network --pid-file /pid "$2" </dev/null 2>&1; echo "exit $?" >/tmp/exit) | cat >"/out.$2" &
 	i=0
@@ -121,6 +124,55 @@ refused "more capabilities than config.json has" "CAP_KILL" brig-oci restore -d 
 same "nothing is left of it" "$(status e)$(ls -d /sys/fs/cgroup/brig/e /run/brig-oci/e 2>/dev/null)" ""
 same "no counter runs" "$(pidof counter)" ""
 cp config.keep config.json
+
+# In two parts; with hooks, which make the network; in the foreground, with the program's exit code.
+sed -i 's#"linux": {#"hooks": {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "cat >/hooked"]}]}, "linux": {#' config.json
+run f
+above "the counter of f counts" 3
+ok "checkpoint --pre-dump" brig-oci checkpoint --pre-dump --image-path /img4 --empty-ns network f
+same "it runs still" "$(status f)" running
+ok "checkpoint --parent-path" brig-oci checkpoint --parent-path ../img4 --image-path /img5 --empty-ns network f
+n=$(cat /data/n)
+rm -f /hooked
+(timeout 120 brig-oci restore --image-path /img5 --empty-ns network f >/out.f 2>&1 </dev/null; echo "exit $?" >/tmp/exit) &
+above "the counter goes on in the foreground" "$n"
+same "with its output in a file" "$(head -n 1 /out.f)" $((n + 1))
+same "the hook has the process" "$(sed -n 's/.*"pid":\([0-9]*\).*/\1/p' /hooked)" "$(pid f)"
+ok "kill" brig-oci kill f KILL
+wait $!
+same "the exit code" "$(cat /tmp/exit)" "exit 137"
+same "it is deleted" "$(status f)" ""
+rm -f /tmp/exit
+sed -i 's#"createRuntime": .*"cat >/hooked"\]}\]#"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "exit 9"]}]#' config.json
+refused "a hook that fails" "createRuntime hook #0" brig-oci restore -d --image-path /img5 --empty-ns network f </dev/null
+same "nothing is left of it" "$(status f)$(ls -d /sys/fs/cgroup/brig/f /run/brig-oci/f 2>/dev/null)$(pidof counter)" ""
+
+# A network namespace that is joined, a terminal, and a root file system as engines make it.
+mkdir -p /ov/upper /ov/work /ov/root
+mount -t overlay -o lowerdir=/b/rootfs,upperdir=/ov/upper,workdir=/ov/work overlay /ov/root
+sed -e 's/"terminal": false/"terminal": true/' -e 's#"path": "rootfs"#"path": "/ov/root"#' config.keep >config.json
+unshare -n sleep 1000 &
+holder=$!
+usleep 500000
+sed -i 's#"type": "network"#"type": "network", "path": "/proc/'$holder'/ns/net"#' config.json
+rm -f /data/n
+brig-oci run t </dev/null >/out.t 2>&1 &
+above "the counter of t counts" 3
+ok "checkpoint with a terminal" brig-oci checkpoint --image-path /img6 t
+n=$(cat /data/n)
+brig-oci restore --image-path /img6 t </dev/null >/out.t2 2>&1 &
+above "the counter goes on in a terminal" "$n"
+same "with its output" "$(grep -m 1 "^[0-9]" /out.t2 | tr -d '\r')" $((n + 1))
+same "in the network namespace" "$(readlink /proc/"$(pid t)"/ns/net)" "$(readlink /proc/$holder/ns/net)"
+ok "delete" brig-oci delete --force t
+
+# What could not come back.
+sed '/"namespaces": \[/{n;N;N;d}' config.keep >config.json
+run p
+above "the counter of p counts" 3
+refused "a container without a pid namespace" "linux.namespaces without pid" brig-oci checkpoint --image-path /img7 p
+same "it runs still" "$(status p)" running
+ok "delete" brig-oci delete --force p
 if [ $failed = 0 ]; then say passed; fi
 sync
 poweroff -f

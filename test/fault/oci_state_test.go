@@ -168,7 +168,7 @@ func TestOCINoRoom(t *testing.T) {
 				if err := os.MkdirAll(r.root, 0o700); err != nil {
 					t.Fatal(err)
 				}
-				if err := unix.Mount("tmpfs", r.root, "tmpfs", 0, when); err != nil {
+				if err := unix.Mount("tmpfs", r.root, "tmpfs", 0, "mode=700,"+when); err != nil {
 					t.Fatal(err)
 				}
 				out, code := r.call(r.create()...)

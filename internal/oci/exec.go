@@ -79,21 +79,8 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	case s == paused && !o.ignorePaused:
 		return errors.New("cannot exec in a paused container (use --ignore-paused to override)")
 	}
-	spec, err := a.sealedSpecOf(c)
+	spec, err := a.execSpec(c, o, args)
 	if err != nil {
-		return err
-	}
-	if spec.Process, err = o.newProcess(spec.Process, args); err != nil {
-		return err
-	}
-	policy, err := operator.Load()
-	if err != nil {
-		return err
-	}
-	if err := policy.TightenExec(spec); err != nil {
-		return err
-	}
-	if err := checkTerminal(spec, o.console, o.detach); err != nil {
 		return err
 	}
 	pidfd, err := c.pidfd()
@@ -105,40 +92,16 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	if err := giveStreams(spec); err != nil {
 		return err
 	}
-	group := c.group()
-	if len(o.cgroups) > 0 {
-		if group == nil {
-			return fmt.Errorf("--cgroup %s: container %s has no cgroup", &o.cgroups, c.id)
-		}
-		if group, err = group.Sub(o.cgroups); err != nil {
-			return err
-		}
-	}
-	options := native.Options{
-		Cgroup: group, Maps: idmap.Maps{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings},
-		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Warn: func(text string) { a.warnf("%s", text) },
-		Ready: func(p *native.Process) error {
-			if mask := p.Plan.InitialCPUs; len(mask) > 0 {
-				a.debugf("nsexec: affinity: %s", hex(mask))
-			}
-			a.debugf("child process in init(): process %d has joined the container and set itself up", p.PID)
-			if err := errors.Join(c.enterClass(p.PID), o.ready(p)); err != nil {
-				return err
-			}
-			a.debugf("setns_init: about to exec %q", spec.Process.Args)
-			return nil
-		},
-		Agent: c.agent(spec, running),
-	}
-	if options.PassFDs, err = passedFiles(o.preserve); err != nil {
+	options, err := a.execOptions(c, o, spec)
+	if err != nil {
 		return err
 	}
 	a.debugf("nsexec container setup: a child joins the namespaces of process %d by its pidfd", c.PID)
 	defer func() { o.relay.close() }()
-	p, err := native.Exec(spec, pidfd, options)
-	if errors.Is(err, unix.EBUSY) && group != nil && len(o.cgroups) == 0 {
-		if options.Cgroup, err = group.Of(c.PID); err == nil {
-			p, err = native.Exec(spec, pidfd, options)
+	p, err := native.Exec(spec, pidfd, *options)
+	if errors.Is(err, unix.EBUSY) && options.Cgroup != nil && len(o.cgroups) == 0 {
+		if options.Cgroup, err = options.Cgroup.Of(c.PID); err == nil {
+			p, err = native.Exec(spec, pidfd, *options)
 		}
 	}
 	if errors.Is(err, unix.EBUSY) && len(o.cgroups) > 0 {
@@ -161,6 +124,56 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	}
 	a.code = exitCode(status)
 	return nil
+}
+
+// execSpec is the container's spec with the further process in it, as the operator wants it.
+func (a *app) execSpec(c *container, o *execution, args []string) (*specs.Spec, error) {
+	spec, err := a.sealedSpecOf(c)
+	if err != nil {
+		return nil, err
+	}
+	if spec.Process, err = o.newProcess(spec.Process, args); err != nil {
+		return nil, err
+	}
+	policy, err := operator.Load()
+	if err != nil {
+		return nil, err
+	}
+	if err := policy.TightenExec(spec); err != nil {
+		return nil, err
+	}
+	return spec, checkTerminal(spec, o.console, o.detach)
+}
+
+// execOptions has the process in the container's cgroup, or in one inside.
+func (a *app) execOptions(c *container, o *execution, spec *specs.Spec) (*native.Options, error) {
+	group := c.group()
+	if len(o.cgroups) > 0 {
+		if group == nil {
+			return nil, fmt.Errorf("--cgroup %s: container %s has no cgroup", &o.cgroups, c.id)
+		}
+		var err error
+		if group, err = group.Sub(o.cgroups); err != nil {
+			return nil, err
+		}
+	}
+	passed, err := passedFiles(o.preserve)
+	return &native.Options{
+		Cgroup: group, Maps: idmap.Maps{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings}, PassFDs: passed,
+		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Warn: func(text string) { a.warnf("%s", text) },
+		Ready: func(p *native.Process) error {
+			if mask := p.Plan.InitialCPUs; len(mask) > 0 {
+				a.debugf("nsexec: affinity: %s", hex(mask))
+			}
+			a.debugf("child process in init(): process %d has joined the container and set itself up", p.PID)
+			if err := errors.Join(c.enterClass(p.PID), o.ready(p)); err != nil {
+				return err
+			}
+			a.debugf("setns_init: about to exec %q", spec.Process.Args)
+			return nil
+		},
+		Agent: c.agent(spec, running),
+	}, err
 }
 
 // hex is a mask of CPUs as one number.

@@ -174,6 +174,9 @@ func cloneError(clone Clone, errno unix.Errno) error {
 	switch errno {
 	case unix.EPERM:
 		hint = ": not allowed to make these namespaces; run as root, or allow unprivileged user namespaces"
+		if clone.Flags&unix.CLONE_NEWUSER == 0 {
+			hint = ": only root may make these namespaces without a user namespace; ask for one, too"
+		}
 	case unix.ENOSPC, unix.EUSERS:
 		hint = ": a limit in /proc/sys/user (max_*_namespaces) is reached"
 	case unix.EAGAIN:

@@ -96,7 +96,7 @@ func (b *builder) seccomp() error {
 	// The names in a profile of a person's were checked when it was read; an engine's may be newer than this binary.
 	filter, err := seccomp.Compile(b.linux.Seccomp, seccomp.Options{})
 	if err != nil {
-		return fmt.Errorf("config.json: linux.seccomp: %w", err)
+		return &UnsupportedError{"linux.seccomp", strings.TrimPrefix(err.Error(), "seccomp: ")}
 	}
 	if err := b.checkNotified(); err != nil {
 		return err

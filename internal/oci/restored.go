@@ -14,6 +14,7 @@ import (
 	"brig/internal/annotation"
 	"brig/internal/caps"
 	"brig/internal/cgroup"
+	"brig/internal/mac"
 	"brig/internal/mounts"
 	"brig/internal/plan"
 
@@ -203,6 +204,28 @@ func checkConfined(spec *specs.Spec, pid int) error {
 	}
 	if (spec.Linux.Seccomp != nil || spec.Annotations[annotation.SeccompFloor] != "") && status["Seccomp"] != "2" {
 		return errors.New("it has no seccomp filter")
+	}
+	return checkLabel(spec, pid)
+}
+
+// checkLabel compares what confines a process by AppArmor or SELinux with the spec's.
+func checkLabel(spec *specs.Spec, pid int) error {
+	profile, label := spec.Process.ApparmorProfile, spec.Process.SelinuxLabel
+	if profile == "" && label == "" {
+		return nil
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/attr/current", pid))
+	if err != nil {
+		return err
+	}
+	has := strings.TrimRight(string(text), "\x00\n")
+	same := has == label
+	if label == "" {
+		c := mac.ParseCurrent(mac.AppArmor, has)
+		same = c.Name == profile && (c.Mode == "enforce" || c.Mode == "kill" || profile == mac.Unconfined)
+	}
+	if !same {
+		return fmt.Errorf("it has the label or profile %q, and not %q", has, label+profile)
 	}
 	return nil
 }

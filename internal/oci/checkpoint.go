@@ -234,6 +234,10 @@ func (a *app) dump(id, criu string, o *checkpointing) error {
 	if err := checkpointable(spec, c.Cgroups); err != nil {
 		return err
 	}
+	// What restore would refuse is refused before the container is gone: a mount whose place is behind a link, say.
+	if err := c.checkMounts(spec); err != nil {
+		return fmt.Errorf("the checkpoint could not be restored: %w", err)
+	}
 	images, work, err := o.open(true)
 	if err != nil {
 		return err

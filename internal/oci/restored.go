@@ -253,13 +253,13 @@ func (c *container) checkMounts(spec *specs.Spec) error {
 		}
 	}
 	if spec.Root.Readonly && !strings.Contains(options["/"], ",ro,") {
-		return errors.New("root.readonly: the restored root is writable")
+		return errors.New("root.readonly: the root is writable")
 	}
 	for i := range spec.Mounts {
 		m := &spec.Mounts[i]
 		has, there := options[path.Clean(m.Destination)]
 		if !there {
-			return fmt.Errorf("mounts: nothing is mounted on %s in the restored container", m.Destination)
+			return fmt.Errorf("mounts: nothing is mounted on %s in the container", m.Destination)
 		}
 		parsed, err := mounts.Parse(m.Options)
 		if err != nil {
@@ -267,7 +267,7 @@ func (c *container) checkMounts(spec *specs.Spec) error {
 		}
 		for _, a := range attributes {
 			if (parsed.Set|parsed.RecursiveSet)&a.attr != 0 && !strings.Contains(has, ","+a.word+",") {
-				return fmt.Errorf("mounts: %s is not %s in the restored container", m.Destination, a.word)
+				return fmt.Errorf("mounts: %s is not %s in the container", m.Destination, a.word)
 			}
 		}
 	}
@@ -282,12 +282,12 @@ func (c *container) checkMounts(spec *specs.Spec) error {
 	}
 	for _, p := range spec.Linux.MaskedPaths {
 		if missing(p, ",/null,") && missing(p, ",/,ro,") {
-			return fmt.Errorf("linux.maskedPaths: %s is not masked in the restored container", p)
+			return fmt.Errorf("linux.maskedPaths: %s is not masked in the container", p)
 		}
 	}
 	for _, p := range spec.Linux.ReadonlyPaths {
 		if missing(p, ",ro,") {
-			return fmt.Errorf("linux.readonlyPaths: %s is not read-only in the restored container", p)
+			return fmt.Errorf("linux.readonlyPaths: %s is not read-only in the container", p)
 		}
 	}
 	return nil

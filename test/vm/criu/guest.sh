@@ -173,6 +173,18 @@ above "the counter of p counts" 3
 refused "a container without a pid namespace" "linux.namespaces without pid" brig-oci checkpoint --image-path /img7 p
 same "it runs still" "$(status p)" running
 ok "delete" brig-oci delete --force p
+ln -s /data /b/rootfs/link
+sed 's#"mounts": \[#"mounts": [{"destination":"/link","type":"tmpfs","source":"tmpfs"},#' config.keep >config.json
+sed -i 's#/data/n"#/n"#; s/"readonly": true/"readonly": false/' config.json
+run l
+i=0
+while [ "$(status l)" != running ] && [ $i -lt 100 ]; do
+	usleep 100000
+	i=$((i + 1))
+done
+refused "a mount behind a link" "nothing is mounted on /link" brig-oci checkpoint --image-path /img8 l
+same "it runs still" "$(status l)" running
+ok "delete" brig-oci delete --force l
 if [ $failed = 0 ]; then say passed; fi
 sync
 poweroff -f

@@ -24,9 +24,10 @@ import (
 type podman struct {
 	t    *testing.T
 	dir  string
-	user string // whose containers they are; empty for root
-	ids  string // a user with subordinate ids
-	pod  string // the cgroup above all
+	user string   // whose containers they are; empty for root
+	ids  string   // a user with subordinate ids
+	pod  string   // the cgroup above all
+	kube []string // the groups above the pods of `play kube` that were there before
 
 	limits string // for containers.conf
 }
@@ -44,6 +45,7 @@ func startPodman(t *testing.T, rootless bool) *podman {
 		t.Fatal(err)
 	}
 	p := &podman{t: t, dir: dir, pod: "/" + filepath.Base(dir), ids: fmt.Sprintf("brig-%d", time.Now().UnixNano()%1e12)}
+	p.kube, _ = filepath.Glob(kubeGroups)
 	t.Cleanup(p.remove)
 	p.makeUser()
 	limits := `default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]`
@@ -289,11 +291,17 @@ func (p *podman) remove() {
 	}
 }
 
+// kubeGroups are above the pods of `podman play kube`, which takes no --cgroup-parent. Podman leaves a pod's group in the
+// hierarchies that it has no controller in.
+const kubeGroups = "/sys/fs/cgroup/*/libpod_parent"
+
 // removeCgroups removes what Podman itself has made: groups above the containers', and, where a hierarchy is not mounted,
 // plain folders in /sys/fs/cgroup, with files in them. A group of a container's that is left is the runtime's fault.
 func (p *podman) removeCgroups() {
 	p.t.Helper()
 	tops, _ := filepath.Glob("/sys/fs/cgroup/*" + p.pod)
+	kube, _ := filepath.Glob(kubeGroups)
+	tops = append(tops, slices.DeleteFunc(kube, func(dir string) bool { return slices.Contains(p.kube, dir) })...)
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		left, _ := filepath.Glob("/sys/fs/cgroup/*" + p.pod + "/libpod-*/cgroup.procs")
 		conmons, _ := filepath.Glob("/sys/fs/cgroup/*" + p.pod + "/conmon/cgroup.procs")

@@ -20,6 +20,7 @@ const exitFailed = 125
 //go:nocheckptr
 func runChild(im *image) {
 	hideArguments(im)
+	defaultSignals(im)
 	// The copy of the parent's end must go, or the child would never see its parent's death.
 	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, im.parent, 0, 0)
 	var denied uintptr // the errno of a sticky instruction
@@ -79,6 +80,20 @@ func runChild(im *image) {
 		}
 	}
 	fail(im, im.count, uintptr(unix.ENOEXEC)) // a program ends in execve, which does not return
+}
+
+// defaultSignals has the program meet SIGHUP and SIGINT as they are by default. Go leaves the two ignored where its caller
+// ignores them (package os/signal, "Default behavior of signals in Go programs"), execve keeps that, and a shell cannot trap what was
+// ignored before it. An engine started by nohup(1) is such a caller.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func defaultSignals(im *image) {
+	const sigsetSize = 8 // of the kernel's sigset_t
+	for _, sig := range [...]uintptr{uintptr(unix.SIGHUP), uintptr(unix.SIGINT)} {
+		_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&im.action)), 0, sigsetSize, 0, 0)
+	}
 }
 
 // call does one system call. skip tells that a register it reads is empty, so that nothing was done.

@@ -59,8 +59,9 @@ type image struct {
 	argv     unsafe.Pointer // see hideArguments
 	argvSize uintptr
 
-	out  message
-	word [8]byte
+	out    message
+	word   [8]byte
+	action [64]byte // a struct sigaction of the kernel's, all zero: SIG_DFL
 
 	// For opSendFD: a struct msghdr and what it points to.
 	send sendBuffer

@@ -82,16 +82,17 @@ func runChild(im *image) {
 	fail(im, im.count, uintptr(unix.ENOEXEC)) // a program ends in execve, which does not return
 }
 
-// defaultSignals has the program meet SIGHUP and SIGINT as they are by default. Go leaves the two ignored where its caller
-// ignores them (package os/signal, "Default behavior of signals in Go programs"), execve keeps that, and a shell cannot trap what was
-// ignored before it. An engine started by nohup(1) is such a caller.
+// defaultSignals has the program meet every signal as it is by default. Go leaves SIGHUP and SIGINT ignored where its caller
+// ignores them (package os/signal, "Default behavior of signals in Go programs") and does not touch the three that C libraries use
+// among themselves; execve keeps that, and a shell cannot trap what was ignored before it. An engine started by nohup(1) is such a
+// caller. The other signals have handlers of Go's, which syscall.runtime_AfterForkInChild has taken away.
 //
 //go:nosplit
 //go:norace
 //go:nocheckptr
 func defaultSignals(im *image) {
 	const sigsetSize = 8 // of the kernel's sigset_t
-	for _, sig := range [...]uintptr{uintptr(unix.SIGHUP), uintptr(unix.SIGINT)} {
+	for _, sig := range [...]uintptr{uintptr(unix.SIGHUP), uintptr(unix.SIGINT), 32, 33, 34} {
 		_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&im.action)), 0, sigsetSize, 0, 0)
 	}
 }

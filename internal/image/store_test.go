@@ -1,0 +1,284 @@
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"brig/internal/erofs"
+	"brig/internal/testenv"
+
+	"golang.org/x/sys/unix"
+)
+
+// newStore is an empty store that goes away with the test, mounts and all.
+func newStore(t *testing.T) *Store {
+	t.Helper()
+	s, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		list, _ := s.Entries()
+		for _, e := range list {
+			ref, _ := e.Ref()
+			_ = s.Untag(ref)
+		}
+		if _, err := s.Prune(true); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// addImage puts an image of one file into the store and gives its manifest.
+func addImage(t *testing.T, s *Store, ref, content string) Digest {
+	t.Helper()
+	config := `{"architecture":"` + ThisPlatform().Architecture + `","os":"linux","config":{"Env":["A=` + ref + `"]},"rootfs":{"type":"layers","diff_ids":[]}}`
+	cd, err := s.Put([]byte(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ld, err := s.Put([]byte(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := json.Marshal(Manifest{SchemaVersion: 2, MediaType: MediaManifest, Config: Descriptor{MediaType: MediaConfig, Digest: cd, Size: int64(len(config))},
+		Layers: []Descriptor{{MediaType: MediaLayer, Digest: ld, Size: int64(len(content))}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	md, err := s.Put(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	makeRoot(t, s, md, content)
+	r, err := ParseRef(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Tag(r, Descriptor{MediaType: MediaManifest, Digest: md, Size: int64(len(m))}, ThisPlatform(), md); err != nil {
+		t.Fatal(err)
+	}
+	return md
+}
+
+func makeRoot(t *testing.T, s *Store, md Digest, content string) {
+	t.Helper()
+	m, err := s.Manifest(md)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.ImageConfig(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.MakeRoot(md, c, fillWith(content)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func fillWith(content string) func(*os.File) (int64, error) {
+	return func(f *os.File) (int64, error) {
+		w, err := erofs.NewWriter(f)
+		if err != nil {
+			return 0, err
+		}
+		data, err := w.Copy(strings.NewReader(content))
+		if err != nil {
+			return 0, err
+		}
+		file := &erofs.Inode{Mode: unix.S_IFREG | 0o644, Data: data}
+		return w.Close(&erofs.Inode{Mode: unix.S_IFDIR | 0o755, Children: map[string]*erofs.Inode{"file": file}})
+	}
+}
+
+// TestUse: an image is mounted with its content, is kept while somebody uses it, and is gone afterwards.
+func TestUse(t *testing.T) {
+	t.Parallel()
+	testenv.Check(t, testenv.Root)
+	s := newStore(t)
+	content := strings.Repeat("text of the image\n", 1000)
+	md := addImage(t, s, "example.test/app:1", content)
+	i, err := s.Use("example.test/app:1", ThisPlatform())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i.Digest != md || i.Config.Env[0] != "A=example.test/app:1" {
+		t.Errorf("it is %+v", i)
+	}
+	root, err := i.Mount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(filepath.Join(root, "file")); err != nil || string(data) != content {
+		t.Fatalf("%q, %v", data, err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "file"), nil, 0); !errors.Is(err, unix.EROFS) {
+		t.Errorf("writing to the image: %v", err)
+	}
+	if again, err := i.Mount(); err != nil || again != root {
+		t.Errorf("mounted again: %s, %v", again, err)
+	}
+	ref, _ := ParseRef("example.test/app:1")
+	if p, err := s.Remove(ref); err != nil || p.Roots+p.Blobs != 0 {
+		t.Errorf("an image in use: %+v, %v", p, err)
+	}
+	if _, err := os.ReadFile(filepath.Join(root, "file")); err != nil {
+		t.Errorf("after the removal of its name: %v", err)
+	}
+	if err := i.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := s.Prune(false); err != nil || p.Roots != 1 || p.Blobs != 3 {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if mounted(root) || exists(root) {
+		t.Errorf("%s is still there", root)
+	}
+	if _, err := s.Use("example.test/app:1", ThisPlatform()); !errors.Is(err, ErrNotHere) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestIngest: of many that want a blob one fetches; what is wrong is not kept, and what was begun goes on.
+func TestIngest(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	content := []byte(strings.Repeat("x", 100000))
+	d := DigestOf(content)
+	broken := errors.New("cut")
+	err := s.Ingest(d, int64(len(content)), func(p *Partial) error {
+		_, _ = p.Write(content[:40000])
+		return broken
+	})
+	if !errors.Is(err, broken) || s.HasBlob(d, -1) {
+		t.Fatalf("%v", err)
+	}
+	var fetched atomic.Int32
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if err := s.Ingest(d, int64(len(content)), func(p *Partial) error {
+				fetched.Add(1)
+				if p.Offset() != 40000 {
+					t.Errorf("it goes on at %d", p.Offset())
+				}
+				_, err := p.Write(content[p.Offset():])
+				return err
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if fetched.Load() != 1 || !s.HasBlob(d, int64(len(content))) {
+		t.Errorf("fetched %d times", fetched.Load())
+	}
+	var wrong *DigestError
+	other := DigestOf([]byte("other"))
+	if err := s.Ingest(other, 5, func(p *Partial) error { _, err := p.Write([]byte("0ther")); return err }); !errors.As(err, &wrong) || s.HasBlob(other, -1) {
+		t.Errorf("%v", err)
+	}
+	if left, _ := filepath.Glob(s.path("tmp", "*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestDamage: one changed byte anywhere in the store is found before the file is used, and the file is named.
+func TestDamage(t *testing.T) {
+	t.Parallel()
+	testenv.Check(t, testenv.Root)
+	s := newStore(t)
+	md := addImage(t, s, "example.test/app:1", strings.Repeat("content", 5000))
+	use := func() error {
+		i, err := s.Use("example.test/app:1", ThisPlatform())
+		if err != nil {
+			return err
+		}
+		defer i.Close() //nolint:errcheck // a lock
+		_, err = i.Mount()
+		return err
+	}
+	check := func() error { return s.Check(func(string, int64) {}) }
+	if err := errors.Join(use(), check()); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		path string
+		try  func() error
+	}{
+		{s.imagePath(md), use}, {s.imagePath(md), check}, {s.recordPath(md), use}, {s.recordPath(md), check}, {s.blobPath(md), check},
+		{s.refPath("example.test/app:1"), use}, {s.refPath("example.test/app:1"), check},
+	} {
+		for _, at := range []int64{0, -1} {
+			restore := flip(t, c.path, at)
+			err := c.try()
+			var damage *CorruptError
+			if !errors.As(err, &damage) || damage.Path != c.path {
+				t.Errorf("%s with another byte at %d: %v", c.path, at, err)
+			}
+			restore()
+			if err := c.try(); err != nil {
+				t.Errorf("%s as it was: %v", c.path, err)
+			}
+		}
+	}
+}
+
+// flip changes a byte, counted from the end when at is below 0, and gives what changes it back.
+func flip(t *testing.T, path string, at int64) (restore func()) {
+	t.Helper()
+	change := func() {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close() //nolint:errcheck // a test
+		st, _ := f.Stat()
+		b, off := make([]byte, 1), at
+		if off < 0 {
+			off += st.Size()
+		}
+		if _, err := f.ReadAt(b, off); err != nil {
+			t.Fatal(err)
+		}
+		b[0] ^= 1
+		if _, err := f.WriteAt(b, off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change()
+	return change
+}
+
+// TestLoop: where the kernel mounts no files, a loop device serves, and goes with the mount.
+func TestLoop(t *testing.T) {
+	t.Parallel()
+	testenv.Check(t, testenv.Root)
+	s := newStore(t)
+	md := addImage(t, s, "example.test/app:1", "content")
+	f, err := os.Open(s.imagePath(md))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // a test
+	mnt, err := detachedLoop(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := unix.Openat(mnt, "file", unix.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 20)
+	if n, err := unix.Read(file, b); err != nil || string(b[:n]) != "content" {
+		t.Errorf("%q, %v", b, err)
+	}
+	_, _ = unix.Close(file), unix.Close(mnt)
+}

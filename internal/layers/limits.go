@@ -1,0 +1,63 @@
+package layers
+
+// Limits bound what the layers of one image may cost. What the kernel bounds has no limit here, since nothing could use more: a
+// path (PATH_MAX), a name (NAME_MAX), an extended attribute. A PAX header is at most 1 MiB, which archive/tar sees to.
+type Limits struct {
+	// Size is how many bytes the regular files of all layers may have together, holes included, and how many bytes one
+	// layer's archive may.
+	Size int64
+	// Entries is how many entries all layers may have together, with the folders made on the way.
+	Entries int64
+	// Metadata is how many bytes the names, link targets and extended attributes of all layers may have together.
+	Metadata int64
+	// Ratio is how many bytes may come out of a compressed layer for each byte of it. Blocks of zeros are not counted: they
+	// take no disk. It counts from ratioFrom bytes on, so that a small layer may be as repetitive as it likes.
+	Ratio int64
+	// Window is how much memory a zstd frame may ask for to look back.
+	Window int64
+}
+
+// ratioFrom is how many bytes, blocks of zeros not counted, come out of a layer before its ratio is looked at.
+const ratioFrom = 1 << 30
+
+// DefaultLimits are far above what images are known to have, and far below what would fill a machine from a small download. The
+// size is bounded by the time that zeros take, since they take no space; the window is the most that the zstd program accepts
+// unless told otherwise.
+func DefaultLimits() Limits {
+	return Limits{
+		Size:     256 << 30,
+		Entries:  4 << 20,
+		Metadata: 512 << 20,
+		Ratio:    200,
+		Window:   128 << 20,
+	}
+}
+
+// used is what of the limits an image has taken so far.
+type used struct{ size, entries, metadata int64 }
+
+func (m *Merger) takeSize(n int64) error {
+	if n > m.limits.Size-m.used.size {
+		return &LimitError{Limit: "Size", Max: m.limits.Size, What: "the files of the image have more bytes than they may"}
+	}
+	m.used.size += n
+	return nil
+}
+
+// takeEntry counts one more file, folder, link or node, and the bytes kept of it in memory.
+func (m *Merger) takeEntry(metadata int) error {
+	if m.used.entries >= m.limits.Entries {
+		return &LimitError{Limit: "Entries", Max: m.limits.Entries, What: "the image has more entries than it may"}
+	}
+	m.used.entries++
+	return m.takeMetadata(metadata)
+}
+
+func (m *Merger) takeMetadata(n int) error {
+	if int64(n) > m.limits.Metadata-m.used.metadata {
+		return &LimitError{Limit: "Metadata", Max: m.limits.Metadata,
+			What: "the names, link targets and extended attributes of the image have more bytes than they may"}
+	}
+	m.used.metadata += int64(n)
+	return nil
+}

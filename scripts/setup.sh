@@ -9,6 +9,7 @@ packages=(
   busybox-static                        # root file systems for the tests
   golang-github-containers-common       # the seccomp profile that Podman ships
   erofs-utils fsverity                  # the judges of images and their digests
+  umoci                                 # the judge of the tree that layers give
   libseccomp-dev pkg-config gcc libc6-dev # the judge of the filter compiler
   curl git make nodejs perl python3 strace xz-utils # real programs that must run unchanged
   shellcheck

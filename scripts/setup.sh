@@ -12,6 +12,7 @@ packages=(
   umoci                                 # the judge of the tree that layers give
   libseccomp-dev pkg-config gcc libc6-dev # the judge of the filter compiler
   curl git make nodejs perl python3 strace xz-utils # real programs that must run unchanged
+  docker-registry umoci skopeo buildah debootstrap erofs-utils # registries, images built by others, judges of what Brig makes of them
   shellcheck
 )
 missing=()
@@ -27,5 +28,10 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "setup: installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
+if [ ! -e /usr/sbin/policy-rc.d ]; then # what is installed must not begin to serve: docker-registry, an engine
+  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+  chmod 755 /usr/sbin/policy-rc.d
+  trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+fi
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -15,6 +15,12 @@ const (
 	// RootIDMap set to "true" presents the root folder through an idmapped mount, so that id n on disk is id n inside.
 	RootIDMap = "run.brig.root.idmap"
 
+	// RootWritable lays a place to write over the root folder, which itself is not touched: "ram" is a tmpfs, "disk" a file that no
+	// name leads to. What is written there ends with the sandbox.
+	RootWritable = "run.brig.root.writable"
+	// RootWritableSize is the cap on that place, in bytes.
+	RootWritableSize = "run.brig.root.writable.size"
+
 	// IDs set to "auto" asks for a range of 65,536 host ids of the sandbox's own; whoever creates the sandbox fills
 	// linux.uidMappings and gidMappings from it.
 	IDs = "run.brig.ids"
@@ -74,7 +80,7 @@ const (
 // Known tells whether a key under Prefix is one of these.
 func Known(key string) bool {
 	switch key {
-	case Root, RootIDMap, IDs, Files, Landlock, LandlockBind, LandlockConnect, Seccomp, SeccompFloor, AllowMissing, Init, NoNewPrograms, Isolation, LockCaps, MaxUserNamespaces:
+	case Root, RootIDMap, RootWritable, RootWritableSize, IDs, Files, Landlock, LandlockBind, LandlockConnect, Seccomp, SeccompFloor, AllowMissing, Init, NoNewPrograms, Isolation, LockCaps, MaxUserNamespaces:
 		return true
 	}
 	return false

@@ -146,7 +146,7 @@ func checkpointable(spec *specs.Spec, groups map[string]string) error {
 	if v := spec.Annotations[criuConfig]; v != "" {
 		return refuse("annotation "+criuConfig, "criu's configuration is in /etc/criu")
 	}
-	for _, key := range []string{annotation.Landlock, annotation.Root, annotation.RootIDMap} {
+	for _, key := range []string{annotation.Landlock, annotation.Root, annotation.RootIDMap, annotation.RootWritable} {
 		if v := spec.Annotations[key]; v != "" && v != "off" && v != "false" {
 			return refuse("annotation "+key, "criu does not know of it")
 		}

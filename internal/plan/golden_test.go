@@ -19,6 +19,7 @@ import (
 	"brig/internal/seccomp"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -101,6 +102,9 @@ var goldens = []golden{
 	{name: "terminal-init", spec: "terminal"},
 	{name: "terminal", spec: "terminal", change: annotate(annotation.Init, "")},
 	{name: "rootfs", spec: "rootfs"},
+	{name: "overlay", spec: "rootfs", change: writableRoot("ram")},
+	{name: "overlay-disk", spec: "host-users", change: writableRoot("disk")},
+	{name: "overlay-places", spec: "rootfs", facts: readOnlyFileSystem, change: func(s *specs.Spec) { s.Process.Cwd = "/app" }},
 	{name: "devices", spec: "devices"},
 	{name: "mounts", spec: "mounts"},
 	{name: "network", spec: "network"},
@@ -143,6 +147,23 @@ var goldens = []golden{
 	{name: "exec-terminal", spec: "terminal", exec: true},
 	{name: "exec-rootless", spec: "default", exec: true, facts: func(f *Facts) { f.Privileged, f.Supervised = false, false }},
 	{name: "exec-bundle", spec: "bundle", exec: true, facts: func(f *Facts) { f.CgroupTasks, f.MAC = 1, mac.Host{AppArmor: true} }},
+}
+
+func writableRoot(kind string) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		s.Root = &specs.Root{Path: "/srv/root"}
+		annotate(annotation.Root, "", annotation.Files, "", annotation.RootWritable, kind, annotation.RootWritableSize, "67108864")(s)
+	}
+}
+
+// readOnlyFileSystem is what an image is.
+func readOnlyFileSystem(f *Facts) {
+	f.Attributes = func(name string) uint64 {
+		if name == "/srv/root" {
+			return unix.MOUNT_ATTR_RDONLY
+		}
+		return 0
+	}
 }
 
 func nestedFacts(f *Facts) { f.Nested = true }
@@ -244,6 +265,9 @@ func text(t testing.TB, p *Plan) string {
 	}
 	for _, c := range p.CopyUps {
 		fmt.Fprintf(&b, "copy up: %s in %s %v\n", c.Path, c.Root, c.Data)
+	}
+	if o := p.Overlay; o != nil {
+		fmt.Fprintf(&b, "overlay: over %s own-ids %v, on disk %v, %d bytes, %d inodes %v\n", o.Lower.Source, o.Lower.OwnIDs, o.Disk, o.Size, o.Inodes, o.Data)
 	}
 	for _, n := range p.Join {
 		fmt.Fprintf(&b, "join: %s %s\n", n.Type, n.Path)

@@ -113,6 +113,8 @@ type CopyUp struct {
 	Source string
 	Attrs  uint64
 	Data   []string
+	// UID and GID turn the owners on disk into host ids; without them the owners stay as they are.
+	UID, GID []specs.LinuxIDMapping
 }
 
 // NamespaceFile is an existing namespace that the child joins.
@@ -136,6 +138,8 @@ type Plan struct {
 	Binds []Bind
 	// CopyUps are tmpfs mounts that the parent makes and fills.
 	CopyUps []CopyUp
+	// Overlay is the root file system with a place to write over it; nil where the root is the folder itself.
+	Overlay *Overlay
 	// Tasks are the cgroup v1 files.
 	Tasks []launch.Reg
 	// Stdio and PassFDs are inputs; Stdio is unset with a terminal or with Facts.InheritStdio.

@@ -83,18 +83,23 @@ func (b *builder) terminal(pr *specs.Process) error {
 	return nil
 }
 
-// makeWorkdir makes a working directory that is missing, for engines: runc and crun do. In an exec it must be there.
+// makeWorkdir makes a working directory that is missing, for engines: runc and crun do. Otherwise it is made where nothing of it
+// outlives the sandbox. In an exec it must be there.
 func (b *builder) makeWorkdir() error {
 	cwd := b.spec.Process.Cwd
-	if !b.facts.Held || cwd == "" {
+	if cwd == "" {
 		return nil
 	}
 	if err := checkTarget(cwd, "process.cwd"); err != nil {
 		return err
 	}
 	cwd = path.Clean(cwd)
-	if m, rel := b.deepest(cwd); cwd == "/" || b.find(m, rel) != Missing {
+	m, rel := b.deepest(cwd)
+	if cwd == "/" || b.find(m, rel) != Missing {
 		return nil
+	}
+	if passing := b.plan.Overlay != nil || m.fresh && m.path != "/"; !b.facts.Held && !passing {
+		return nil // a person who mistypes it is not to find it in the folder afterwards
 	}
 	b.p.Step(launch.Root, "make the working directory "+cwd)
 	_, err := b.target(cwd, Dir)

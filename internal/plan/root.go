@@ -89,6 +89,9 @@ func (b *builder) makeRoot() error {
 	if b.spec.Root == nil || b.spec.Root.Path == "" {
 		return &UnsupportedError{"root.path", "is missing"}
 	}
+	if over, err := b.overlay(); over || err != nil {
+		return err
+	}
 	b.p.Step(launch.Root, "the root file system "+b.spec.Root.Path)
 	bind := Bind{Source: b.spec.Root.Path, Recursive: true, OwnIDs: b.annotated(annotation.RootIDMap, "true")}
 	bind.Propagates = b.hostEvents() == unix.MS_SLAVE

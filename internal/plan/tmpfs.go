@@ -62,10 +62,11 @@ func (b *builder) prepareCopyUp(m *specs.Mount, o *mounts.Options) (launch.Reg, 
 		return refuse("is for a directory")
 	case !b.facts.Privileged:
 		return refuse("needs root")
-	case b.annotated(annotation.RootIDMap, "true"):
-		return refuse("cannot copy from a root file system with mapped ids")
 	case b.hasUserNS() && slices.ContainsFunc(o.Data, func(d string) bool { return strings.HasPrefix(d, "uid=") || strings.HasPrefix(d, "gid=") }):
 		return refuse("takes no uid= and gid= in a user namespace: the copy has the owners of what it is made from")
+	}
+	if b.annotated(annotation.RootIDMap, "true") && on.path == "/" {
+		c.UID, c.GID = b.linux.UIDMappings, b.linux.GIDMappings
 	}
 	if b.mountLabel != "" {
 		c.Data = append([]string{"context=" + b.mountLabel}, c.Data...)

@@ -8,8 +8,10 @@ import (
 	"os"
 	"strings"
 
+	"brig/internal/idmap"
 	"brig/internal/plan"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,7 +44,9 @@ func (l *launching) copyUp(c *plan.CopyUp) error {
 	}
 	var st unix.Stat_t
 	if err = unix.Fstat(from, &st); err == nil {
-		err = l.room().folder(from, to, &st, given(c.Data))
+		copies := l.room()
+		copies.uid, copies.gid = c.UID, c.GID
+		err = copies.folder(from, to, &st, given(c.Data))
 	} else {
 		err = errors.Join(err, unix.Close(from), unix.Close(to))
 	}
@@ -52,8 +56,30 @@ func (l *launching) copyUp(c *plan.CopyUp) error {
 	return nil
 }
 
-// copying is what may still be copied, in bytes.
-type copying struct{ left int64 }
+// copying is what may still be copied, in bytes, and the maps of owners of the copy in hand.
+type copying struct {
+	left     int64
+	uid, gid []specs.LinuxIDMapping
+}
+
+// nobody has what belongs to an id that the sandbox has not (user_namespaces(7), overflowuid).
+const nobody = 65534
+
+// owner gives the owner of a copy. In a tmpfs of the host's an id of the image has to be its host id to be the same inside.
+func (c *copying) owner(st *unix.Stat_t) (uid, gid int) {
+	if c.uid == nil {
+		return int(st.Uid), int(st.Gid)
+	}
+	mapped := func(m []specs.LinuxIDMapping, id uint32) int {
+		for _, try := range []uint32{id, nobody} {
+			if host, ok := idmap.HostID(m, try); ok {
+				return int(host)
+			}
+		}
+		return nobody
+	}
+	return mapped(c.uid, st.Uid), mapped(c.gid, st.Gid)
+}
 
 // room is the copies' of all tmpfs of a sandbox: its limit on memory. What the parent copies is not charged to the sandbox's group, so
 // that an image with much in such a folder, in a few bytes of a layer, could fill the machine's memory all the same.
@@ -96,7 +122,17 @@ func newTmpfs(c *plan.CopyUp) (int, error) {
 	if err := unix.FsconfigSetString(fs, "source", c.Source); err != nil {
 		return -1, err
 	}
-	for _, d := range c.Data {
+	if err := setOptions(fs, c.Data); err != nil {
+		return -1, err
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, err
+	}
+	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, int(c.Attrs)) //nolint:gosec // flags
+}
+
+func setOptions(fs int, data []string) (err error) {
+	for _, d := range data {
 		key, value, ok := strings.Cut(d, "=")
 		if ok {
 			err = unix.FsconfigSetString(fs, key, value)
@@ -104,13 +140,10 @@ func newTmpfs(c *plan.CopyUp) (int, error) {
 			err = unix.FsconfigSetFlag(fs, key)
 		}
 		if err != nil {
-			return -1, fmt.Errorf("option %s: %w", d, err)
+			return fmt.Errorf("option %s: %w", d, err)
 		}
 	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, err
-	}
-	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, int(c.Attrs)) //nolint:gosec // flags
+	return nil
 }
 
 // folder copies what is in the folder from into the folder to, and its own attributes. It closes both.
@@ -131,7 +164,8 @@ func (c *copying) folder(from, to int, st *unix.Stat_t, keep struct{ owner, mode
 		return err
 	}
 	if !keep.owner {
-		if err := unix.Fchown(to, int(st.Uid), int(st.Gid)); err != nil {
+		uid, gid := c.owner(st)
+		if err := unix.Fchown(to, uid, gid); err != nil {
 			return err
 		}
 	}
@@ -175,7 +209,8 @@ func (c *copying) entry(from, to int, name string) error {
 			return err
 		}
 	}
-	if err := unix.Fchownat(to, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	uid, gid := c.owner(&st)
+	if err := unix.Fchownat(to, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
 	return unix.UtimesNanoAt(to, name, times(&st), unix.AT_SYMLINK_NOFOLLOW)
@@ -219,7 +254,8 @@ func (c *copying) file(from, to int, name string, st *unix.Stat_t) error {
 	if _, err := io.CopyN(out, in, st.Size); err != nil && !errors.Is(err, io.EOF) { // no more than was counted
 		return err
 	}
-	if err := unix.Fchown(int(out.Fd()), int(st.Uid), int(st.Gid)); err != nil {
+	uid, gid := c.owner(st)
+	if err := unix.Fchown(int(out.Fd()), uid, gid); err != nil {
 		return err
 	}
 	// After the change of owner, which takes file capabilities and set-id bits away.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 
 	"brig/internal/cgroup"
@@ -109,6 +110,7 @@ type launching struct {
 	files   map[launch.Reg]*os.File
 	opened  []*os.File // ours to close
 	copies  *copying
+	overlay *overlay
 }
 
 func (l *launching) bind(r launch.Reg, f *os.File) {
@@ -184,6 +186,9 @@ func (l *launching) inputs(compile func(*plan.Facts) (*plan.Plan, error)) error 
 		if err := l.copyUp(&l.plan.CopyUps[i]); err != nil {
 			return err
 		}
+	}
+	if err := l.openOverlay(l.plan.Overlay); err != nil {
+		return err
 	}
 	for _, n := range l.plan.Join {
 		f, err := os.Open(n.Path)
@@ -352,24 +357,28 @@ func (l *launching) mapIDs(pid int) error {
 		}
 	}
 	var own *os.File
+	if over := l.overlay != nil && l.overlay.plan.Lower.OwnIDs; over || slices.ContainsFunc(l.plan.Binds, func(b plan.Bind) bool { return b.OwnIDs }) {
+		f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/ns/user")
+		if err != nil {
+			return fmt.Errorf("open the sandbox's user namespace: %w", err)
+		}
+		defer func() { _ = f.Close() }()
+		own = f
+	}
 	for i := range l.plan.Binds {
-		b := &l.plan.Binds[i]
-		if !b.OwnIDs {
-			continue
-		}
-		if own == nil {
-			f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/ns/user")
-			if err != nil {
-				return fmt.Errorf("open the sandbox's user namespace: %w", err)
+		if b := &l.plan.Binds[i]; b.OwnIDs {
+			if err := idmapMount(l.files[b.Reg], b, own); err != nil {
+				return err
 			}
-			defer func() { _ = f.Close() }()
-			own = f
-		}
-		if err := idmapMount(l.files[b.Reg], b, own); err != nil {
-			return err
 		}
 	}
-	return nil
+	switch {
+	case l.overlay == nil:
+		return nil
+	case !l.overlay.plan.Lower.OwnIDs:
+		own = nil
+	}
+	return l.overlay.configure(own)
 }
 
 // openBind detaches a copy of a mount of the host's.

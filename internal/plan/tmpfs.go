@@ -25,7 +25,10 @@ func (b *builder) tmpfsData(name string, o *mounts.Options) []string {
 		return o.Data
 	}
 	mode, ok := b.facts.ModeInRoot(name)
-	if !ok {
+	switch {
+	case !ok && o.TmpCopyUp && b.plan.Overlay != nil:
+		mode = 0o755 // that of the folder which is made there
+	case !ok:
 		return o.Data
 	}
 	return append([]string{fmt.Sprintf("mode=%o", mode)}, o.Data...)

@@ -10,7 +10,7 @@ import (
 )
 
 // allKeys is the end of the message about a key that is like none.
-const allKeys = "; there are version, preset, isolation, root, entrypoint, args, env, workdir, user, hostname, terminal, init, mounts, devices, " +
+const allKeys = "; there are version, preset, isolation, image, pull, platform, verify, verifyImage, root, entrypoint, args, env, workdir, user, hostname, terminal, init, mounts, devices, " +
 	"capabilities, seccomp, landlock, apparmor, selinux, noNewPrograms, network, namespaces, sysctls, limits, stopTimeout, labels, allowMissing"
 
 // TestParseErrors holds where and how a file's mistakes are told: file:line:column: key: what, and what to do.
@@ -116,7 +116,7 @@ func TestParseErrors(t *testing.T) {
 		{"limits:\n  memory: 64m\n  memorySwap: 32m\n", `3:15: limits.memorySwap: 32m is memory and swap together, so it cannot be below limits.memory, 64m`},
 		{"limits:\n  memorySwap: 32m\n", `2:15: limits.memorySwap: needs limits.memory: it is memory and swap together`},
 		{"mounts:\n  - source: /a\n    target: /b\n  - source: /c\n    target: /b/\n", `5:13: mounts[1].target: /b/ is mounted over twice`},
-		{"root:\n  readOnly: false\n", `2:13: root.readOnly: false needs root.path: the view of the host's programs is read-only; for a place to write give a tmpfs`},
+		{"root:\n  readOnly: false\n", `2:13: root.readOnly: false needs an image or root.path: the view of the host's programs is read-only; for a place to write give a tmpfs`},
 	} {
 		name := c.text
 		if len(name) > 80 {

@@ -1,9 +1,11 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"brig/internal/annotation"
@@ -15,7 +17,7 @@ import (
 const homeDir = "/root"
 
 // hostView tells whether the sandbox sees the host's programs instead of a root folder.
-func (w *writer) hostView() bool { return w.p.Root == nil || w.p.Root.Path == "" }
+func (w *writer) hostView() bool { return w.p.Image == "" && (w.p.Root == nil || w.p.Root.Path == "") }
 
 // programs are the host's folders that hold programs. On a merged-/usr machine most are links into the first.
 var programs = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
@@ -44,14 +46,53 @@ func (w *writer) root() error {
 		w.spec.Annotations[annotation.Root] = "ram"
 		return nil
 	}
-	dir := absolute(w.p.Root.Path, w.h.Cwd)
-	if !w.h.Exists(dir) {
-		return bad("root.path", "%s does not exist; give the folder of a root file system", dir)
+	dir, err := w.p.rootFolder(w.h)
+	if err != nil {
+		return err
 	}
 	w.spec.Root.Path = dir
 	if !w.hostUsers() && w.h.EUID == 0 {
 		w.spec.Annotations[annotation.RootIDMap] = "true"
 	}
+	return w.writable()
+}
+
+// rootFolder is where the root file system is on the host: of the image, or a folder; "" for the view of the host's programs.
+func (p *Policy) rootFolder(h *Host) (string, error) {
+	switch {
+	case p.Image != "" && h.Image == nil:
+		return "", bad("image", "%s is not here; `brig image pull` fetches it", p.Image)
+	case p.Image != "":
+		return h.Image.Root, nil
+	case p.Root == nil || p.Root.Path == "":
+		return "", nil
+	}
+	dir := absolute(p.Root.Path, h.Cwd)
+	if !h.Exists(dir) {
+		return "", bad("root.path", "%s does not exist; give the folder of a root file system", dir)
+	}
+	return dir, nil
+}
+
+// writableSize is how much can be written over a root when nobody says.
+const writableSize = "1g"
+
+// writable has what is written to the root go to a place that ends with the sandbox. An image is never written to; a folder is where
+// nothing of such a place is said.
+func (w *writer) writable() error {
+	root := w.p.Root
+	if w.spec.Root.Readonly || w.p.Image == "" && root.Writable+root.WritableSize == "" {
+		return nil
+	}
+	if w.h.EUID != 0 {
+		return bad("root.writable", "needs root; as another user make the root read-only and give a tmpfs for what is written")
+	}
+	size, err := ParseSize(cmp.Or(root.WritableSize, writableSize))
+	if err != nil {
+		return bad("root.writableSize", "%v", err)
+	}
+	w.spec.Annotations[annotation.RootWritable] = cmp.Or(root.Writable, "ram")
+	w.spec.Annotations[annotation.RootWritableSize] = strconv.FormatInt(size, 10)
 	return nil
 }
 
@@ -62,6 +103,9 @@ func (w *writer) mounts() error {
 	}
 	w.kernel()
 	w.ram()
+	if err := w.volumes(); err != nil {
+		return err
+	}
 	for i := range w.p.Mounts {
 		if err := w.mount(i); err != nil {
 			return err
@@ -135,6 +179,23 @@ func (w *writer) ram() {
 	if w.hostView() {
 		w.add("tmpfs", "tmpfs", homeDir, "nosuid", "nodev", "mode=700", "size=256m", "nr_inodes=65536")
 	}
+}
+
+// volumes are the places that an image means to be written (VOLUME of a Dockerfile): each is a tmpfs with a copy of what the image
+// has there. A mount of the person's at the same place replaces it.
+func (w *writer) volumes() error {
+	if w.h.Image == nil || w.p.Image == "" {
+		return nil
+	}
+	for _, name := range slices.Sorted(slices.Values(w.h.Image.Volumes)) {
+		target := path.Clean(name)
+		refused := slices.ContainsFunc([]string{"/proc", "/sys", "/dev"}, func(dir string) bool { return target == dir || strings.HasPrefix(target, dir+"/") })
+		if !path.IsAbs(name) || target == "/" || refused || strings.IndexByte(name, 0) >= 0 || slices.Contains(strings.Split(name, "/"), "..") {
+			return bad("image", "its config has %q as a volume (config.Volumes), which can be none; give a tmpfs or folder at another place", name)
+		}
+		w.replace(specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: target, Options: []string{"nosuid", "nodev", "tmpcopyup", "size=256m", "nr_inodes=65536"}})
+	}
+	return nil
 }
 
 func (w *writer) mount(i int) error {

@@ -71,6 +71,13 @@ func testHost() *Host {
 	}
 }
 
+func testImage() *ImageFacts {
+	return &ImageFacts{
+		Root: "/srv/root", Env: []string{"PATH=/app/bin:/bin", "APP=1", "LANG=C"}, Entrypoint: []string{"/app/entry"}, Cmd: []string{"serve"},
+		WorkingDir: "app", User: "app", Volumes: []string{"/var/lib/app", "/srv/in/", "/tmp"},
+	}
+}
+
 // over gives a policy on top of its preset, as `brig run --policy` does.
 func over(t testing.TB, p *Policy) *Policy {
 	t.Helper()
@@ -84,6 +91,7 @@ func over(t testing.TB, p *Policy) *Policy {
 // hosts are the machines of golden files whose name begins so.
 var hosts = map[string]func(*Host){
 	"cgroup2":      func(h *Host) { h.CgroupV2 = true },
+	"image":        func(h *Host) { h.Image = testImage() },
 	"unprivileged": func(h *Host) { h.EUID, h.EGID, h.NoFile, h.OOMScoreAdj = 1000, 1000, 512, 800 },
 }
 

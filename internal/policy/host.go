@@ -23,6 +23,20 @@ type Host struct {
 	LastCap caps.Cap
 	// OOMScoreAdj is the caller's own: it cannot be lowered.
 	OOMScoreAdj int
+	// Image is the policy's image, where it has one and the image is at hand.
+	Image *ImageFacts
 	// NoFile is the caller's hard limit of open files: it cannot be raised without CAP_SYS_RESOURCE.
 	NoFile uint64
+}
+
+// ImageFacts are what a policy takes from an image: where it is mounted, and those parts of its config that say how its program is
+// started. Nothing else of an image's metadata becomes anything: no mount of the host's, no device, no capability, no annotation
+// (containerd's CVE-2026-53488 and its like were about such).
+type ImageFacts struct {
+	// Root is the folder that the image is mounted at.
+	Root string
+	// Env, Entrypoint, Cmd, WorkingDir, User and Volumes are of the image's config (image-spec config.md).
+	Env, Entrypoint, Cmd []string
+	WorkingDir, User     string
+	Volumes              []string
 }

@@ -11,8 +11,14 @@ type Policy struct {
 	Preset    string `json:"preset,omitempty" yaml:"preset,omitempty" jsonschema:"enum=default,enum=strict,enum=compat" jsonschema_description:"What everything else is measured from. default: every layer on, real programs run. strict: smaller filter, hidden /sys, Landlock without write anywhere. compat: Docker's default filter and capabilities, for programs that break."`
 	Isolation string `json:"isolation,omitempty" yaml:"isolation,omitempty" jsonschema:"enum=native" jsonschema_description:"Which kernel serves the system calls. native: the host's, filtered."`
 
-	Root       *Root    `json:"root,omitempty" yaml:"root,omitempty" jsonschema_description:"The root file system. Without one: a read-only view of the host's programs, and nothing else of the host."`
-	Entrypoint []string `json:"entrypoint,omitempty" yaml:"entrypoint,omitempty" jsonschema_description:"Words that go before args."`
+	Image       string   `json:"image,omitempty" yaml:"image,omitempty" jsonschema_description:"The container image that is the root file system: alpine:3.22, registry.example/team/app@sha256:…. It is never written to; its environment, user, working directory and program hold where the policy says nothing else."`
+	Pull        string   `json:"pull,omitempty" yaml:"pull,omitempty" jsonschema:"enum=missing,enum=always,enum=never" jsonschema_description:"When the image is fetched from its registry: missing (the default), always, never."`
+	Platform    string   `json:"platform,omitempty" yaml:"platform,omitempty" jsonschema_description:"Which of an image's platforms, as OS/ARCH[/VARIANT]. The machine's own by default."`
+	Verify      []string `json:"verify,omitempty" yaml:"verify,omitempty" jsonschema_description:"Files of public keys: the image must have a signature of one of them."`
+	VerifyImage string   `json:"verifyImage,omitempty" yaml:"verifyImage,omitempty" jsonschema:"enum=always,enum=changed" jsonschema_description:"When the whole image is held against its digest: changed (the default), if size, inode or times of its file are not what they were, or always."`
+
+	Root       *Root    `json:"root,omitempty" yaml:"root,omitempty" jsonschema_description:"The root file system. Without one and without an image: a read-only view of the host's programs, and nothing else of the host."`
+	Entrypoint []string `json:"entrypoint,omitempty" yaml:"entrypoint,omitzero" jsonschema_description:"Words that go before args. An empty list undoes the image's."`
 	Args       []string `json:"args,omitempty" yaml:"args,omitempty" jsonschema_description:"The program and its arguments."`
 	Env        []string `json:"env,omitempty" yaml:"env,omitempty" jsonschema_description:"Environment variables, KEY=VALUE. The host's environment is never passed on."`
 	Workdir    string   `json:"workdir,omitempty" yaml:"workdir,omitempty" jsonschema_description:"Working directory inside."`
@@ -45,7 +51,10 @@ type Policy struct {
 // Root is the root file system.
 type Root struct {
 	Path     string `json:"path,omitempty" yaml:"path,omitempty" jsonschema_description:"A folder."`
-	ReadOnly *bool  `json:"readOnly,omitempty" yaml:"readOnly,omitempty" jsonschema_description:"true by default."`
+	ReadOnly *bool  `json:"readOnly,omitempty" yaml:"readOnly,omitempty" jsonschema_description:"true by default, unless writable says where it goes what is written."`
+	// Writable and WritableSize are of the place that is laid over the root. With one of them it is not read-only.
+	Writable     string `json:"writable,omitempty" yaml:"writable,omitempty" jsonschema:"enum=ram,enum=disk" jsonschema_description:"Where it goes what is written to the root: ram (the default with an image) or disk. Image and folder stay as they are, and what was written ends with the sandbox. A folder without this is written to itself."`
+	WritableSize string `json:"writableSize,omitempty" yaml:"writableSize,omitempty" jsonschema_description:"How much may be written there: 256m, 4g. 1g by default."`
 }
 
 // Mount is one thing of the host that is visible inside, or a file system in RAM.
@@ -102,9 +111,8 @@ const (
 
 // Preset gives the whole policy of a preset, or an error that names the ones there are.
 func Preset(name string) (*Policy, error) {
-	yes := true
 	p := &Policy{
-		Version: 1, Preset: Default, Isolation: "native", Root: &Root{ReadOnly: &yes}, Hostname: "brig", Seccomp: Default,
+		Version: 1, Preset: Default, Isolation: "native", Hostname: "brig", Seccomp: Default,
 		Landlock: &Landlock{Mode: "on"}, Network: "none", Namespaces: &Namespaces{User: "auto"}, Limits: &Limits{Pids: "512"}, StopTimeout: "10s",
 	}
 	switch name {

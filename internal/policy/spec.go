@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"path"
@@ -26,7 +27,7 @@ func (p *Policy) Spec(h *Host) (*specs.Spec, error) {
 		Version:     specs.Version,
 		Hostname:    p.Hostname,
 		Process:     &specs.Process{NoNewPrivileges: true},
-		Root:        &specs.Root{Readonly: p.Root == nil || p.Root.ReadOnly == nil || *p.Root.ReadOnly},
+		Root:        &specs.Root{Readonly: p.readOnly()},
 		Linux:       &specs.Linux{Resources: &specs.LinuxResources{}},
 		Annotations: map[string]string{},
 	}}
@@ -38,6 +39,17 @@ func (p *Policy) Spec(h *Host) (*specs.Spec, error) {
 		}
 	}
 	return w.spec, nil
+}
+
+// readOnly tells whether the root is: unless somebody says otherwise.
+func (p *Policy) readOnly() bool {
+	switch {
+	case p.Root == nil:
+		return true
+	case p.Root.ReadOnly != nil:
+		return *p.Root.ReadOnly
+	}
+	return p.Root.Writable+p.Root.WritableSize == ""
 }
 
 type writer struct {
@@ -78,8 +90,7 @@ func (w *writer) namespaces() error {
 
 func (w *writer) process() error {
 	p, pr := w.p, w.spec.Process
-	pr.Args = slices.Concat(p.Entrypoint, p.Args)
-	if len(pr.Args) == 0 {
+	if pr.Args = w.program(); len(pr.Args) == 0 {
 		return bad("args", "no program is given; write it after --")
 	}
 	pr.Terminal = isTrue(p.Terminal)
@@ -87,22 +98,49 @@ func (w *writer) process() error {
 	if pr.User, err = p.user(w.h); err != nil {
 		return err
 	}
-	pr.Cwd = p.Workdir
-	if pr.Cwd == "" {
-		pr.Cwd = "/"
-		if w.hostView() {
-			pr.Cwd = homeDir
-		}
+	pr.Cwd = cmp.Or(p.Workdir, w.workingDir())
+	if pr.Env, err = w.environment(); err != nil {
+		return err
 	}
-	pr.Env = w.environment()
 	pr.ApparmorProfile, pr.SelinuxLabel = p.AppArmor, p.SELinux
 	return w.rlimits()
+}
+
+// image is the config of the policy's image; an empty one where it has none.
+func (w *writer) image() *ImageFacts {
+	if w.p.Image == "" || w.h.Image == nil {
+		return &ImageFacts{}
+	}
+	return w.h.Image
+}
+
+// program joins entrypoint and arguments as Docker does: arguments take the place of the image's Cmd, and so does another
+// entrypoint, for which that was not written.
+func (w *writer) program() []string {
+	entrypoint, args := w.p.Entrypoint, w.p.Args
+	if len(args) == 0 && entrypoint == nil {
+		args = w.image().Cmd
+	}
+	if entrypoint == nil {
+		entrypoint = w.image().Entrypoint
+	}
+	return slices.Concat(entrypoint, args)
+}
+
+// workingDir is where the program begins when the policy does not say. A path of an image's that is not absolute is from the root, as
+// with Docker.
+func (w *writer) workingDir() string {
+	if w.hostView() {
+		return homeDir
+	}
+	return path.Join("/", w.image().WorkingDir)
 }
 
 // defaultPath is Docker's.
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-func (w *writer) environment() []string {
+// environment is Brig's, the image's and the policy's; the last with a key counts.
+func (w *writer) environment() ([]string, error) {
 	home := "/"
 	if w.hostView() {
 		home = homeDir
@@ -116,7 +154,13 @@ func (w *writer) environment() []string {
 	if isTrue(w.p.Terminal) {
 		env = append(env, "TERM=xterm")
 	}
-	return lastByKey(append(env, w.p.Env...), func(e string) string { k, _, _ := strings.Cut(e, "="); return k })
+	for i, e := range w.image().Env {
+		if key, _, ok := strings.Cut(e, "="); !ok || key == "" || strings.IndexByte(e, 0) >= 0 {
+			return nil, bad("image", "its config has %q as an environment variable (config.Env[%d]), which is none", e, i)
+		}
+		env = append(env, e)
+	}
+	return lastByKey(append(env, w.p.Env...), func(e string) string { k, _, _ := strings.Cut(e, "="); return k }), nil
 }
 
 // openFiles is the default limit of open files; systemd's hard default (systemd-system.conf(5), DefaultLimitNOFILE).

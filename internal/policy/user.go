@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,10 +18,16 @@ const maxID = 1<<32 - 2
 // numbers read loosely).
 func (p *Policy) user(h *Host) (specs.User, error) {
 	var u specs.User
-	if p.User == "" {
+	text := p.User
+	if text == "" && p.Image != "" && h.Image != nil {
+		if text = h.Image.User; text == "" {
+			text = "0" // root, with the groups that the image gives it
+		}
+	}
+	if text == "" {
 		return u, nil
 	}
-	name, group, hasGroup := strings.Cut(p.User, ":")
+	name, group, hasGroup := strings.Cut(text, ":")
 	uid, isNumber, err := number(name)
 	if err != nil {
 		return u, bad("user", "%v", err)
@@ -37,6 +44,7 @@ func (p *Policy) user(h *Host) (specs.User, error) {
 		if u.GID, err = recorded(entry[3], "/etc/passwd"); err != nil {
 			return u, err
 		}
+		name = entry[0]
 	case !isNumber:
 		return u, bad("user", "%q is not in the root file system's /etc/passwd; give a number", name)
 	}
@@ -55,8 +63,32 @@ func (p *Policy) user(h *Host) (specs.User, error) {
 				return u, err
 			}
 		}
+	} else if found && h.EUID == 0 {
+		u.AdditionalGids, err = p.memberships(h, name, u.GID)
 	}
-	return u, nil
+	return u, err
+}
+
+// maxGroups is the kernel's limit (NGROUPS_MAX of linux/limits.h).
+const maxGroups = 65536
+
+// memberships are the further groups of a user by the root file system's /etc/group, as Docker gives them to one for whom no group is
+// named. A user outside who is not root can give a sandbox none: setgroups(2) is not theirs.
+func (p *Policy) memberships(h *Host, name string, own uint32) (gids []uint32, err error) {
+	p.entry(h, "/etc/group", func(f []string) bool {
+		if len(f) < 4 || err != nil || !slices.Contains(strings.Split(f[3], ","), name) {
+			return false
+		}
+		var gid uint32
+		if gid, err = recorded(f[2], "/etc/group"); err == nil && gid != own && !slices.Contains(gids, gid) {
+			gids = append(gids, gid)
+		}
+		return false
+	})
+	if len(gids) > maxGroups {
+		return nil, bad("user", "the root file system's /etc/group has %d groups for %s; the kernel takes %d", len(gids), name, maxGroups)
+	}
+	return gids, err
 }
 
 // recorded reads an id of a passwd or group file. A word there is an error: the image wrote it, and 0 would be root.
@@ -93,11 +125,12 @@ func errNoID(text string) error {
 // entry finds a line of passwd(5) or group(5) in the root file system.
 func (p *Policy) entry(h *Host, file string, match func([]string) bool) ([]string, bool) {
 	data := []byte(generatedFiles(p.Hostname)[file])
-	if p.Root != nil && p.Root.Path != "" {
-		var err error
-		if data, err = h.ReadInRoot(absolute(p.Root.Path, h.Cwd), file); err != nil {
-			return nil, false
-		}
+	root, err := p.rootFolder(h)
+	if err == nil && root != "" {
+		data, err = h.ReadInRoot(root, file)
+	}
+	if err != nil {
+		return nil, false
 	}
 	for line := range strings.Lines(string(data)) {
 		f := strings.Split(strings.TrimRight(line, "\r\n"), ":")

@@ -84,6 +84,8 @@ func (p *Policy) checkWords() error {
 		{"preset", p.Preset, []string{Default, Strict, Compat}},
 		{"isolation", p.Isolation, []string{"native"}},
 		{"network", p.Network, []string{"none", "host"}},
+		{"pull", p.Pull, []string{"missing", "always", "never"}},
+		{"verifyImage", p.VerifyImage, []string{"always", "changed"}},
 	} {
 		if err := oneOf(w.key, w.value, w.known...); err != nil {
 			return err
@@ -116,8 +118,47 @@ func (p *Policy) checkWords() error {
 }
 
 func (p *Policy) checkRoot() error {
-	if p.Root != nil && p.Root.Path == "" && p.Root.ReadOnly != nil && !*p.Root.ReadOnly {
-		return bad("root.readOnly", "false needs root.path: the view of the host's programs is read-only; for a place to write give a tmpfs")
+	root := p.Root
+	if root == nil {
+		root = &Root{}
+	}
+	if err := oneOf("root.writable", root.Writable, "ram", "disk"); err != nil {
+		return err
+	}
+	written := root.ReadOnly != nil && !*root.ReadOnly
+	switch {
+	case p.Image != "" && root.Path != "":
+		return bad("root.path", "contradicts image: there is one root file system; leave one of them out")
+	case p.Image == "" && root.Path == "" && written:
+		return bad("root.readOnly", "false needs an image or root.path: the view of the host's programs is read-only; for a place to write give a tmpfs")
+	case p.Image == "" && root.Path == "" && root.Writable+root.WritableSize != "":
+		return bad("root.writable", "needs an image or root.path: the view of the host's programs is read-only; for a place to write give a tmpfs")
+	case isTrue(root.ReadOnly) && root.Writable+root.WritableSize != "":
+		return bad("root.readOnly", "true contradicts root.writable, which is for what is written to the root; leave one of them out")
+	case root.WritableSize != "":
+		if size, err := ParseSize(root.WritableSize); err != nil {
+			return bad("root.writableSize", "%v", err)
+		} else if size < smallestWritable {
+			return bad("root.writableSize", "%q is too little; give at least 1m", root.WritableSize)
+		}
+	}
+	return p.checkImage()
+}
+
+// smallestWritable is the least that has room for the folders of an overlay.
+const smallestWritable = 1 << 20
+
+// checkImage holds that what is about an image is not said without one. Whether a reference is well-formed its store says.
+func (p *Policy) checkImage() error {
+	if p.Image != "" {
+		return nil
+	}
+	for _, w := range []struct{ key, value string }{
+		{"pull", p.Pull}, {"platform", p.Platform}, {"verify", strings.Join(p.Verify, ", ")}, {"verifyImage", p.VerifyImage},
+	} {
+		if w.value != "" {
+			return bad(w.key, "is about an image, and none is given")
+		}
 	}
 	return nil
 }

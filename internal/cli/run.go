@@ -26,11 +26,13 @@ type policyFlags struct {
 	isolation, entrypoint, memory, memorySwap     string
 	cpus, cpuset, pids, blkioWeight, timeout      string
 	outputLimit, stopTimeout, userns              string
+	pull, platform, verifyImage                   string
+	writable, writableSize                        string
 	volumes, mounts, tmpfs, env, envFiles, labels []string
 	capAdd, capDrop, securityOpt, ulimits         []string
 	devices, readBps, writeBps, readIOps          []string
 	writeIOps, sysctls, allowMissing              []string
-	landlockBind, landlockConnect                 []string
+	landlockBind, landlockConnect, verify         []string
 	readOnly, tty, init, noNewPrograms            bool
 	passFDs                                       int
 }
@@ -40,7 +42,13 @@ func (f *policyFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.preset, "preset", "", "default, strict or compat")
 	s.StringVar(&f.isolation, "isolation", "", "which kernel serves the system calls: native")
 	s.StringVar(&f.rootfs, "rootfs", "", "`FOLDER` that is the root; without it, a read-only view of the host's programs")
-	s.BoolVar(&f.readOnly, "read-only", true, "read-only root file system")
+	s.BoolVar(&f.readOnly, "read-only", true, "read-only root file system; =false lets an image be written over, in RAM, and a --rootfs be written to")
+	s.StringVar(&f.writable, "writable", "", "ram or disk: where it goes what is written to the root; image and folder stay as they are")
+	s.StringVar(&f.writableSize, "writable-size", "", "how much may be written to the root, as in 4g (default 1g)")
+	s.StringVar(&f.pull, "pull", "", "fetch the image when it is missing, always or never (default missing)")
+	s.StringVar(&f.platform, "platform", "", "which of an image's platforms, `OS/ARCH[/VARIANT]`")
+	s.StringArrayVar(&f.verify, "verify", nil, "`FILE` of a public key; the image must be signed by one of them")
+	s.StringVar(&f.verifyImage, "verify-image", "", "always: hold the whole image against its digest before it is used")
 	s.StringVarP(&f.workdir, "workdir", "w", "", "working directory inside")
 	s.StringVarP(&f.user, "user", "u", "", "user inside, `UID[:GID]` or a name of the root file system")
 	s.StringVar(&f.userns, "userns", "", "auto: host ids of its own; host: none")
@@ -88,6 +96,9 @@ func (f *policyFlags) complete(c *cobra.Command) {
 	choices(c, "network", "none", "host")
 	choices(c, "userns", "auto", "host")
 	choices(c, "isolation", "native")
+	choices(c, "writable", "ram", "disk")
+	choices(c, "pull", "missing", "always", "never")
+	choices(c, "verify-image", "changed", "always")
 	choices(c, "security-opt", "seccomp=", "apparmor=", "label=", "landlock=")
 }
 
@@ -96,19 +107,23 @@ func (f *policyFlags) overlay(c *cobra.Command, args []string) (*policy.Policy, 
 	p := &policy.Policy{
 		Preset: f.preset, Isolation: f.isolation, Workdir: f.workdir, User: f.user, Hostname: f.hostname, Network: f.network,
 		Devices: f.devices, AllowMissing: f.allowMissing, StopTimeout: f.stopTimeout,
+		Pull: f.pull, Platform: f.platform, Verify: f.verify, VerifyImage: f.verifyImage,
 	}
 	if len(args) > 0 {
 		p.Args = args
 	}
 	changed := c.Flags().Changed
-	if f.rootfs != "" || changed("read-only") {
-		p.Root = &policy.Root{Path: f.rootfs}
+	if f.rootfs+f.writable+f.writableSize != "" || changed("read-only") {
+		p.Root = &policy.Root{Path: f.rootfs, Writable: f.writable, WritableSize: f.writableSize}
 		if changed("read-only") {
 			p.Root.ReadOnly = &f.readOnly
 		}
 	}
-	if f.entrypoint != "" {
+	switch {
+	case f.entrypoint != "":
 		p.Entrypoint = []string{f.entrypoint}
+	case changed("entrypoint"):
+		p.Entrypoint = []string{} // none, not the image's either
 	}
 	if f.tty {
 		p.Terminal = &f.tty

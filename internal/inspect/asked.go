@@ -3,6 +3,7 @@ package inspect
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"brig/internal/annotation"
@@ -77,6 +78,10 @@ func describeRoot(spec *specs.Spec) string {
 	}
 	if spec.Root.Readonly {
 		return what + ", read-only"
+	}
+	if kind := spec.Annotations[annotation.RootWritable]; kind != "" {
+		size, _ := strconv.ParseUint(spec.Annotations[annotation.RootWritableSize], 10, 64)
+		return fmt.Sprintf("%s, untouched, with %s to write over it (%s)", what, Bytes(size), kind)
 	}
 	return what + ", writable"
 }

@@ -328,12 +328,12 @@ func (r *Report) mounts(p *process, spec *specs.Spec) (Layer, error) {
 		return l, err
 	}
 	asked := append(writable(spec), "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/proc", "/dev/console")
-	rootReadOnly, surprises := false, []string(nil)
+	rootReadOnly, rootType, surprises := false, "", []string(nil)
 	for _, m := range list {
 		ro := readOnly(m)
 		r.Mounts = append(r.Mounts, Mount{m.Mountpoint, m.FSType, !ro, m.Options})
 		if m.Mountpoint == "/" {
-			rootReadOnly = ro
+			rootReadOnly, rootType = ro, m.FSType
 		} else if !ro && !below(m.Mountpoint, asked) {
 			surprises = append(surprises, m.Mountpoint)
 		}
@@ -343,6 +343,10 @@ func (r *Report) mounts(p *process, spec *specs.Spec) (Layer, error) {
 		l.Effective = "read-only"
 	}
 	l.OK = rootReadOnly || !spec.Root.Readonly
+	if spec.Annotations[annotation.RootWritable] != "" {
+		l.Effective += ", " + rootType
+		l.OK = l.OK && rootType == "overlay" // otherwise the folder itself is written to
+	}
 	if surprises != nil && spec.Root.Readonly {
 		l.OK = false
 		l.Effective += "; writable beyond what was asked: " + strings.Join(surprises, " ")

@@ -38,7 +38,7 @@ func commands() []command {
 		{"run", (*app).run}, {"exec", (*app).exec}, {"ps", (*app).ps}, {"logs", (*app).logs}, {"inspect", (*app).inspect},
 		{"stats", (*app).stats}, {"update", (*app).update}, {"pause", (*app).pause}, {"resume", (*app).resume}, {"kill", (*app).kill},
 		{"stop", (*app).stop}, {"wait", (*app).wait}, {"rm", (*app).rm}, {"explain", (*app).explain}, {"doctor", (*app).doctor},
-		{"policy", (*app).policy}, {"version", (*app).version},
+		{"policy", (*app).policy}, {"image", (*app).image}, {"version", (*app).version},
 	}
 }
 
@@ -46,6 +46,10 @@ func commands() []command {
 func Run(args []string, in, out, errw *os.File) int {
 	if len(args) > 0 && args[0] == sandbox.MonitorCommand {
 		return sandbox.Monitor()
+	}
+	if len(args) > 1 && strings.HasPrefix(args[0], "__complete") && args[1] == "image" {
+		_ = (&app{}).becomeImage(append(args[:1:1], args[2:]...))
+		return 1 // nothing to complete with
 	}
 	debug.SetGCPercent(400) // a short life: fewer collections, a few MiB at most
 	a := &app{in: in, out: out, err: errw}

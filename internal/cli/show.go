@@ -8,6 +8,7 @@ import (
 
 	"brig/internal/annotation"
 	"brig/internal/cgroup"
+	"brig/internal/cli/output"
 	"brig/internal/host"
 	"brig/internal/idmap"
 	"brig/internal/inspect"
@@ -22,12 +23,12 @@ import (
 )
 
 func (a *app) inspect() *cobra.Command {
-	var f format
+	var f output.Format
 	var o inspect.Options
 	c := &cobra.Command{
 		Use: "inspect [flags] SANDBOX", Short: "what confines a sandbox: asked for, and in force as the kernel says", Args: cobra.ExactArgs(1), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
-			asJSON, err := f.json()
+			asJSON, err := f.JSON()
 			if err != nil {
 				return err
 			}
@@ -40,7 +41,7 @@ func (a *app) inspect() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return writeJSON(a.out, r)
+				return output.JSON(a.out, r)
 			}
 			a.inspectTable(r)
 			return nil
@@ -48,39 +49,39 @@ func (a *app) inspect() *cobra.Command {
 	}
 	c.Flags().BoolVar(&o.Calls, "syscalls", false, "read the filter back from the kernel and list the calls; stops the process for an instant")
 	c.Flags().BoolVar(&o.Spec, "spec", false, "add the OCI spec (with --format json)")
-	f.register(c.Flags())
+	f.Register(c.Flags())
 	return c
 }
 
 func (a *app) inspectTable(r *inspect.Report) {
 	st := r.State
-	fmt.Fprintf(a.out, "sandbox %s %s  %s  pid %d  started %s\ncommand %s\n", st.ID, st.Name, ending(st), st.PID, ago(st.Started), strings.Join(st.Command, " "))
+	fmt.Fprintf(a.out, "sandbox %s %s  %s  pid %d  started %s\ncommand %s\n", st.ID, st.Name, ending(st), st.PID, output.Ago(st.Started), strings.Join(st.Command, " "))
 	if len(r.Layers) == 0 {
 		fmt.Fprintln(a.out, "it does not run: nothing is in force")
 		return
 	}
 	rows := make([][]string, len(r.Layers))
 	for i, l := range r.Layers {
-		mark := colour(a.out, text.FgGreen, "ok")
+		mark := output.Colour(a.out, text.FgGreen, "ok")
 		if !l.OK {
-			mark = colour(a.out, text.FgRed, "WEAKER")
+			mark = output.Colour(a.out, text.FgRed, "WEAKER")
 			a.code = 1
 		}
 		rows[i] = []string{l.Layer, mark, l.Asked, l.Effective}
 	}
 	fmt.Fprintln(a.out)
-	writeTable(a.out, []string{"LAYER", "", "ASKED", "IN FORCE"}, rows, 3)
+	output.Table(a.out, []string{"LAYER", "", "ASKED", "IN FORCE"}, rows, 3)
 	if c := r.Calls; c != nil && c.Reason == "" {
 		fmt.Fprintf(a.out, "\nallowed: %s\n\nby their arguments: %s\n", strings.Join(c.Allowed, " "), strings.Join(c.Depends, " "))
 	}
 }
 
 func (a *app) stats() *cobra.Command {
-	var f format
+	var f output.Format
 	c := &cobra.Command{
 		Use: "stats [flags] [SANDBOX...]", Short: "what sandboxes use of their limits", ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
-			asJSON, err := f.json()
+			asJSON, err := f.JSON()
 			if err != nil {
 				return err
 			}
@@ -89,7 +90,7 @@ func (a *app) stats() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return writeJSON(a.out, list)
+				return output.JSON(a.out, list)
 			}
 			rows := make([][]string, len(list))
 			for i, s := range list {
@@ -98,11 +99,11 @@ func (a *app) stats() *cobra.Command {
 					of(fmt.Sprint(s.Pids.Current), s.Pids.Limit, func(n uint64) string { return fmt.Sprint(n) }),
 					fmt.Sprint(s.Memory.OOMKills), fmt.Sprint(s.CPU.ThrottledPeriods)}
 			}
-			writeTable(a.out, []string{"ID", "NAME", "MEMORY", "CPU TIME", "PIDS", "OOM KILLS", "THROTTLED"}, rows, 1)
+			output.Table(a.out, []string{"ID", "NAME", "MEMORY", "CPU TIME", "PIDS", "OOM KILLS", "THROTTLED"}, rows, 1)
 			return nil
 		},
 	}
-	f.register(c.Flags())
+	f.Register(c.Flags())
 	return c
 }
 
@@ -161,7 +162,7 @@ func of(used string, limit *uint64, show func(uint64) string) string {
 
 func (a *app) explain() *cobra.Command {
 	var f policyFlags
-	var form format
+	var form output.Format
 	c := &cobra.Command{
 		Use:   "explain [flags of run] [--] PROGRAM [ARG...]",
 		Short: "print what run would do: one line a system call, grouped by layer; runs nothing",
@@ -169,7 +170,7 @@ func (a *app) explain() *cobra.Command {
 			"order, one line each, under the layer it belongs to. Nothing is run, and no privileges are needed.",
 		DisableFlagsInUseLine: true,
 		RunE: func(c *cobra.Command, args []string) error {
-			asJSON, err := form.json()
+			asJSON, err := form.JSON()
 			if err != nil {
 				return err
 			}
@@ -182,7 +183,7 @@ func (a *app) explain() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return writeJSON(a.out, explainJSON(p))
+				return output.JSON(a.out, explainJSON(p))
 			}
 			fmt.Fprintf(a.out, "clone3 with %s; the parent writes the id maps and hands over %d opened files\n",
 				plan.CloneText(p.CloneFlags), len(p.Program.Inputs))
@@ -192,7 +193,7 @@ func (a *app) explain() *cobra.Command {
 	c.Flags().SetInterspersed(false)
 	c.Flags().SortFlags = false
 	f.register(c.Flags())
-	form.register(c.Flags())
+	form.Register(c.Flags())
 	f.complete(c)
 	return c
 }
@@ -236,25 +237,25 @@ func explainJSON(p *plan.Plan) []step {
 }
 
 func (a *app) doctor() *cobra.Command {
-	var f format
+	var f output.Format
 	var long bool
 	c := &cobra.Command{
 		Use: "doctor [flags]", Short: "what this host can enforce, layer by layer, and what that means", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			asJSON, err := f.json()
+			asJSON, err := f.JSON()
 			if err != nil {
 				return err
 			}
 			r := host.Doctor()
 			if asJSON {
-				return writeJSON(a.out, r)
+				return output.JSON(a.out, r)
 			}
 			a.doctorTable(r, long)
 			return nil
 		},
 	}
 	c.Flags().BoolVarP(&long, "long", "l", false, "also the kernel features that were probed")
-	f.register(c.Flags())
+	f.Register(c.Flags())
 	return c
 }
 
@@ -272,17 +273,17 @@ func (a *app) doctorTable(r host.Report, long bool) {
 				what += "\n" + more
 			}
 		}
-		rows[i] = []string{l.Layer, colour(a.out, marks[l.Status], string(l.Status)), what}
+		rows[i] = []string{l.Layer, output.Colour(a.out, marks[l.Status], string(l.Status)), what}
 	}
 	fmt.Fprintln(a.out)
-	writeTable(a.out, []string{"LAYER", "STATUS", "FOUND, WHAT IT MEANS, WHAT TO DO"}, rows, 2)
+	output.Table(a.out, []string{"LAYER", "STATUS", "FOUND, WHAT IT MEANS, WHAT TO DO"}, rows, 2)
 	if long {
 		rows = nil
 		for _, x := range r.Features {
 			rows = append(rows, []string{x.Name, x.Outcome.String(), none(x.Since), x.Detail})
 		}
 		fmt.Fprintln(a.out)
-		writeTable(a.out, []string{"FEATURE", "FOUND", "SINCE LINUX", "DETAIL"}, rows, 3)
+		output.Table(a.out, []string{"FEATURE", "FOUND", "SINCE LINUX", "DETAIL"}, rows, 3)
 	}
 	if len(r.Notes) > 0 {
 		fmt.Fprintln(a.out)
@@ -294,19 +295,19 @@ func (a *app) doctorTable(r host.Report, long bool) {
 			}
 			rows = append(rows, []string{n.Setting, n.Value, what})
 		}
-		writeTable(a.out, []string{"SETTING", "VALUE", "WHAT IT MEANS"}, rows, 2)
+		output.Table(a.out, []string{"SETTING", "VALUE", "WHAT IT MEANS"}, rows, 2)
 	}
 }
 
 func (a *app) policy() *cobra.Command {
 	c := &cobra.Command{Use: "policy", Short: "show the merged policy, check a file, print the schema"}
 	var f policyFlags
-	var form format
+	var form output.Format
 	show := &cobra.Command{
 		Use: "show [flags of run] [PROGRAM [ARG...]]", Short: "print the policy that preset, file and flags make together",
 		DisableFlagsInUseLine: true,
 		RunE: func(c *cobra.Command, args []string) error {
-			asJSON, err := form.json()
+			asJSON, err := form.JSON()
 			if err != nil {
 				return err
 			}
@@ -315,7 +316,7 @@ func (a *app) policy() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return writeJSON(a.out, p)
+				return output.JSON(a.out, p)
 			}
 			data, err := policy.Marshal(p)
 			if err == nil {
@@ -327,7 +328,7 @@ func (a *app) policy() *cobra.Command {
 	show.Flags().SetInterspersed(false)
 	show.Flags().SortFlags = false
 	f.register(show.Flags())
-	form.register(show.Flags())
+	form.Register(show.Flags())
 	f.complete(show)
 	check := &cobra.Command{
 		Use: "check FILE...", Short: "check policy files, each against its preset", Args: cobra.MinimumNArgs(1),
@@ -368,11 +369,11 @@ func checkPolicy(name string) error {
 var Version = "development"
 
 func (a *app) version() *cobra.Command {
-	var f format
+	var f output.Format
 	c := &cobra.Command{
 		Use: "version", Short: "print version, commit and kernel interface", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			asJSON, err := f.json()
+			asJSON, err := f.JSON()
 			if err != nil {
 				return err
 			}
@@ -385,12 +386,12 @@ func (a *app) version() *cobra.Command {
 				}
 			}
 			if asJSON {
-				return writeJSON(a.out, v)
+				return output.JSON(a.out, v)
 			}
 			fmt.Fprintf(a.out, "brig %s (%s %s, OCI runtime spec %s)\n", v["version"], v["go"], v["arch"], v["spec"])
 			return nil
 		},
 	}
-	f.register(c.Flags())
+	f.Register(c.Flags())
 	return c
 }

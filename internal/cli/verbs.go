@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"brig/internal/cli/output"
 	"brig/internal/policy"
 	"brig/internal/sandbox"
 
@@ -104,12 +105,12 @@ func execUser(b *sandbox.Sandbox, text string) (*specs.User, error) {
 }
 
 func (a *app) ps() *cobra.Command {
-	var f format
+	var f output.Format
 	var all, quiet bool
 	c := &cobra.Command{
 		Use: "ps [flags]", Short: "list sandboxes", Args: cobra.NoArgs, Aliases: []string{"list", "ls"},
 		RunE: func(*cobra.Command, []string) error {
-			asJSON, err := f.json()
+			asJSON, err := f.JSON()
 			if err != nil {
 				return err
 			}
@@ -129,7 +130,7 @@ func (a *app) ps() *cobra.Command {
 			}
 			switch {
 			case asJSON:
-				return writeJSON(a.out, shown)
+				return output.JSON(a.out, shown)
 			case quiet:
 				for _, st := range shown {
 					fmt.Fprintln(a.out, st.ID)
@@ -142,16 +143,16 @@ func (a *app) ps() *cobra.Command {
 	}
 	c.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended")
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "only the ids")
-	f.register(c.Flags())
+	f.Register(c.Flags())
 	return c
 }
 
 func (a *app) psTable(list []*sandbox.State) {
 	rows := make([][]string, len(list))
 	for i, st := range list {
-		rows[i] = []string{st.ID, none(st.Name), ending(st), ago(st.Created), none(st.Preset), strings.Join(st.Command, " ")}
+		rows[i] = []string{st.ID, none(st.Name), ending(st), output.Ago(st.Created), none(st.Preset), strings.Join(st.Command, " ")}
 	}
-	writeTable(a.out, []string{"ID", "NAME", "STATUS", "CREATED", "PRESET", "COMMAND"}, rows, 5)
+	output.Table(a.out, []string{"ID", "NAME", "STATUS", "CREATED", "PRESET", "COMMAND"}, rows, 5)
 }
 
 func none(s string) string {
@@ -264,11 +265,11 @@ func (a *app) stop() *cobra.Command {
 }
 
 func (a *app) wait() *cobra.Command {
-	var f format
+	var f output.Format
 	c := &cobra.Command{
 		Use: "wait SANDBOX", Short: "wait for the end of a sandbox, print its exit code and exit with it", Args: cobra.ExactArgs(1), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
-			asJSON, err := f.json()
+			asJSON, err := f.JSON()
 			if err != nil {
 				return err
 			}
@@ -284,13 +285,13 @@ func (a *app) wait() *cobra.Command {
 			}
 			a.code = r.ExitCode
 			if asJSON {
-				return writeJSON(a.out, r)
+				return output.JSON(a.out, r)
 			}
 			fmt.Fprintln(a.out, r.ExitCode)
 			return nil
 		},
 	}
-	f.register(c.Flags())
+	f.Register(c.Flags())
 	return c
 }
 

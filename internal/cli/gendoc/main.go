@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"brig/internal/cli"
+	"brig/internal/imagecli"
 	"brig/internal/oci"
 	"brig/internal/policy"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 )
 
@@ -45,9 +47,22 @@ func write(dir string, files map[string][]byte) error {
 	return nil
 }
 
+// withImages puts the commands of brig-image in the place of the one that executes it.
+func withImages(root *cobra.Command) *cobra.Command {
+	for _, c := range root.Commands() {
+		if c.Name() == "image" {
+			root.RemoveCommand(c)
+		}
+	}
+	images := imagecli.All()
+	images.Annotations = nil
+	root.AddCommand(images)
+	return root
+}
+
 // generate gives every file by its path below docs.
 func generate() (map[string][]byte, error) {
-	root := cli.All()
+	root := withImages(cli.All())
 	root.DisableAutoGenTag = true
 	files := map[string][]byte{}
 	tmp, err := os.MkdirTemp("", "brig-doc-")

@@ -1,4 +1,8 @@
-package cli
+// Package output writes results for people and for scripts: tables that fit the terminal, JSON, colours where there is a
+// terminal and NO_COLOR is not set.
+//
+// Its place on the road: none. The command lines use it.
+package output
 
 import (
 	"encoding/json"
@@ -14,15 +18,16 @@ import (
 	"golang.org/x/term"
 )
 
-// format is the --format flag that every command with a table has.
-type format string
+// Format is the --format flag that every command with a table has.
+type Format string
 
-func (f *format) register(s *pflag.FlagSet) {
+// Register adds the flag.
+func (f *Format) Register(s *pflag.FlagSet) {
 	s.StringVar((*string)(f), "format", "table", "table or json")
 }
 
-// json says whether JSON was asked for, and refuses other words.
-func (f format) json() (bool, error) {
+// JSON says whether JSON was asked for, and refuses other words.
+func (f Format) JSON() (bool, error) {
 	switch f {
 	case "json":
 		return true, nil
@@ -32,15 +37,16 @@ func (f format) json() (bool, error) {
 	return false, fmt.Errorf("--format %q: there are table and json", string(f))
 }
 
-func writeJSON(w io.Writer, v any) error {
+// JSON writes v, indented.
+func JSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }
 
-// width is the terminal's, or 0 where output goes elsewhere: nothing is cut then.
-func width(out *os.File) int {
+// Width is the terminal's, or 0 where output goes elsewhere: nothing is cut then.
+func Width(out *os.File) int {
 	if !term.IsTerminal(int(out.Fd())) { //nolint:gosec // a file descriptor
 		return 0
 	}
@@ -51,9 +57,9 @@ func width(out *os.File) int {
 	return w
 }
 
-// writeTable prints rows below a header without lines between them, as ps and docker do. On a terminal the column named
+// Table prints rows below a header without lines between them, as ps and docker do. On a terminal the column named
 // wrap is folded so that the table fits.
-func writeTable(out *os.File, header []string, rows [][]string, wrap int) {
+func Table(out *os.File, header []string, rows [][]string, wrap int) {
 	t := table.NewWriter()
 	t.SetOutputMirror(out)
 	t.SetStyle(table.StyleDefault)
@@ -72,7 +78,7 @@ func writeTable(out *os.File, header []string, rows [][]string, wrap int) {
 	for _, n := range widest {
 		total += n + 3
 	}
-	if w := width(out); w > 0 && total > w {
+	if w := Width(out); w > 0 && total > w {
 		room := max(widest[wrap]-(total-w)-1, 20)
 		t.SetColumnConfigs([]table.ColumnConfig{{Number: wrap + 1, WidthMax: room, WidthMaxEnforcer: text.WrapSoft}})
 	}
@@ -92,16 +98,16 @@ func cells(words []string) table.Row {
 	return row
 }
 
-// colour paints a word on a terminal, unless NO_COLOR (https://no-color.org) is set.
-func colour(out *os.File, c text.Color, word string) string {
-	if os.Getenv("NO_COLOR") != "" || width(out) == 0 {
+// Colour paints a word on a terminal, unless NO_COLOR (https://no-color.org) is set.
+func Colour(out *os.File, c text.Color, word string) string {
+	if os.Getenv("NO_COLOR") != "" || Width(out) == 0 {
 		return word
 	}
 	return c.Sprint(word)
 }
 
-// ago is a time as tables show it.
-func ago(t time.Time) string {
+// Ago is a time as tables show it.
+func Ago(t time.Time) string {
 	d := time.Since(t)
 	switch {
 	case t.IsZero():

@@ -1,0 +1,88 @@
+// Package imagecli is the command line of brig-image, which people call as `brig image`: images are pulled, loaded, shown,
+// verified, removed.
+//
+// Its place on the road: a front end. `brig run IMAGE` executes it for an image that is not here yet.
+package imagecli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"brig/internal/image"
+
+	"github.com/spf13/cobra"
+)
+
+// app is one invocation.
+type app struct {
+	in       *os.File
+	out, err *os.File
+	code     int
+	dir      string // --store
+}
+
+// Run is the whole program: it gives the exit code.
+func Run(args []string, in, out, errw *os.File) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a := &app{in: in, out: out, err: errw}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errw)
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(errw, "brig: %s\n", oneLine.Replace(strings.TrimSpace(err.Error())))
+		return 125
+	}
+	return a.code
+}
+
+// oneLine folds what joined errors and cobra's suggestions spread over several lines.
+var oneLine = strings.NewReplacer("\n\nDid you mean this?\n\t", "; did you mean ", "\n\t", " or ", "\n", "; ")
+
+// All is the command with everything below it, for documentation.
+func All() *cobra.Command { return (&app{out: os.Stdout, err: os.Stderr}).root() }
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "image COMMAND",
+		Short: "pull, verify, keep and show images",
+		Long: "Images come from registries or archives, every blob verified, into a store where each has one read-only file\n" +
+			"system, immutable from there to the mount in a sandbox.",
+		SilenceUsage:               true,
+		SilenceErrors:              true,
+		SuggestionsMinimumDistance: 2,
+		// Shown as people call it.
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "brig image"},
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w; `%s --help` lists the flags", err, c.CommandPath())
+	})
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.PersistentFlags().StringVar(&a.dir, "store", os.Getenv("BRIG_STORE"), "`FOLDER` of the images (default /var/lib/brig/images, or $XDG_DATA_HOME/brig/images; $BRIG_STORE)")
+	root.AddCommand(a.ls(), a.inspect(), a.history(), a.tag(), a.rm(), a.prune(), a.verify())
+	return root
+}
+
+func (a *app) store() (*image.Store, error) { return image.Open(a.dir) }
+
+// names completes with the images that are here.
+func (a *app) names(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	s, err := a.store()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	list, _ := s.Entries()
+	var words []string
+	for _, e := range list {
+		if ref, err := e.Ref(); err == nil {
+			words = append(words, ref.String())
+		}
+	}
+	return words, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,138 @@
+package imagecli
+
+import (
+	"errors"
+	"fmt"
+
+	"brig/internal/cli/output"
+	"brig/internal/image"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) tag() *cobra.Command {
+	return &cobra.Command{
+		Use: "tag IMAGE NAME", Short: "give an image another name", Args: cobra.ExactArgs(2), ValidArgsFunction: a.names,
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := a.store()
+			if err != nil {
+				return err
+			}
+			session, err := s.Begin()
+			if err != nil {
+				return err
+			}
+			defer session.End()
+			e, err := s.Find(args[0])
+			if err != nil {
+				return err
+			}
+			ref, err := image.ParseRef(args[1])
+			if err != nil {
+				return err
+			}
+			if ref.Digest() != "" {
+				return fmt.Errorf("%s: a digest is no name that can be given", args[1])
+			}
+			return s.Alias(e, ref)
+		},
+	}
+}
+
+func (a *app) rm() *cobra.Command {
+	return &cobra.Command{
+		Use: "rm IMAGE...", Short: "remove names of images, and what nothing refers to then", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.names,
+		Long: "Remove names of images, and the data that no other name leads to. An image that a sandbox uses loses its name,\n" +
+			"and its data with the next rm or prune after the sandbox has ended.",
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := a.store()
+			if err != nil {
+				return err
+			}
+			var errs []error
+			var refs []image.Ref
+			for _, word := range args {
+				e, err := s.Find(word)
+				if err != nil {
+					errs = append(errs, err)
+					continue
+				}
+				ref, err := e.Ref()
+				errs = append(errs, err)
+				refs = append(refs, ref)
+			}
+			if len(refs) > 0 {
+				_, err = s.Remove(refs...)
+				errs = append(errs, err)
+			}
+			if err == nil {
+				for _, r := range refs {
+					fmt.Fprintln(a.out, r)
+				}
+			}
+			return errors.Join(errs...)
+		},
+	}
+}
+
+func (a *app) prune() *cobra.Command {
+	var f output.Format
+	var all bool
+	c := &cobra.Command{
+		Use: "prune [flags]", Short: "remove what no name leads to and no sandbox uses", Args: cobra.NoArgs,
+		Long: "Remove layers and file systems that no name leads to, what broken pulls have left, and mounts that no sandbox\n" +
+			"uses. What a sandbox uses stays, whatever its names.",
+		RunE: func(*cobra.Command, []string) error {
+			asJSON, err := f.JSON()
+			if err != nil {
+				return err
+			}
+			s, err := a.store()
+			if err != nil {
+				return err
+			}
+			p, err := s.Prune(all)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return output.JSON(a.out, map[string]any{"images": p.Roots, "blobs": p.Blobs, "bytes": p.Bytes})
+			}
+			fmt.Fprintf(a.out, "removed %d images and %d blobs, %s\n", p.Roots, p.Blobs, units.HumanSize(float64(p.Bytes)))
+			return nil
+		},
+	}
+	c.Flags().BoolVarP(&all, "all", "a", false, "remove the names that no sandbox uses, too")
+	f.Register(c.Flags())
+	return c
+}
+
+func (a *app) verify() *cobra.Command {
+	c := &cobra.Command{
+		Use: "verify", Short: "compute the digest of everything in the store, and name what is damaged", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			s, err := a.store()
+			if err != nil {
+				return err
+			}
+			var files int
+			var bytes int64
+			lines := a.bars()
+			bar := lines.one("verify")
+			err = s.Check(func(_ string, size int64) {
+				files++
+				bytes += size
+				bar.want(size)
+				bar.add(size)
+			})
+			lines.end()
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.out, "%d files, %s: all as they were verified\n", files, units.HumanSize(float64(bytes)))
+			return nil
+		},
+	}
+	return c
+}

@@ -1,0 +1,73 @@
+package imagecli
+
+import (
+	"os"
+	"sync/atomic"
+	"time"
+
+	"brig/internal/cli/output"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+)
+
+// bars are lines that move while somebody waits: one for each kind of work, however many layers an image has. Where
+// standard error is no terminal there are none.
+type bars struct {
+	progress *mpb.Progress
+	live     []*bar
+}
+
+// bar is one of them. Its methods may be called by several goroutines.
+type bar struct {
+	b     *mpb.Bar // nil without a terminal
+	total atomic.Int64
+}
+
+func (a *app) bars() *bars {
+	if output.Width(a.err) == 0 {
+		return &bars{}
+	}
+	return &bars{progress: mpb.New(mpb.WithOutput(a.err), mpb.WithAutoRefresh(), mpb.WithRefreshRate(100*time.Millisecond), mpb.WithWidth(40))}
+}
+
+// one adds a line. Its total grows by want.
+func (l *bars) one(label string) *bar {
+	b := &bar{}
+	if l.progress != nil {
+		style := mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]")
+		if os.Getenv("NO_COLOR") == "" {
+			style = mpb.BarStyle().Lbound("").Filler("━").Tip("━").Padding("─").Rbound("")
+		}
+		b.b = l.progress.New(0, style,
+			mpb.PrependDecorators(decor.Name(label, decor.WC{W: 10, C: decor.DindentRight})),
+			mpb.AppendDecorators(decor.Counters(decor.SizeB1000(0), " % .1f / % .1f"), decor.AverageSpeed(decor.SizeB1000(0), "  % .1f")))
+		l.live = append(l.live, b)
+	}
+	return b
+}
+
+// want says that so many bytes more are to come.
+func (b *bar) want(bytes int64) {
+	if b.b != nil {
+		b.b.SetTotal(b.total.Add(bytes), false)
+	}
+}
+
+// add says that so many bytes were done.
+func (b *bar) add(bytes int64) {
+	if b.b != nil {
+		b.b.IncrInt64(bytes)
+	}
+}
+
+// end takes the lines to their end and waits until they are drawn; nothing else is written to the terminal before.
+func (l *bars) end() {
+	if l.progress == nil {
+		return
+	}
+	for _, b := range l.live {
+		b.b.SetTotal(-1, true)
+	}
+	l.progress.Wait()
+}

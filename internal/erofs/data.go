@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/bits"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,7 +34,9 @@ type Writer struct {
 	// buffer has what belongs at the offset at and is not written yet.
 	buffer []byte
 	at     int64
-	err    error
+	// runs are those of the file that is being copied: most files need none to be kept.
+	runs []run
+	err  error
 }
 
 // NewWriter begins an image in f, which is empty and open for reading and writing, and stays the caller's: to sync, to close
@@ -119,7 +122,7 @@ func (w *Writer) copy(r io.Reader, chunkBits uint8, size int64) (Data, error) {
 	if w.err != nil {
 		return Data{}, w.err
 	}
-	d := Data{chunkBits: chunkBits}
+	d := Data{chunkBits: chunkBits, runs: w.runs[:0]}
 	most := size
 	if size < 0 {
 		most = maxFile
@@ -186,9 +189,14 @@ func (w *Writer) finish(d *Data) {
 			w.next = last.end(d.Size, d.chunkBits)
 		}
 	}
-	d.sparse = d.Size > 0
-	if len(d.runs) == 1 && uint64(d.runs[0].count) == all {
+	w.runs = d.runs[:0]
+	switch {
+	case d.Size == 0:
+		*d = Data{}
+	case len(d.runs) == 1 && uint64(d.runs[0].count) == all:
 		*d = Data{Size: d.Size, block: d.runs[0].block}
+	default:
+		d.sparse, d.runs = true, slices.Clone(d.runs)
 	}
 }
 

@@ -32,6 +32,7 @@ const (
 
 	direntSize = 12
 	maxName    = 255
+	noID       = 1<<32 - 1 // as a user or a group
 	maxTarget  = unix.PathMax - 1
 
 	xattrHeaderSize = 12

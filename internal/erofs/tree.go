@@ -119,6 +119,8 @@ func check(i *Inode, blocks uint64) error {
 		return fmt.Errorf("its time has %d nanoseconds", i.MtimeNsec)
 	}
 	switch {
+	case i.UID == noID || i.GID == noID:
+		return fmt.Errorf("its owner is %d:%d; %d is nobody's number (credentials of the kernel, INVALID_UID)", i.UID, i.GID, uint32(noID))
 	case kind != unix.S_IFDIR && len(i.Children) > 0:
 		return errors.New("it has entries and is no folder")
 	case kind != unix.S_IFLNK && i.Target != "":

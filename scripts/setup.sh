@@ -12,7 +12,7 @@ packages=(
   umoci                                 # the judge of the tree that layers give
   libseccomp-dev pkg-config gcc libc6-dev # the judge of the filter compiler
   curl git make nodejs perl python3 strace xz-utils # real programs that must run unchanged
-  docker-registry umoci skopeo buildah debootstrap erofs-utils # registries, images built by others, judges of what Brig makes of them
+  docker-registry skopeo buildah debootstrap # a registry, and images built by others
   shellcheck
 )
 missing=()

@@ -1,6 +1,6 @@
 // Command clean proves that tests leave the machine as they found it: `clean snapshot FILE` before, `clean check FILE`
-// after. It compares cgroups, mounts, the state folder, id ranges, and looks for processes in namespaces that are not
-// its own.
+// after. It compares cgroups, mounts, loop devices, the state folder, id ranges, and looks for processes in namespaces that are
+// not its own.
 package main
 
 import (
@@ -93,6 +93,11 @@ func look() map[string]bool {
 			things["mount "+f[4]] = true
 		}
 	}
+	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file") // loop(4): there while the device has a file
+	for _, name := range files {
+		file, _ := os.ReadFile(name)
+		things["loop device "+strings.Split(name, "/")[3]+" of "+strings.TrimSpace(string(file))] = true
+	}
 	processes(things)
 	// Device nodes that sandboxes see: a runtime that chowns a standard stream can hand the host's to a stranger.
 	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
@@ -104,7 +109,10 @@ func look() map[string]bool {
 	return things
 }
 
-// processes are those in a user or pid namespace other than this one's, and Brig's own.
+// ours are the programs that nothing but a test leaves behind.
+var ours = map[string]bool{"brig": true, "brig-image": true, "docker-registry": true}
+
+// processes are those in a user or pid namespace other than this one's, Brig's own, and the registries of tests.
 func processes(things map[string]bool) {
 	own := [2]string{}
 	own[0], _ = os.Readlink("/proc/self/ns/user")
@@ -119,7 +127,7 @@ func processes(things map[string]bool) {
 		user, uerr := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", pid))
 		ns, perr := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
 		foreign := uerr == nil && perr == nil && (user != own[0] || ns != own[1])
-		if name := strings.TrimSpace(string(comm)); foreign || name == "brig" {
+		if name := strings.TrimSpace(string(comm)); foreign || ours[name] {
 			things[fmt.Sprintf("process %d %s", pid, name)] = true
 		}
 	}

@@ -108,11 +108,12 @@ func build(to string, args ...string) error {
 
 // machine is an image store, a sandbox store and a home of a test's own.
 type machine struct {
-	t     *testing.T
-	dir   string
-	store string   // of images
-	env   []string // beside the test's
-	bin   string
+	t      *testing.T
+	dir    string
+	store  string   // of images
+	env    []string // beside the test's
+	before []string // what brig is executed by
+	bin    string
 }
 
 func newMachine(t *testing.T) *machine {
@@ -203,7 +204,8 @@ func (m *machine) command(ctx context.Context, args ...string) *exec.Cmd {
 	if args[0] != "image" {
 		args = append([]string{args[0], "--root", filepath.Join(m.dir, "sandboxes")}, args[1:]...)
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(m.bin, "brig"), args...)
+	argv := append(append(append([]string{}, m.before...), filepath.Join(m.bin, "brig")), args...)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "BRIG_STORE="+m.store, "HOME="+filepath.Join(m.dir, "home"), "DOCKER_CONFIG=", "REGISTRY_AUTH_FILE=", "XDG_RUNTIME_DIR=")
 	cmd.Env = append(cmd.Env, m.env...)
 	return cmd
@@ -232,6 +234,16 @@ func (m *machine) fails(words []string, args ...string) string {
 		}
 	}
 	return r.err
+}
+
+// output is what another tool prints; it has to succeed.
+func output(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
 }
 
 // ref is an image of the shared registry.

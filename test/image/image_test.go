@@ -77,7 +77,7 @@ func ready(dir string) (err error) {
 		return err
 	}
 	names := small
-	if !testing.Short() && os.Getenv("BRIG_TEST_LONG") == "1" {
+	if os.Getenv("BRIG_TEST_LONG") == "1" {
 		names = append(names, "big:1")
 	}
 	if images, err = fixture.Make("../../build/images", names...); err != nil {

@@ -8,7 +8,6 @@ package build
 
 import (
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +15,8 @@ import (
 	"brig/internal/erofs"
 	"brig/internal/image"
 	"brig/internal/layers"
+
+	"github.com/klauspost/readahead"
 )
 
 // Options of one making.
@@ -66,6 +67,12 @@ func Root(s *image.Store, manifest image.Digest, o Options) (*image.Record, erro
 	})
 }
 
+// What is decompressed before it is asked for: 4 MiB.
+const (
+	aheadBuffers = 4
+	aheadSize    = 1 << 20
+)
+
 func apply(s *image.Store, merger *layers.Merger, layer, diffID image.Digest, o Options) error {
 	blob, err := s.VerifiedReader(layer)
 	if err != nil {
@@ -78,8 +85,14 @@ func apply(s *image.Store, merger *layers.Merger, layer, diffID image.Digest, o 
 		return err
 	}
 	defer tar.Close() //nolint:errcheck // read only
+	// Decompressing takes longer than all the rest: it has a processor of its own.
+	ahead, err := readahead.NewReaderSize(tar, aheadBuffers, aheadSize)
+	if err != nil {
+		return err
+	}
+	defer ahead.Close() //nolint:errcheck // before tar
 	sum := sha256.New()
-	if err := merger.Apply(io.TeeReader(tar, sum)); err != nil {
+	if err := merger.Apply(io.TeeReader(ahead, sum)); err != nil {
 		return err
 	}
 	// Apply has read tar to its end; what is behind it in the blob belongs to the blob's digest.
@@ -103,9 +116,6 @@ func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	if n > 0 && c.told != nil {
 		c.told(c.layer, int64(n))
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		return n, err
 	}
 	return n, err
 }

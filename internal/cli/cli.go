@@ -89,10 +89,11 @@ func Root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "brig COMMAND",
 		Short: "run programs that must not be trusted, behind every layer the host can give",
-		Long: "Brig runs a program, or a folder's root file system, behind every layer of defence the host can give:\n" +
+		Long: "Brig runs a program, a container image, or a folder's root file system, behind every layer of defence the host can give:\n" +
 			"namespaces, own user ids, no capabilities, a system-call filter, Landlock, a read-only root, limits.\n" +
 			"A layer that the host cannot give is an error that names it, never a sandbox without it.",
-		Example: "  brig run -- python3 untrusted.py\n" +
+		Example: "  brig run -- python3 untrusted.py            # a program of the host's, which sees nothing else of it\n" +
+			"  brig run -it alpine:3.22 sh                # an image, fetched when it is not here\n" +
 			"  brig run -it --rootfs ./rootfs sh\n" +
 			"  brig run -v ./src:/src:ro -v ./out:/out --memory 512m --timeout 30s -- make -C /src\n" +
 			"  brig explain -- python3 untrusted.py      # what would be done, one line a system call",

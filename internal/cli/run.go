@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"brig/internal/host"
+	"brig/internal/image"
 	"brig/internal/inspect"
 	"brig/internal/policy"
 	"brig/internal/sandbox"
@@ -102,9 +103,11 @@ func (f *policyFlags) complete(c *cobra.Command) {
 	choices(c, "security-opt", "seccomp=", "apparmor=", "label=", "landlock=")
 }
 
-// overlay is the policy that the flags alone say. A wrong value is an error that names the flag.
-func (f *policyFlags) overlay(c *cobra.Command, args []string) (*policy.Policy, error) {
+// overlay is the policy that flags and words alone say, beside what file says. A wrong value is an error that names the flag.
+func (f *policyFlags) overlay(c *cobra.Command, args []string, file *policy.Policy) (*policy.Policy, error) {
+	name, args := f.imageAndProgram(c, args, file)
 	p := &policy.Policy{
+		Image:  name,
 		Preset: f.preset, Isolation: f.isolation, Workdir: f.workdir, User: f.user, Hostname: f.hostname, Network: f.network,
 		Devices: f.devices, AllowMissing: f.allowMissing, StopTimeout: f.stopTimeout,
 		Pull: f.pull, Platform: f.platform, Verify: f.verify, VerifyImage: f.verifyImage,
@@ -146,6 +149,20 @@ func (f *policyFlags) overlay(c *cobra.Command, args []string) (*policy.Policy, 
 		Ulimits: f.ulimits, Timeout: f.timeout, Output: f.outputLimit,
 	}
 	return p, errors.Join(f.places(p), f.environment(p), f.security(p), f.words(p))
+}
+
+// imageAndProgram parts the words into the image and the program. The first is the image, unless "--" came before it, as for a program of the
+// host's, or flag or file say already what the root is. A "--" behind the image may be left out.
+func (f *policyFlags) imageAndProgram(c *cobra.Command, args []string, file *policy.Policy) (name string, program []string) {
+	given := f.rootfs != "" || file.Image != "" || file.Root != nil && file.Root.Path != ""
+	if given || len(args) == 0 || c.ArgsLenAtDash() == 0 {
+		return "", args
+	}
+	name, program = args[0], args[1:]
+	if len(program) > 0 && program[0] == "--" {
+		program = program[1:]
+	}
+	return name, program
 }
 
 func (f *policyFlags) places(p *policy.Policy) error {
@@ -239,15 +256,16 @@ func (f *policyFlags) words(p *policy.Policy) error {
 
 // merged lays preset, file and flags over each other.
 func (f *policyFlags) merged(c *cobra.Command, args []string) (*policy.Policy, error) {
-	over, err := f.overlay(c, args)
-	if err != nil {
-		return nil, err
-	}
 	file := &policy.Policy{}
 	if f.file != "" {
+		var err error
 		if file, err = policy.Load(f.file); err != nil {
 			return nil, err
 		}
+	}
+	over, err := f.overlay(c, args, file)
+	if err != nil {
+		return nil, err
 	}
 	preset := file.Preset
 	if over.Preset != "" {
@@ -261,19 +279,68 @@ func (f *policyFlags) merged(c *cobra.Command, args []string) (*policy.Policy, e
 	return p, p.Validate()
 }
 
-// spec gives the merged policy and its spec on this host.
-func (f *policyFlags) spec(c *cobra.Command, args []string) (*policy.Policy, *specs.Spec, error) {
-	p, err := f.merged(c, args)
-	if err != nil {
-		return nil, nil, err
+// prepared is a sandbox that can be started, or explained: the merged policy, its spec on this host, and its image, in use.
+type prepared struct {
+	policy *policy.Policy
+	spec   *specs.Spec
+	image  *image.Image // nil for none
+}
+
+// close ends the use of the image, if nobody else has it by then.
+func (p *prepared) close() {
+	if p.image != nil {
+		_ = p.image.Close()
 	}
+}
+
+// prepare merges the policy, takes its image into use and writes the spec. fetch allows to get an image that is not here.
+func (a *app) prepare(c *cobra.Command, f *policyFlags, args []string, fetch bool) (*prepared, error) {
+	merged, err := f.merged(c, args)
+	if err != nil {
+		return nil, err
+	}
+	img, err := a.useImage(merged, fetch)
+	if err != nil {
+		return nil, err
+	}
+	p := &prepared{policy: merged, image: img}
+	if p.spec, err = p.write(); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// write gives the spec.
+func (p *prepared) write() (*specs.Spec, error) {
 	tree, err := host.Cgroups()
 	h, herr := policy.ThisHost(err == nil && tree.V2())
 	if herr != nil {
-		return nil, nil, herr
+		return nil, herr
 	}
-	spec, err := p.Spec(h)
-	return p, spec, err
+	if p.image != nil {
+		if h.Image, err = imageFacts(p.image); err != nil {
+			return nil, err
+		}
+	}
+	spec, err := p.policy.Spec(h)
+	if err != nil {
+		return nil, err
+	}
+	return spec, filtered(p.image, spec)
+}
+
+// request is the sandbox to be run. It borrows the image.
+func (p *prepared) request() (*sandbox.Request, error) {
+	req := &sandbox.Request{Spec: p.spec, Labels: p.policy.Labels, Preset: p.policy.Preset, Image: imageState(p.image)}
+	if p.image != nil {
+		req.ImageLock = p.image.Lock()
+	}
+	var err error
+	if req.StopSignal, err = stopSignal(p.image); err != nil {
+		return nil, err
+	}
+	return req, limits(req, p.policy)
 }
 
 func (a *app) run() *cobra.Command {
@@ -281,20 +348,24 @@ func (a *app) run() *cobra.Command {
 	var detach, interactive, remove, show bool
 	var name, cidfile string
 	c := &cobra.Command{
-		Use:   "run [flags] [--] PROGRAM [ARG...]",
+		Use:   "run [flags] IMAGE [ARG...] | run [flags] -- PROGRAM [ARG...] | run [flags] --rootfs FOLDER PROGRAM [ARG...]",
 		Short: "run a program in a new sandbox",
-		Long: "Run a program in a new sandbox: a read-only view of the host's programs, or --rootfs.\n" +
+		Long: "Run a program in a new sandbox: of a container image, which is fetched when it is not here; of the host's, behind --,\n" +
+			"which sees the host's programs read-only and nothing else of it; or of a folder, with --rootfs.\n" +
+			"An image is never written to. Its environment, user, working directory and program hold where nothing else is said.\n" +
 			"A sandbox in the foreground leaves nothing behind; one started with -d stays in `brig ps` until `brig rm`.",
 		DisableFlagsInUseLine: true,
 		RunE: func(c *cobra.Command, args []string) error {
-			p, spec, err := f.spec(c, args)
+			p, err := a.prepare(c, &f, args, true)
 			if err != nil {
 				return err
 			}
-			req := &sandbox.Request{Spec: spec, Name: name, Labels: p.Labels, Preset: p.Preset, Remove: remove}
-			if err := limits(req, p); err != nil {
+			defer p.close()
+			req, err := p.request()
+			if err != nil {
 				return err
 			}
+			req.Name, req.Remove = name, remove
 			for i := range f.passFDs {
 				fd := os.NewFile(uintptr(3+i), fmt.Sprintf("file descriptor %d", 3+i)) //nolint:gosec // small
 				if _, err := fd.Stat(); err != nil {
@@ -302,7 +373,7 @@ func (a *app) run() *cobra.Command {
 				}
 				req.PassFDs = append(req.PassFDs, fd)
 			}
-			a.accepted = p.AllowMissing
+			a.accepted = p.policy.AllowMissing
 			store, err := a.store()
 			if err != nil {
 				return err

@@ -56,6 +56,9 @@ func (a *app) inspect() *cobra.Command {
 func (a *app) inspectTable(r *inspect.Report) {
 	st := r.State
 	fmt.Fprintf(a.out, "sandbox %s %s  %s  pid %d  started %s\ncommand %s\n", st.ID, st.Name, ending(st), st.PID, output.Ago(st.Started), strings.Join(st.Command, " "))
+	if st.Image != nil {
+		fmt.Fprintf(a.out, "image %s  %s\n", st.Image.Ref, st.Image.Digest)
+	}
 	if len(r.Layers) == 0 {
 		fmt.Fprintln(a.out, "it does not run: nothing is in force")
 		return
@@ -164,7 +167,7 @@ func (a *app) explain() *cobra.Command {
 	var f policyFlags
 	var form output.Format
 	c := &cobra.Command{
-		Use:   "explain [flags of run] [--] PROGRAM [ARG...]",
+		Use:   "explain [flags of run] IMAGE [ARG...] | explain [flags of run] -- PROGRAM [ARG...]",
 		Short: "print what run would do: one line a system call, grouped by layer; runs nothing",
 		Long: "Print the launch program that `brig run` with the same flags would run in the new process: every system call in\n" +
 			"order, one line each, under the layer it belongs to. Nothing is run, and no privileges are needed.",
@@ -174,11 +177,12 @@ func (a *app) explain() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, spec, err := f.spec(c, args)
+			made, err := a.prepare(c, &f, args, false)
 			if err != nil {
 				return err
 			}
-			p, err := explained(spec, f.passFDs)
+			defer made.close()
+			p, err := explained(made.spec, f.passFDs)
 			if err != nil {
 				return err
 			}
@@ -304,7 +308,7 @@ func (a *app) policy() *cobra.Command {
 	var f policyFlags
 	var form output.Format
 	show := &cobra.Command{
-		Use: "show [flags of run] [PROGRAM [ARG...]]", Short: "print the policy that preset, file and flags make together",
+		Use: "show [flags of run] [IMAGE [ARG...] | -- PROGRAM [ARG...]]", Short: "print the policy that preset, file and flags make together",
 		DisableFlagsInUseLine: true,
 		RunE: func(c *cobra.Command, args []string) error {
 			asJSON, err := form.JSON()

@@ -150,9 +150,16 @@ func (a *app) ps() *cobra.Command {
 func (a *app) psTable(list []*sandbox.State) {
 	rows := make([][]string, len(list))
 	for i, st := range list {
-		rows[i] = []string{st.ID, none(st.Name), ending(st), output.Ago(st.Created), none(st.Preset), strings.Join(st.Command, " ")}
+		rows[i] = []string{st.ID, none(st.Name), ending(st), output.Ago(st.Created), none(imageName(st)), none(st.Preset), strings.Join(st.Command, " ")}
 	}
-	output.Table(a.out, []string{"ID", "NAME", "STATUS", "CREATED", "PRESET", "COMMAND"}, rows, 5)
+	output.Table(a.out, []string{"ID", "NAME", "STATUS", "CREATED", "IMAGE", "PRESET", "COMMAND"}, rows, 6)
+}
+
+func imageName(st *sandbox.State) string {
+	if st.Image == nil {
+		return ""
+	}
+	return st.Image.Ref
 }
 
 func none(s string) string {
@@ -241,6 +248,9 @@ func parseSignal(text string) (unix.Signal, error) {
 		name = "SIG" + name
 	}
 	if s := unix.SignalNum(name); s != 0 {
+		return s, nil
+	}
+	if s, ok := realTime(name); ok {
 		return s, nil
 	}
 	return 0, fmt.Errorf("--signal %q: no such signal; `kill -l` lists them", text)

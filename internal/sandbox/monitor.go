@@ -22,7 +22,11 @@ import (
 // MonitorCommand is the word that makes brig a monitor.
 const MonitorCommand = "monitor"
 
-const statusFD = 3
+// The monitor's files: where it answers, and the lock of the image, if the sandbox has one.
+const (
+	statusFD = 3
+	imageFD  = 4
+)
 
 // monitorJob is what `run -d` hands over.
 type monitorJob struct {
@@ -62,7 +66,7 @@ func (s *Store) Detach(req *Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	status, err := startMonitor(job)
+	status, err := startMonitor(job, req.ImageLock)
 	if err != nil {
 		// Whatever a monitor made that was killed before it could answer: nobody knows of it.
 		b := s.sandbox(id)
@@ -92,7 +96,7 @@ func textual(spec *specs.Spec) error {
 	return nil
 }
 
-func startMonitor(job []byte) (*monitorStatus, error) {
+func startMonitor(job []byte, imageLock *os.File) (*monitorStatus, error) {
 	in, jobs, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -106,6 +110,9 @@ func startMonitor(job []byte) (*monitorStatus, error) {
 	cmd.Env = monitorEnv()
 	cmd.Dir = "/"
 	cmd.Stdin, cmd.ExtraFiles = in, []*os.File{out}
+	if imageLock != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, imageLock)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	_, _ = in.Close(), out.Close()
@@ -155,6 +162,11 @@ func monitor(report func(monitorStatus) error) error {
 	var job monitorJob
 	if err := json.Unmarshal(text, &job); err != nil {
 		return fmt.Errorf("this command is brig's own and reads its job from standard input: %w", err)
+	}
+	if job.Request.Image != nil {
+		syscall.CloseOnExec(imageFD)
+		job.Request.ImageLock = os.NewFile(imageFD, "lock of the image")
+		defer job.Request.ImageLock.Close() //nolint:errcheck // a lock
 	}
 	s, err := Open(job.Root)
 	if err != nil {

@@ -14,6 +14,10 @@ type Request struct {
 	// Labels are the person's own.
 	Labels map[string]string `json:"labels,omitempty"`
 	Preset string            `json:"preset,omitempty"`
+	// Image is what the root is made from, nil for none. ImageLock keeps it from being removed for as long as it is open somewhere; the
+	// supervisor has it until the sandbox has ended.
+	Image     *Image   `json:"image,omitempty"`
+	ImageLock *os.File `json:"-"`
 	// Timeout ends the sandbox after that long; 0 for never.
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// OutputLimit ends the sandbox when it has written that many bytes to standard output and error; 0 for no limit.

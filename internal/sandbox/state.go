@@ -42,29 +42,38 @@ type Result struct {
 // State is what is known of a sandbox; it is state.json in its folder. What the kernel can tell is asked from the kernel
 // and not stored.
 type State struct {
-	Version   int                 `json:"version"`
-	ID        string              `json:"id"`
-	Name      string              `json:"name,omitempty"`
-	Status    Status              `json:"status"`
-	Command   []string            `json:"command"`
-	Labels    map[string]string   `json:"labels,omitempty"`
-	Created   time.Time           `json:"created"`
-	Started   time.Time           `json:"started,omitzero"`
-	Finished  time.Time           `json:"finished,omitzero"`
-	PID       int                 `json:"pid,omitempty"`       // of the first process, on the host
-	StartTime uint64              `json:"startTime,omitempty"` // of that process, in clock ticks since boot: tells a reused pid
-	Monitor   int                 `json:"monitor"`             // the process that supervises
-	Detached  bool                `json:"detached"`
-	Terminal  bool                `json:"terminal,omitempty"`
-	Remove    bool                `json:"remove,omitempty"` // --rm
-	Isolation string              `json:"isolation"`
-	Preset    string              `json:"preset,omitempty"`
-	IDs       *idmap.Range        `json:"ids,omitempty"`
-	Cgroups   map[string]string   `json:"cgroups,omitempty"`
-	StopAfter time.Duration       `json:"stopTimeout,omitempty"`
-	Landlock  Landlock            `json:"landlock"`
-	Missing   []plan.MissingLayer `json:"missing,omitempty"`
-	Result    *Result             `json:"result,omitempty"`
+	Version   int               `json:"version"`
+	ID        string            `json:"id"`
+	Name      string            `json:"name,omitempty"`
+	Status    Status            `json:"status"`
+	Command   []string          `json:"command"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	Created   time.Time         `json:"created"`
+	Started   time.Time         `json:"started,omitzero"`
+	Finished  time.Time         `json:"finished,omitzero"`
+	PID       int               `json:"pid,omitempty"`       // of the first process, on the host
+	StartTime uint64            `json:"startTime,omitempty"` // of that process, in clock ticks since boot: tells a reused pid
+	Monitor   int               `json:"monitor"`             // the process that supervises
+	Detached  bool              `json:"detached"`
+	Terminal  bool              `json:"terminal,omitempty"`
+	Remove    bool              `json:"remove,omitempty"` // --rm
+	Isolation string            `json:"isolation"`
+	Preset    string            `json:"preset,omitempty"`
+	Image     *Image            `json:"image,omitempty"` // nil where the root is none
+	IDs       *idmap.Range      `json:"ids,omitempty"`
+	Cgroups   map[string]string `json:"cgroups,omitempty"`
+	StopAfter time.Duration     `json:"stopTimeout,omitempty"`
+	// StopSignal is what Stop sends first; 0 for SIGTERM.
+	StopSignal int                 `json:"stopSignal,omitempty"`
+	Landlock   Landlock            `json:"landlock"`
+	Missing    []plan.MissingLayer `json:"missing,omitempty"`
+	Result     *Result             `json:"result,omitempty"`
+}
+
+// Image is the container image that a sandbox has as its root.
+type Image struct {
+	Ref    string `json:"ref"`    // as it was asked for
+	Digest string `json:"digest"` // of its manifest
 }
 
 // Landlock is what was reached of that layer. The kernel has no place to read it back from, so the launch program proves

@@ -72,6 +72,7 @@ func (s *Store) prepare(id string, req *Request, detached bool) (*supervisor, er
 	v.state = State{
 		Version: stateVersion, ID: b.ID, Name: req.Name, Labels: req.Labels, Created: time.Now(), Monitor: os.Getpid(),
 		Detached: detached, Remove: req.Remove, Isolation: "native", Preset: req.Preset, StopAfter: req.StopAfter,
+		Image: req.Image, StopSignal: req.StopSignal,
 	}
 	if req.Spec.Process != nil {
 		v.state.Command, v.state.Terminal = req.Spec.Process.Args, req.Spec.Process.Terminal

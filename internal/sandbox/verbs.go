@@ -91,7 +91,11 @@ func (b *Sandbox) Stop(ctx context.Context, after time.Duration) error {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
-	if err := ignoreEnded(b.Signal(unix.SIGTERM)); err != nil {
+	ask := unix.Signal(st.StopSignal)
+	if ask == 0 {
+		ask = unix.SIGTERM
+	}
+	if err := ignoreEnded(b.Signal(ask)); err != nil {
 		return err
 	}
 	ended := make(chan error, 1)

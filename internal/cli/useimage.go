@@ -1,0 +1,202 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+
+	"brig/internal/host"
+	"brig/internal/image"
+	"brig/internal/policy"
+	"brig/internal/sandbox"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// runImage runs brig-image for a sandbox that is to come, and passes on what it says and how it ends.
+func (a *app) runImage(args ...string) error {
+	name, err := imageProgram()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(name, args...) //nolint:gosec // beside this program
+	cmd.Stderr = a.err                 // progress and errors; what it prints for people who call it is none of ours
+	err = cmd.Run()
+	var ended *exec.ExitError
+	if errors.As(err, &ended) {
+		return &imageError{code: max(ended.ExitCode(), 1)}
+	}
+	if err != nil {
+		return fmt.Errorf("run %s: %w", name, err)
+	}
+	return nil
+}
+
+// imageError is an end of brig-image that was no success; it has said why.
+type imageError struct{ code int }
+
+func (e *imageError) Error() string {
+	return fmt.Sprintf("brig-image ended with exit code %d", e.code)
+}
+
+// useImage takes the policy's image into use, and fetches it before if it is not here and fetch allows it. nil for a policy without
+// one. The caller closes it.
+func (a *app) useImage(p *policy.Policy, fetch bool) (*image.Image, error) {
+	if p.Image == "" {
+		return nil, nil
+	}
+	platform, err := image.ParsePlatform(p.Platform)
+	if err != nil {
+		return nil, fmt.Errorf("--platform: %w", err)
+	}
+	if platform.OS != "linux" {
+		return nil, fmt.Errorf("--platform %s: only Linux programs run here", platform)
+	}
+	if _, err := host.Serves(platform.Architecture); err != nil {
+		return nil, fmt.Errorf("--platform %s: %w", platform, err)
+	}
+	if _, err := image.ParseRef(p.Image); err != nil {
+		return nil, fmt.Errorf("%w; to run a program of the host's: brig run -- %s", err, p.Image)
+	}
+	store, err := image.Open(os.Getenv("BRIG_STORE"))
+	if err != nil {
+		return nil, err
+	}
+	if fetch && p.Pull == "always" {
+		if err := a.pull(p); err != nil {
+			return nil, err
+		}
+	}
+	img, err := store.Use(p.Image, platform)
+	var other *image.PlatformError
+	if errors.Is(err, image.ErrNotHere) || errors.As(err, &other) {
+		switch {
+		case p.Pull == "never":
+			return nil, fmt.Errorf("image %s for %s: %w, and is not to be fetched (--pull never)", p.Image, platform, err)
+		case !fetch:
+			return nil, fmt.Errorf("image %s for %s: %w; `brig image pull` fetches it", p.Image, platform, err)
+		}
+		if err := a.pull(p); err != nil {
+			return nil, err
+		}
+		img, err = store.Use(p.Image, platform)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", p.Image, err)
+	}
+	if err := a.verify(p, img); err != nil {
+		return nil, errors.Join(err, img.Close())
+	}
+	return img, nil
+}
+
+func (a *app) pull(p *policy.Policy) error {
+	args := []string{"pull"}
+	if p.Platform != "" {
+		args = append(args, "--platform", p.Platform)
+	}
+	for _, key := range p.Verify {
+		args = append(args, "--verify", key)
+	}
+	if err := a.runImage(append(args, "--", p.Image)...); err != nil {
+		return fmt.Errorf("the image %s is not here and could not be fetched: %w; to run a program of the host's: brig run -- %s", p.Image, err, p.Image)
+	}
+	return nil
+}
+
+// verify holds an image against what the policy demands of it, at every start: it may have come here before the keys were demanded.
+func (a *app) verify(p *policy.Policy, img *image.Image) error {
+	if len(p.Verify) > 0 {
+		args := []string{"verify"}
+		for _, key := range p.Verify {
+			args = append(args, "--key", key)
+		}
+		// By its digest: the name may mean another image by now.
+		if err := a.runImage(append(args, "--", string(img.Digest))...); err != nil {
+			return fmt.Errorf("image %s has no signature of the given keys: %w", p.Image, err)
+		}
+	}
+	if p.VerifyImage == "always" {
+		return img.Verify()
+	}
+	return nil
+}
+
+// imageFacts mounts an image and gives what a policy takes from it.
+func imageFacts(img *image.Image) (*policy.ImageFacts, error) {
+	root, err := img.Mount()
+	if err != nil {
+		return nil, err
+	}
+	c := img.Config
+	return &policy.ImageFacts{
+		Root: root, Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, WorkingDir: c.WorkingDir, User: c.User, Volumes: c.Volumes,
+	}, nil
+}
+
+// filtered refuses an image whose programs the spec's filter would kill: system calls of another architecture than the machine's are
+// a back door past the filter unless it has them.
+func filtered(img *image.Image, spec *specs.Spec) error {
+	if img == nil || spec.Linux.Seccomp == nil {
+		return nil
+	}
+	arch := img.Config.Architecture
+	serving, err := host.Serves(arch)
+	if err != nil {
+		return fmt.Errorf("image %s: %w", img.Ref, err)
+	}
+	sibling := map[string]specs.Arch{"386": specs.ArchX86, "arm": specs.ArchARM}[arch]
+	if serving == host.Sibling && !slices.Contains(spec.Linux.Seccomp.Architectures, sibling) {
+		return fmt.Errorf("image %s is for %s, whose system calls the filter does not let in; --preset compat does", img.Ref, img.Config.Platform)
+	}
+	return nil
+}
+
+// stopSignal reads the signal that an image wants to be stopped with; 0 where it says nothing.
+func stopSignal(img *image.Image) (int, error) {
+	if img == nil || img.Config.StopSignal == "" {
+		return 0, nil
+	}
+	text := img.Config.StopSignal
+	s, err := parseSignal(text)
+	if err != nil {
+		return 0, fmt.Errorf("image %s: its config has %q as config.StopSignal, which is no signal", img.Ref, text)
+	}
+	return int(s), nil
+}
+
+// imageState is what a sandbox's state says of its image.
+func imageState(img *image.Image) *sandbox.Image {
+	if img == nil {
+		return nil
+	}
+	return &sandbox.Image{Ref: img.Ref, Digest: string(img.Digest)}
+}
+
+// realTime reads SIGRTMIN+n and SIGRTMAX-n as glibc numbers them (signal(7)): systemd wants to be stopped with SIGRTMIN+3.
+func realTime(name string) (unix.Signal, bool) {
+	base, sign := 0, 1
+	switch {
+	case strings.HasPrefix(name, "SIGRTMIN"):
+		base = 34
+	case strings.HasPrefix(name, "SIGRTMAX"):
+		base, sign = 64, -1
+	default:
+		return 0, false
+	}
+	rest := name[len("SIGRTMIN"):]
+	if rest == "" {
+		return unix.Signal(base), true
+	}
+	if rest[0] != "-+"[(sign+1)/2] {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(rest[1:], 10, 5)
+	s := base + sign*int(n) //nolint:gosec // five bits
+	return unix.Signal(s), err == nil && s >= 34 && s <= 64
+}

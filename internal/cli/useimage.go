@@ -77,9 +77,9 @@ func (a *app) useImage(p *policy.Policy, fetch bool) (*image.Image, error) {
 	if errors.Is(err, image.ErrNotHere) || errors.As(err, &other) {
 		switch {
 		case p.Pull == "never":
-			return nil, fmt.Errorf("image %s for %s: %w, and is not to be fetched (--pull never)", p.Image, platform, err)
+			return nil, fmt.Errorf("%w, and is not to be fetched (--pull never)", err)
 		case !fetch:
-			return nil, fmt.Errorf("image %s for %s: %w; `brig image pull` fetches it", p.Image, platform, err)
+			return nil, fmt.Errorf("%w; `brig image pull` fetches it", err)
 		}
 		if err := a.pull(p); err != nil {
 			return nil, err
@@ -87,7 +87,7 @@ func (a *app) useImage(p *policy.Policy, fetch bool) (*image.Image, error) {
 		img, err = store.Use(p.Image, platform)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", p.Image, err)
+		return nil, err
 	}
 	if err := a.verify(p, img); err != nil {
 		return nil, errors.Join(err, img.Close())
@@ -146,6 +146,9 @@ func filtered(img *image.Image, spec *specs.Spec) error {
 		return nil
 	}
 	arch := img.Config.Architecture
+	if arch == "" {
+		return nil // a root folder that was brought in: nobody knows
+	}
 	serving, err := host.Serves(arch)
 	if err != nil {
 		return fmt.Errorf("image %s: %w", img.Ref, err)

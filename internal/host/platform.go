@@ -36,7 +36,9 @@ var elfMachines = map[string]struct {
 }
 
 // Serves tells how this machine runs programs of an architecture, by its name in Go and in images.
-func Serves(arch string) (Serving, error) { return serves(runtime.GOARCH, arch, "/proc/sys/fs/binfmt_misc") }
+func Serves(arch string) (Serving, error) {
+	return serves(runtime.GOARCH, arch, "/proc/sys/fs/binfmt_misc")
+}
 
 func serves(machine, arch, binfmt string) (Serving, error) {
 	switch {

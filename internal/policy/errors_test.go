@@ -185,7 +185,7 @@ func TestSpecErrors(t *testing.T) {
 		p    Policy
 		host func(*Host)
 	}{
-		{"args: no program is given; write it after --", Policy{}, nil},
+		{"args: no program is given; write it after --, or name an image", Policy{}, nil},
 		{`root.path: /home/me/work/a\nb\x1b[31m does not exist; give the folder of a root file system`, Policy{Root: &Root{Path: "a\nb\x1b[31m"}}, nil},
 		{"root.path: /home/me/work/no does not exist; give the folder of a root file system", Policy{Root: &Root{Path: "no"}}, nil},
 		{"mounts[1].source: /srv/no does not exist; make it first",

@@ -91,7 +91,10 @@ func (w *writer) namespaces() error {
 func (w *writer) process() error {
 	p, pr := w.p, w.spec.Process
 	if pr.Args = w.program(); len(pr.Args) == 0 {
-		return bad("args", "no program is given; write it after --")
+		if p.Image != "" {
+			return bad("args", "no program is given, and the image names none; write one behind the image")
+		}
+		return bad("args", "no program is given; write it after --, or name an image")
 	}
 	pr.Terminal = isTrue(p.Terminal)
 	var err error

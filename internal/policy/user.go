@@ -88,6 +88,9 @@ func (p *Policy) memberships(h *Host, name string, own uint32) (gids []uint32, e
 	if len(gids) > maxGroups {
 		return nil, bad("user", "the root file system's /etc/group has %d groups for %s; the kernel takes %d", len(gids), name, maxGroups)
 	}
+	if len(gids) > 0 {
+		gids = append([]uint32{own}, gids...) // a program that takes another group on is to keep this one (moby's CVE-2022-36109)
+	}
 	return gids, err
 }
 

@@ -35,7 +35,7 @@ func build(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	cmd := exec.Command("go", "build", "-o", dir+"/", "brig/cmd/brig")
+	cmd := exec.Command("go", "build", "-o", dir+"/", "brig/cmd/brig", "brig/cmd/brig-image")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build brig: %v\n%s", err, out)
@@ -58,14 +58,14 @@ func TestScript(t *testing.T) {
 		UpdateScripts:       os.Getenv("UPDATE") != "",
 		Condition:           condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"rootfs": rootfs, "exit": exit, "until": until, "same": same, "user": user,
+			"rootfs": rootfs, "exit": exit, "until": until, "same": same, "user": user, "image": addImage,
 		},
 	})
 }
 
 // setup gives every script a store of its own and brig in PATH.
 func setup(e *testscript.Env) error {
-	wrapper := fmt.Sprintf("#!/bin/sh\ncommand=$1\nshift\nexec %s \"$command\" --root %s/run/brig \"$@\"\n", program, e.WorkDir)
+	wrapper := fmt.Sprintf("#!/bin/sh\ncommand=$1\nshift\n[ \"$command\" = image ] || set -- --root %s/run/brig \"$@\"\nexec %s \"$command\" \"$@\"\n", e.WorkDir, program)
 	if err := os.MkdirAll(e.WorkDir+"/bin", 0o755); err != nil {
 		return err
 	}
@@ -74,6 +74,8 @@ func setup(e *testscript.Env) error {
 	}
 	e.Setenv("PATH", e.WorkDir+"/bin:"+e.Getenv("PATH"))
 	e.Setenv("BRIG", bin+"/brig")
+	e.Setenv("BRIG_STORE", e.WorkDir+"/images")
+	e.Defer(func() { dropImages(e.WorkDir) })
 	e.Setenv("GOCACHE", filepath.Join(e.WorkDir, "gocache"))
 	return os.MkdirAll(e.WorkDir+"/run", 0o700)
 }
@@ -111,7 +113,7 @@ func rootfs(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(os.Symlink("busybox", dir+"/bin/"+name))
 	}
 	ts.Check(os.WriteFile(dir+"/etc/passwd", []byte("root:x:0:0:root:/root:/bin/sh\nme:x:1000:1000::/tmp:/bin/sh\n"), 0o644))
-	ts.Check(os.WriteFile(dir+"/etc/group", []byte("root:x:0:\nme:x:1000:\ndisk:x:6:\n"), 0o644))
+	ts.Check(os.WriteFile(dir+"/etc/group", []byte("root:x:0:\nme:x:1000:\ndisk:x:6:me\n"), 0o644))
 }
 
 // exit CODE PROGRAM ARG… runs a program and demands an exit code.

@@ -168,7 +168,16 @@ func FuzzTree(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, input []byte) {
-		w, file := begin(t)
+		fd, err := unix.MemfdCreate("image", unix.MFD_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := os.NewFile(uintptr(fd), "image")
+		defer file.Close()
+		w, err := NewWriter(file)
+		if err != nil {
+			t.Fatal(err)
+		}
 		s := &sample{root: folder(), bytes: make(map[*Inode][]byte)}
 		grow(t, w, s, input)
 		if _, err := w.Close(s.root); err == nil {

@@ -7,7 +7,7 @@ LINT = $(GO) tool -modfile=tools/go.mod golangci-lint
 ARCHES = amd64 arm64 riscv64 arm
 FUZZTIME ?= 20s
 
-.PHONY: build build-all reproducible setup test unit race judge lint fuzz bench doc ci clean test-criu
+.PHONY: build build-all reproducible setup test unit race judge lint fuzz bench doc ci clean test-criu test-images
 
 build: ## the binaries, static, into bin/
 	$(BUILD) -o bin/ ./cmd/...
@@ -37,6 +37,9 @@ test: setup build ## everything that CI proves
 test-criu: ## checkpoint and restore, in a virtual machine whose kernel CRIU works with
 	test/vm/criu/run.sh
 
+test-images: ## images and fs-verity, judged by the kernel of a virtual machine
+	test/vm/images/run.sh
+
 race: ## the race detector where it applies
 	$(GO) test -race -timeout 20m ./internal/...
 
@@ -44,7 +47,7 @@ lint: ## gofmt, vet, staticcheck and the rest of .golangci.yml
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	$(LINT) run ./...
-	shellcheck scripts/*.sh test/vm/criu/*.sh .ci/run
+	shellcheck scripts/*.sh test/vm/*/*.sh .ci/run
 
 fuzz: ## every fuzzer for FUZZTIME
 	scripts/fuzz.sh $(FUZZTIME)

@@ -18,8 +18,8 @@ const (
 	pieceBits = 4 // of blocks
 	// bufferSize is how much is written at once.
 	bufferSize = 1 << 20
-	// maxFile is what a file may have: more than the largest file of ext4, and the largest image.
-	maxFile = 16 << 40
+	// maxFile is what a file may have: as many blocks as can be counted, and as the largest file of ext4.
+	maxFile = 16<<40 - blockSize
 	// maxChunks is how many chunks a sparse file of known size is cut into: 256 KiB of addresses.
 	maxChunks = 1 << 16
 )

@@ -118,7 +118,7 @@ func TestChunks(t *testing.T) {
 		}
 	}
 	w.Hole(maxFile + 1)
-	if _, err := w.Close(folder()); err == nil || !strings.Contains(err.Error(), "17592186044417") {
+	if _, err := w.Close(folder()); err == nil || !strings.Contains(err.Error(), "a file of 17592186040321 bytes") {
 		t.Error(err)
 	}
 }

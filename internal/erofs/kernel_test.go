@@ -2,6 +2,7 @@ package erofs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -16,8 +17,8 @@ import (
 	"brig/internal/testenv"
 )
 
-// fileMounts is a kernel that mounts a file without a loop device (Linux 6.12, CONFIG_EROFS_FS_BACKED_BY_FILE).
-var fileMounts = testenv.Need{Name: "erofs-file", Missing: func() string {
+// erofs is a kernel that has the file system.
+var erofs = testenv.Need{Name: "erofs", Missing: func() string {
 	data, err := os.ReadFile("/proc/filesystems")
 	if err != nil || !strings.Contains(string(data), "\terofs\n") {
 		return "the kernel has no EROFS"
@@ -26,29 +27,72 @@ var fileMounts = testenv.Need{Name: "erofs-file", Missing: func() string {
 }}
 
 // mount gives the path of an image's root. The mount is nowhere but in a file descriptor, so that nothing can leave it behind.
+// Kernels before 6.12 mount a device only, one that goes with the mount.
 func mount(t testing.TB, image string) string {
 	t.Helper()
-	testenv.Check(t, testenv.Root, fileMounts)
-	fs, err := unix.Fsopen("erofs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
+	testenv.Check(t, testenv.Root, erofs)
+	fd, err := mountSource(image)
+	if errors.Is(err, unix.ENOTBLK) {
+		loop := loopDevice(t, image)
+		defer loop.Close()
+		fd, err = mountSource(loop.Name())
 	}
-	defer unix.Close(fs)
-	if err := unix.FsconfigSetString(fs, "source", image); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.FsconfigSetFlag(fs, "ro"); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		t.Fatalf("mount: %v: %s", err, kernelLog(fs))
-	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
 	return fmt.Sprintf("/proc/self/fd/%d", fd)
+}
+
+func mountSource(source string) (int, error) {
+	fs, err := unix.Fsopen("erofs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(fs)
+	if err := errors.Join(unix.FsconfigSetString(fs, "source", source), unix.FsconfigSetFlag(fs, "ro")); err != nil {
+		return -1, err
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fmt.Errorf("mount: %w: %s", err, kernelLog(fs))
+	}
+	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID)
+}
+
+// loopDevice gives a device of the file, which is freed when nothing has it open or mounted.
+func loopDevice(t testing.TB, image string) *os.File {
+	t.Helper()
+	file, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer control.Close()
+	for range 100 {
+		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		loop, err := os.OpenFile(fmt.Sprint("/dev/loop", n), os.O_RDONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := unix.LoopConfig{Fd: uint32(file.Fd()), Size: blockSize}
+		config.Info.Flags = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR
+		if err = unix.IoctlLoopConfigure(int(loop.Fd()), &config); err == nil {
+			return loop
+		}
+		loop.Close()
+		if !errors.Is(err, unix.EBUSY) { // another one was faster
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("no loop device is free")
+	return nil
 }
 
 // kernelLog is what the kernel says of a mount that failed.
@@ -99,24 +143,21 @@ func (c *kernelComparison) entry(name string, i *Inode) {
 		c.t.Errorf("%q: %v", name, err)
 		return
 	}
-	want := unix.Stat_t{
-		Mode: i.Mode, Uid: i.UID, Gid: i.GID, Rdev: i.Rdev, Size: i.Data.Size + int64(len(i.Target)), Nlink: st.Nlink,
-		Mtim: unix.Timespec{Sec: i.Mtime, Nsec: int64(i.MtimeNsec)},
-		Ino:  st.Ino, Dev: st.Dev, Blksize: st.Blksize, Blocks: st.Blocks,
-	}
-	want.Atim, want.Ctim = want.Mtim, want.Mtim
-	links := c.names[i]
+	links, size := c.names[i], i.Data.Size+int64(len(i.Target))
 	if i.Mode&unix.S_IFMT == unix.S_IFDIR {
-		links = 2
+		links, size = 2, st.Size
 		for _, child := range i.Children {
 			if child.Mode&unix.S_IFMT == unix.S_IFDIR {
 				links++
 			}
 		}
-		want.Size = st.Size
 	}
-	if st != want || uint64(links) != uint64(st.Nlink) { //nolint:unconvert // 32 bits on other architectures
-		c.t.Errorf("%q has\n%+v, want\n%+v with %d links", name, st, want, links)
+	got := fmt.Sprintf("mode %o, owner %d:%d, device %x, %d bytes, %d links, times %v %v %v",
+		st.Mode, st.Uid, st.Gid, st.Rdev, st.Size, st.Nlink, st.Atim, st.Mtim, st.Ctim)
+	at := fmt.Sprintf("{%d %d}", i.Mtime, i.MtimeNsec)
+	if want := fmt.Sprintf("mode %o, owner %d:%d, device %x, %d bytes, %d links, times %v %v %v",
+		i.Mode, i.UID, i.GID, i.Rdev, size, links, at, at, at); got != want {
+		c.t.Errorf("%q has\n%s, want\n%s", name, got, want)
 	}
 	if known, ok := c.inodes[i]; ok && known != st.Ino {
 		c.t.Errorf("%q is inode %d and its other name %d", name, st.Ino, known)

@@ -108,9 +108,9 @@ func random(t testing.TB, seed uint64, n int) func(*Writer, *sample) {
 			if parent.Children[name] != nil {
 				continue
 			}
-			switch i := (*Inode)(nil); r.IntN(10) {
+			switch r.IntN(10) {
 			case 0, 1:
-				i = folder()
+				i := folder()
 				folders = append(folders, i)
 				parent.Children[name] = i
 				dress(r, i)
@@ -119,13 +119,13 @@ func random(t testing.TB, seed uint64, n int) func(*Writer, *sample) {
 					parent.Children[name] = others[r.IntN(len(others))]
 				}
 			case 3:
-				i = &Inode{Mode: unix.S_IFLNK | 0o777, Target: strings.Repeat("t", 1+r.IntN(4095)>>r.IntN(12))}
+				i := &Inode{Mode: unix.S_IFLNK | 0o777, Target: strings.Repeat("t", 1+r.IntN(4095)>>r.IntN(12))}
 				parent.Children[name] = i
 				dress(r, i)
 				others = append(others, i)
 			case 4:
 				kind := []uint32{unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO, unix.S_IFSOCK}[r.IntN(4)]
-				i = &Inode{Mode: kind | r.Uint32N(0o10000)}
+				i := &Inode{Mode: kind | r.Uint32N(0o10000)}
 				if kind == unix.S_IFCHR || kind == unix.S_IFBLK {
 					i.Rdev = unix.Mkdev(r.Uint32N(4096), r.Uint32N(1<<20))
 				}
@@ -133,7 +133,7 @@ func random(t testing.TB, seed uint64, n int) func(*Writer, *sample) {
 				dress(r, i)
 				others = append(others, i)
 			default:
-				i = s.add(t, w, parent, name, randomData(r))
+				i := s.add(t, w, parent, name, randomData(r))
 				dress(r, i)
 				others = append(others, i)
 			}

@@ -56,7 +56,7 @@ func (w *Writer) finishImage(root *Inode) (int64, error) {
 	}
 	out := newArea(w.file, start)
 	writeBlocks(out, nodes)
-	out.write([]byte(string(shared)))
+	out.write(shared)
 	out.pad(int64(meta-start) << blockBits)
 	writeInodes(out, nodes, int64(meta-start)<<blockBits)
 	out.pad(int64(w.next-start) << blockBits)
@@ -76,15 +76,10 @@ func (w *Writer) layOut(nodes []*node) int64 {
 	area := int64(inodeSize)
 	for _, n := range nodes {
 		tail := w.shape(n)
-		head := int64(inodeSize)
-		if n.xattrs != nil {
-			head += n.xattrs.size
-		}
-		whole := head
+		head := n.head()
+		whole := int64(inodeSize) // is not torn, to be read at once; attributes and chunks may be
 		if n.layout == layoutInline {
-			whole += tail
-		} else {
-			whole = inodeSize // may not be torn, to be read at once; what follows may
+			whole = head + tail
 		}
 		if area%blockSize+whole > blockSize {
 			area = align(area, blockSize)
@@ -95,12 +90,16 @@ func (w *Writer) layOut(nodes []*node) int64 {
 	return area
 }
 
+// head gives the size of the inode and its attributes.
+func (n *node) head() int64 {
+	if n.xattrs == nil {
+		return inodeSize
+	}
+	return inodeSize + n.xattrs.size
+}
+
 // shape chooses the layout of a node and gives how much follows its attributes.
 func (w *Writer) shape(n *node) int64 {
-	head := int64(inodeSize)
-	if n.xattrs != nil {
-		head += n.xattrs.size
-	}
 	switch n.inode.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		blocks, tail := 0, 0
@@ -108,10 +107,10 @@ func (w *Writer) shape(n *node) int64 {
 			blocks, tail = blocks+1, groupSize(group)
 		}
 		n.size = int64(blocks-1)*blockSize + int64(tail)
-		return w.shapeTail(n, head, int64(blocks), int64(tail))
+		return w.shapeTail(n, int64(blocks), int64(tail))
 	case unix.S_IFLNK:
 		n.size = int64(len(n.inode.Target))
-		return w.shapeTail(n, head, 1, n.size)
+		return w.shapeTail(n, 1, n.size)
 	case unix.S_IFCHR, unix.S_IFBLK:
 		n.union, _ = encodeDevice(n.inode.Rdev) // checked
 	case unix.S_IFREG:
@@ -128,9 +127,9 @@ func (w *Writer) shape(n *node) int64 {
 }
 
 // shapeTail puts the last block behind the inode when it is short, and the others into blocks.
-func (w *Writer) shapeTail(n *node, head, blocks, tail int64) int64 {
+func (w *Writer) shapeTail(n *node, blocks, tail int64) int64 {
 	n.layout = layoutFlatPlain
-	if head+tail <= maxTail {
+	if n.head()+tail <= maxTail {
 		n.layout = layoutInline
 		blocks--
 	} else {

@@ -12,7 +12,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,8 +60,17 @@ func Walk(root string, skip func(path string) bool, tell func(Entry) error) erro
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
+		e.Path, e.First, e.To = text(e.Path), text(e.First), text(e.To)
 		return tell(e)
 	})
+}
+
+// text is a name for JSON, which has no bytes that are no characters.
+func text(name string) string {
+	if utf8.ValidString(name) {
+		return name
+	}
+	return strconv.Quote(name)
 }
 
 func look(name, path string, first map[[2]uint64]string) (Entry, error) {

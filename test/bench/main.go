@@ -145,7 +145,7 @@ func (t *tools) measure(ctx context.Context, o options) (_ *report, err error) {
 	}
 	before := readBusy()
 	for _, step := range []func(context.Context, options, []*contender, *report, *progress) error{
-		t.inTurns, t.crowds, t.rows, t.memory, t.inits,
+		t.inTurns, t.crowds, t.rows, t.images, t.memory, t.inits,
 	} {
 		if err := step(ctx, o, list, r, bar); err != nil {
 			return nil, err

@@ -22,6 +22,8 @@ type report struct {
 	MonitorPSS int64      `json:"monitorPssBytes"`
 	Inits      []initTime `json:"packageInit"`
 	Results    []*result  `json:"results"`
+
+	Images []*imageResult `json:"images,omitempty"`
 }
 
 // result is one contender's samples; those of the same index are of the same round.
@@ -84,6 +86,7 @@ func (r *report) judge() {
 	if a, b := r.find("brig-inside"), r.find("bare-inside"); a != nil && b != nil {
 		r.addGoal(&goal{What: a.Name + " / " + b.Name, Unit: "times", Limit: 1.3, Found: ratio(a.Wall, b.Wall)})
 	}
+	r.judgeImages()
 	for _, i := range r.Inits {
 		ns := make([]time.Duration, len(i.Millis))
 		for k, ms := range i.Millis {
@@ -130,12 +133,12 @@ type grid struct {
 
 // grids are the tables, the same on the terminal and in README.md.
 func (r *report) grids() []grid {
-	return []grid{r.goalsGrid(), r.timesGrid(kindRun), r.timesGrid(kindLife), r.timesGrid(kindExec), r.timesGrid(kindInside), r.timesGrid(kindEngine), r.crowdGrid(), r.memoryGrid(), r.layersGrid()}
+	return []grid{r.goalsGrid(), r.timesGrid(kindRun), r.timesGrid(kindLife), r.timesGrid(kindExec), r.timesGrid(kindInside), r.timesGrid(kindEngine), r.imagesGrid(), r.crowdGrid(), r.memoryGrid(), r.layersGrid()}
 }
 
 // frontGrids are those that the project's README has.
 func (r *report) frontGrids() []grid {
-	return []grid{r.goalsGrid(), r.timesGrid(kindRun), r.timesGrid(kindLife), r.timesGrid(kindExec), r.timesGrid(kindEngine)}
+	return []grid{r.goalsGrid(), r.timesGrid(kindRun), r.timesGrid(kindLife), r.timesGrid(kindExec), r.timesGrid(kindEngine), r.imagesGrid()}
 }
 
 func (r *report) goalsGrid() grid {

@@ -102,6 +102,9 @@ var after = map[string]string{
 		"(for package init: half of the samples). \"Perhaps\" means that the range holds the goal.\n",
 	kindTitles[kindEngine]: "`ctr run --rm`, one container after the other, the runtimes in turns. Most of it is containerd's own\n" +
 		"work and its shim's; the processor time is that of `ctr` alone.\n",
+	imagesTitle: "Debian as debootstrap makes it, from a registry on the loopback: from nothing to the end of `true`, and the same once the image is\n" +
+		"here. Before each first run the image and all that was made of it is removed, by the tool itself. Disk is the tool's whole store after the\n" +
+		"first run.\n",
 	"Many at once": "The median of the repetitions. With more clients than cores this is processor time more than waiting.\n",
 	"Memory at most": "Resident memory of the tool or of its largest child. runc and crun leave no process of their own beside a detached container; an\n" +
 		"engine puts one there (conmon, a shim). The monitor of a detached sandbox of Brig's is in the first table; it was the\n" +
@@ -115,6 +118,9 @@ func (r *report) notes(b *strings.Builder) {
 		if res.Note != "" {
 			fmt.Fprintf(b, "- **%s**: %s.\n", res.Name, res.Note)
 		}
+	}
+	for _, i := range r.Images {
+		fmt.Fprintf(b, "- **%s** (images): %s.\n", i.Name, i.Note)
 	}
 	b.WriteString("\nThe bare contenders are two because a whole process has its own start to pay: compare whole processes with the\n" +
 		"bare helper, and calls in this process with the bare one in this process.\n\n")

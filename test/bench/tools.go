@@ -32,7 +32,7 @@ type tools struct {
 // find builds Brig, or takes the one in a folder, and looks for the peers; one that is missing is named and left out.
 func (t *tools) find(bin string) (err error) {
 	t.paths = map[string]string{}
-	for _, name := range []string{"brig", "brig-oci"} {
+	for _, name := range []string{"brig", "brig-image", "brig-oci"} {
 		if bin != "" {
 			if path := filepath.Join(bin, name); executable(path) {
 				t.paths[name] = path
@@ -49,7 +49,7 @@ func (t *tools) find(bin string) (err error) {
 	if t.paths["brig"] == "" {
 		return errors.New("there is no brig to measure; run this in Brig's source tree, or give a folder with -bin")
 	}
-	for _, name := range []string{"bwrap", "crun", "runc", "containerd", "ctr"} {
+	for _, name := range []string{"bwrap", "crun", "runc", "containerd", "ctr", "podman"} {
 		path, err := exec.LookPath(name)
 		if err != nil {
 			t.missing = append(t.missing, name)

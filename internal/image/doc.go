@@ -11,6 +11,7 @@
 //
 //	blobs/sha256/HEX    indexes, manifests, configs, layers as a registry has them
 //	refs/HEX            a reference: its name, and what it points to
+//	attached/HEX        which signatures and attestations belong to manifest or index HEX
 //	roots/HEX.erofs     the root file system of manifest HEX
 //	roots/HEX           its record
 //	tmp/                what is being made

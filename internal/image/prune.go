@@ -111,7 +111,7 @@ func (s *Store) sweep(everything bool) (Pruned, error) {
 			}
 		}
 	}
-	if err := s.sweepBlobs(keep, &p); err != nil {
+	if err := errors.Join(s.sweepBlobs(keep, &p), s.sweepAttached(keep)); err != nil {
 		return p, err
 	}
 	if everything {
@@ -221,7 +221,7 @@ func (s *Store) mark() (map[Digest]bool, error) {
 			s.markManifest(d, keep)
 		}
 	}
-	return keep, nil
+	return keep, s.markAttached(keep)
 }
 
 // markTarget follows an index: the manifests of it that are here stay, and what is attached to them.

@@ -12,6 +12,8 @@ import (
 type Image struct {
 	// Ref is the reference it was asked for by, as people write it.
 	Ref string
+	// Name is the reference that the store knows it by, in full. It is another than Ref when that is a digest, or the beginning of one.
+	Name string
 	// Digest is the manifest's; Target is what the reference points to: the same, or the index that it was chosen from.
 	Digest, Target Digest
 	Config         *Config
@@ -45,7 +47,7 @@ func (s *Store) Use(text string, platform Platform) (*Image, error) {
 		l.release()
 		return nil, fmt.Errorf("image %s: %w", text, err)
 	}
-	return &Image{Ref: text, Digest: manifest, Target: e.Target.Digest, Config: &r.Config, store: s, record: r, lock: l}, nil
+	return &Image{Ref: text, Name: e.Name, Digest: manifest, Target: e.Target.Digest, Config: &r.Config, store: s, record: r, lock: l}, nil
 }
 
 // Lock is the lock that keeps the image: whoever has the file open, or a copy of it, uses the image. It is Image's.

@@ -17,7 +17,7 @@ func (s *Store) Check(each func(path string, size int64)) error {
 	}
 	defer session.End()
 	_, err = s.Entries()
-	return errors.Join(err, s.checkBlobs(each), s.checkRoots(each))
+	return errors.Join(err, s.checkAttached(), s.checkBlobs(each), s.checkRoots(each))
 }
 
 func (s *Store) checkBlobs(each func(string, int64)) error {

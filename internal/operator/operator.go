@@ -47,6 +47,8 @@ type Policy struct {
 	Limits Limits `toml:"limits"`
 	// Isolation chooses the kernel that serves the container.
 	Isolation Isolation `toml:"isolation"`
+	// Trust is which images may be used. It is no concern of bundles.
+	Trust Trust `toml:"trust"`
 
 	drop    caps.Set
 	memory  int64  // bytes
@@ -153,7 +155,7 @@ func (p *Policy) check() error {
 	if p.Limits.Pids < 0 || p.Limits.CPUs < 0 {
 		return errors.New("limits: a limit below zero")
 	}
-	return errors.Join(p.readMemory(), p.readCaps(), p.readSeccomp())
+	return errors.Join(p.readMemory(), p.readCaps(), p.readSeccomp(), p.checkTrust())
 }
 
 func oneOf(key, value string, words []string) error {

@@ -183,10 +183,10 @@ func imageState(img *image.Image) *sandbox.Image {
 
 // realTime reads SIGRTMIN+n and SIGRTMAX-n as glibc numbers them (signal(7)): systemd wants to be stopped with SIGRTMIN+3.
 func realTime(name string) (unix.Signal, bool) {
-	base, sign := 0, 1
+	var base, sign int
 	switch {
 	case strings.HasPrefix(name, "SIGRTMIN"):
-		base = 34
+		base, sign = 34, 1
 	case strings.HasPrefix(name, "SIGRTMAX"):
 		base, sign = 64, -1
 	default:

@@ -37,11 +37,11 @@ func (l *launching) openOverlay(p *plan.Overlay) error {
 		return err
 	}
 	l.opened = append(l.opened, o.lower)
-	make := ramRoom
+	room := ramRoom
 	if p.Disk {
-		make = diskRoom
+		room = diskRoom
 	}
-	if o.room, err = make(p); err != nil {
+	if o.room, err = room(p); err != nil {
 		return fmt.Errorf("a place to write over %s: %w", p.Lower.Source, err)
 	}
 	l.opened = append(l.opened, o.room)

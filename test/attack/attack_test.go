@@ -35,6 +35,8 @@ var bench struct {
 	old      string // the same for the 32-bit architecture that the machine also runs, or ""
 	rootfs   string
 	state    string // brig --root
+	store    string // of images
+	policy   string // a policy file that names the image
 	canary   string // a file of the host's, in no sandbox
 	mark     string // in the environment of every process that the tests start
 	victim   *process
@@ -50,6 +52,12 @@ func TestMain(m *testing.M) {
 	if bench.dir != "" {
 		if bench.victim != nil {
 			bench.victim.kill()
+		}
+		if bench.store != "" {
+			if err := dropImage(); err != nil {
+				fmt.Fprintln(os.Stderr, "FAIL:", err)
+				code = 1
+			}
 		}
 		if left := leftovers(watching()); len(left) > 0 {
 			fmt.Fprintln(os.Stderr, "FAIL: left behind:\n  "+strings.Join(left, "\n  "))
@@ -97,7 +105,11 @@ func prepare() error {
 	if err := os.WriteFile(at("volume/file"), []byte("of the volume\n"), 0o666); err != nil { //nolint:gosec // a volume
 		return err
 	}
-	return makeRootfs(bench.rootfs)
+	if err := makeRootfs(bench.rootfs); err != nil {
+		return err
+	}
+	bench.store, bench.policy = at("images"), at("image.yaml")
+	return makeImage()
 }
 
 func build(pkg, to, arch string) error {
@@ -197,7 +209,7 @@ const patience = 60 * time.Second
 // command makes a command whose processes can be told from all others of the machine.
 func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, name, args...)
-	c.Env = append(os.Environ(), bench.mark, "BRIG_TEST_SECRET=of-the-host")
+	c.Env = append(os.Environ(), bench.mark, "BRIG_TEST_SECRET=of-the-host", "BRIG_STORE="+bench.store)
 	c.Dir = bench.dir
 	return c
 }
@@ -239,7 +251,13 @@ func views() []view {
 	return []view{
 		{"rootfs", []string{"--rootfs", bench.rootfs}},
 		{"host-view", []string{"-v", bench.attacker + ":/attack:ro"}},
+		imageView(),
 	}
+}
+
+// imageView is a sandbox of the image.
+func imageView(flags ...string) view {
+	return view{"image", append([]string{"--policy", bench.policy}, flags...)}
 }
 
 // run runs the attacker in a sandbox.

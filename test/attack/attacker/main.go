@@ -87,7 +87,7 @@ func main() {
 		fmt.Println("usage: attacker NAME [ARG...]")
 		os.Exit(2)
 	}
-	tables := [][]attack{namespaceAttacks, mountAttacks, doorAttacks, processAttacks, socketAttacks, fileAttacks, identityAttacks, greedAttacks, archAttacks}
+	tables := [][]attack{namespaceAttacks, mountAttacks, doorAttacks, processAttacks, socketAttacks, fileAttacks, identityAttacks, greedAttacks, archAttacks, imageAttacks}
 	for _, a := range slices.Concat(tables...) {
 		if a.name != os.Args[1] {
 			continue

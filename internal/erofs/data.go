@@ -13,9 +13,12 @@ import (
 )
 
 const (
-	// pieceSize is how much is read and looked at for zeros at once, and the smallest hole.
+	// pieceSize is how much is read and looked at for zeros at once.
 	pieceSize = 64 << 10
 	pieceBits = 4 // of blocks
+	// minHole is the smallest stretch of zeros for which a file is cut into chunks. Smaller ones are holes of the image's own file, which
+	// take no disk either: a file in one piece is read faster, and not every reader knows chunks (gVisor's does not).
+	minHole = 1 << 20
 	// bufferSize is how much is written at once.
 	bufferSize = 1 << 20
 	// maxFile is what a file may have: as many blocks as can be counted, and as the largest file of ext4.
@@ -65,15 +68,6 @@ func (w *Writer) CopySize(r io.Reader, size int64) (Data, error) {
 	return w.keep(w.copy(r, chunkBitsOf(size), size))
 }
 
-// Hole gives a file of zeros that takes no room.
-func (w *Writer) Hole(size int64) Data {
-	if err := checkSize(size); err != nil {
-		d, _ := w.keep(Data{}, err)
-		return d
-	}
-	return Data{Size: size, sparse: size > 0, chunkBits: chunkBitsOf(size)}
-}
-
 // Discard says that no inode has d any more. It reads as zeros in the image, and takes no disk.
 func (w *Writer) Discard(d Data) {
 	if w.err != nil {
@@ -116,8 +110,7 @@ func chunkBitsOf(size int64) uint8 {
 	return uint8(max(pieceBits, bits.Len64(blocksOf(perChunk)-1))) //nolint:gosec // small
 }
 
-// copy reads piece by piece; a size of -1 is an unknown one. What is all zeros is left out: a chunk of which no piece has been seen gets no place, and within one
-// that has, the image's own file has a hole.
+// copy reads piece by piece; a size of -1 is an unknown one. What is all zeros is not written.
 func (w *Writer) copy(r io.Reader, chunkBits uint8, size int64) (Data, error) {
 	if w.err != nil {
 		return Data{}, w.err
@@ -153,51 +146,65 @@ func (w *Writer) copy(r io.Reader, chunkBits uint8, size int64) (Data, error) {
 	if size >= 0 && d.Size != size {
 		return Data{}, fmt.Errorf("a file has %d bytes in place of %d: %w", d.Size, size, io.ErrUnexpectedEOF)
 	}
-	w.finish(&d)
-	return d, nil
+	return d, w.finish(&d)
 }
 
-// place takes the n bytes that were read into the space behind the buffer as the next of the file. They may need a chunk.
+// place takes the n bytes that were read into the space behind the buffer as the next of the file.
 func (w *Writer) place(d *Data, n int) error {
 	chunk := uint32(uint64(d.Size) >> (blockBits + d.chunkBits)) //nolint:gosec // files are not larger than maxFile
-	perChunk := uint64(1) << d.chunkBits
-	var last *run
-	if len(d.runs) > 0 {
-		last = &d.runs[len(d.runs)-1]
+	if err := w.reach(d, chunk, chunk+1); err != nil {
+		return err
 	}
-	if last == nil || last.chunk+last.count <= chunk {
-		if w.next+perChunk >= chunkHole {
-			return errors.New("the image is larger than 16 TiB")
-		}
-		if last != nil && last.chunk+last.count == chunk {
-			last.count++ // what is of this file only is in one piece, as nothing else gets a place meanwhile
-		} else {
-			d.runs = append(d.runs, run{chunk: chunk, count: 1, block: uint32(w.next)}) //nolint:gosec // checked
-			last = &d.runs[len(d.runs)-1]
-		}
-		w.next += perChunk
-	}
+	last := d.runs[len(d.runs)-1]
 	offset := int64(last.block)<<blockBits + d.Size - int64(last.chunk)<<(blockBits+d.chunkBits)
 	return w.take(offset, n)
 }
 
-// finish gives back what the last chunk has behind the end of the file, and finds out whether there are holes.
-func (w *Writer) finish(d *Data) {
-	all := (blocksOf(d.Size) + 1<<d.chunkBits - 1) >> d.chunkBits
-	if len(d.runs) > 0 {
-		if last := d.runs[len(d.runs)-1]; uint64(last.chunk+last.count) == all {
-			w.next = last.end(d.Size, d.chunkBits)
+// reach gives the chunks from one to another a place: behind the last ones of the file, with what is between them when
+// that is too small for a hole. What is of one file is in one piece so far, as nothing else gets a place meanwhile.
+func (w *Writer) reach(d *Data, from, to uint32) error {
+	end := d.mapped()
+	if from < end {
+		return nil
+	}
+	hole := int64(from-end)<<(blockBits+d.chunkBits) >= minHole
+	if !hole {
+		from = end
+	}
+	size := uint64(to-from) << d.chunkBits
+	if w.next+size >= chunkHole {
+		return errors.New("the image is larger than 16 TiB")
+	}
+	if hole || len(d.runs) == 0 {
+		d.runs = append(d.runs, run{chunk: from, block: uint32(w.next)}) //nolint:gosec // checked
+	}
+	d.runs[len(d.runs)-1].count += to - from
+	w.next += size
+	return nil
+}
+
+// finish does the same for the zeros at the end, gives back what the last chunk has behind the end of the file, and finds out whether
+// there are holes.
+func (w *Writer) finish(d *Data) error {
+	all := d.chunks()
+	if end := d.mapped(); int64(all-end)<<(blockBits+d.chunkBits) < minHole && all > end {
+		if err := w.reach(d, end, all); err != nil {
+			return err
 		}
 	}
 	w.runs = d.runs[:0]
+	if d.mapped() == all && all > 0 {
+		w.next = d.runs[len(d.runs)-1].end(d.Size, d.chunkBits)
+	}
 	switch {
 	case d.Size == 0:
 		*d = Data{}
-	case len(d.runs) == 1 && uint64(d.runs[0].count) == all:
+	case len(d.runs) == 1 && d.runs[0].count == all:
 		*d = Data{Size: d.Size, block: d.runs[0].block}
 	default:
 		d.sparse, d.runs = true, slices.Clone(d.runs)
 	}
+	return nil
 }
 
 // space gives room for a piece behind what is in the buffer.

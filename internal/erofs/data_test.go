@@ -35,6 +35,9 @@ func noise(n int) []byte {
 	return b
 }
 
+// hole is a file that is nothing else.
+func hole(size int64) Data { return Data{Size: size, sparse: true, chunkBits: chunkBitsOf(size)} }
+
 // TestEmptyFile: an image is begun in an empty file only.
 func TestEmptyFile(t *testing.T) {
 	t.Parallel()
@@ -47,10 +50,10 @@ func TestEmptyFile(t *testing.T) {
 	}
 }
 
-// TestLayoutOfData: what is not sparse lies in one piece, block by block; what is has only the pieces that are not zeros.
+// TestLayoutOfData: what has no large hole lies in one piece, block by block; what has one has only the chunks around it.
 func TestLayoutOfData(t *testing.T) {
 	t.Parallel()
-	const piece = pieceSize
+	const piece, blocks = pieceSize, pieceSize / blockSize
 	sparse := func(size int, at ...int) []byte {
 		b := make([]byte, size)
 		for _, a := range at {
@@ -67,14 +70,18 @@ func TestLayoutOfData(t *testing.T) {
 		"one byte":         {[]byte("x"), 1, -1},
 		"a block":          {noise(blockSize), 1, -1},
 		"a block and more": {noise(blockSize + 1), 2, -1},
-		"pieces":           {noise(3*piece + 5), 3*piece/blockSize + 1, -1},
-		"zeros":            {make([]byte, 5*piece), 0, 0},
-		"a zero":           {make([]byte, 1), 0, 0},
-		"hole first":       {sparse(2*piece, 2*piece-1), piece / blockSize, 1},
-		"hole last":        {sparse(2*piece, 5), piece / blockSize, 1},
-		"hole amid":        {sparse(3*piece+1, 0, 3*piece), piece/blockSize + 1, 2},
-		"zeros in a piece": {sparse(piece, piece/2), piece / blockSize, -1},
-		"two, then a hole": {sparse(3*piece, 0, piece), 2 * piece / blockSize, 1},
+		"pieces":           {noise(3*piece + 5), 3*blocks + 1, -1},
+		"a zero":           {make([]byte, 1), 1, -1},
+		"zeros":            {make([]byte, minHole-piece), minHole/blockSize - blocks, -1},
+		"a hole":           {make([]byte, minHole), 0, 0},
+		"zeros first":      {sparse(minHole, minHole-1), minHole / blockSize, -1},
+		"zeros last":       {sparse(minHole, 5), minHole / blockSize, -1},
+		"zeros amid":       {sparse(minHole+1, 0, minHole), minHole/blockSize + 1, -1},
+		"hole first":       {sparse(minHole+piece, minHole), blocks, 1},
+		"hole last":        {sparse(minHole+piece, 5), blocks, 1},
+		"hole amid":        {sparse(minHole+piece+1, 0, minHole+piece), blocks + 1, 2},
+		"zeros and a hole": {sparse(minHole+3*piece, 2*piece), 3 * blocks, 1},
+		"hole and zeros":   {sparse(minHole+3*piece, minHole), 3 * blocks, 1},
 	} {
 		for _, known := range []bool{true, false} {
 			w, f := begin(t)
@@ -112,12 +119,13 @@ func TestChunks(t *testing.T) {
 	t.Parallel()
 	w, _ := begin(t)
 	for _, size := range []int64{1, pieceSize, 1 << 32, 1<<32 + 1, 1 << 40, 1<<40 + 1, maxFile} {
-		d := w.Hole(size)
-		if n := (blocksOf(size) + 1<<d.chunkBits - 1) >> d.chunkBits; n > maxChunks {
-			t.Errorf("%d bytes: %d chunks of %d blocks", size, n, 1<<d.chunkBits)
+		if d := hole(size); d.chunks() > maxChunks {
+			t.Errorf("%d bytes: %d chunks of %d blocks", size, d.chunks(), 1<<d.chunkBits)
 		}
 	}
-	w.Hole(maxFile + 1)
+	if _, err := w.CopySize(nil, maxFile+1); err == nil {
+		t.Error("a file may be too large")
+	}
 	if _, err := w.Close(folder()); err == nil || !strings.Contains(err.Error(), "a file of 17592186040321 bytes") {
 		t.Error(err)
 	}
@@ -144,7 +152,7 @@ func TestDiscard(t *testing.T) {
 	w.Discard(all[1])
 	w.Discard(small)
 	w.Discard(Data{})
-	w.Discard(w.Hole(1 << 40))
+	w.Discard(hole(1 << 40))
 	if after := disk(t, w, f); before-after < size {
 		t.Errorf("%d bytes of disk before, %d after", before, after)
 	}

@@ -68,3 +68,17 @@ func (d *Data) extents() []run {
 	}
 	return d.runs
 }
+
+// chunks is how many the file has.
+func (d *Data) chunks() uint32 {
+	return uint32((blocksOf(d.Size) + 1<<d.chunkBits - 1) >> d.chunkBits) //nolint:gosec // at most as many as blocks
+}
+
+// mapped is the first chunk behind all that have a place.
+func (d *Data) mapped() uint32 {
+	if len(d.runs) == 0 {
+		return 0
+	}
+	last := d.runs[len(d.runs)-1]
+	return last.chunk + last.count
+}

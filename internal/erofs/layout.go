@@ -121,7 +121,7 @@ func (w *Writer) shape(n *node) int64 {
 			break
 		}
 		n.layout, n.union = layoutChunked, uint32(d.chunkBits)
-		return chunkEntrySize * int64((blocksOf(d.Size)+1<<d.chunkBits-1)>>d.chunkBits) //nolint:gosec // at most 16 TiB
+		return chunkEntrySize * int64(d.chunks())
 	}
 	return 0
 }
@@ -187,9 +187,8 @@ func writeInodes(out *area, nodes []*node, start int64) {
 
 // writeChunks writes the addresses of a sparse file's chunks.
 func writeChunks(out *area, d *Data) {
-	all := uint32((blocksOf(d.Size) + 1<<d.chunkBits - 1) >> d.chunkBits) //nolint:gosec // at most 16 TiB
 	chunk := uint32(0)
-	for _, r := range append(d.runs[:len(d.runs):len(d.runs)], run{chunk: all}) {
+	for _, r := range append(d.runs[:len(d.runs):len(d.runs)], run{chunk: d.chunks()}) {
 		for ; chunk < r.chunk; chunk++ {
 			out.word(chunkHole)
 		}

@@ -78,10 +78,11 @@ func kinds(t testing.TB) func(*Writer, *sample) {
 		sub.Xattrs = map[string]string{"user.same": "a value that is shared", "system.posix_acl_default": acl}
 		sub.Children["hard"] = hello
 		sub.Children["..."] = folder()
-		holes := bytes.Repeat(make([]byte, 1<<16), 5)
-		copy(holes[2<<16+100:], "here")
+		holes := bytes.Repeat(make([]byte, 1<<20), 5)
+		copy(holes[2<<20+100:], "here")
 		s.add(t, w, sub, "holes", append(holes, "tail"...))
 		s.add(t, w, sub, "zeros", make([]byte, 10000))
+		s.add(t, w, sub, "hole", make([]byte, 3<<20+5))
 		r.Children["link"] = &Inode{Mode: unix.S_IFLNK | 0o777, Target: "sub/hard", Mtime: 1 << 33}
 		r.Children["long"] = &Inode{Mode: unix.S_IFLNK | 0o777, Target: strings.Repeat("x", maxTarget)}
 		r.Children["null"] = &Inode{Mode: unix.S_IFCHR | 0o666, Rdev: unix.Mkdev(1, 3)}
@@ -153,10 +154,10 @@ func randomName(r *rand.Rand) string {
 }
 
 func randomData(r *rand.Rand) []byte {
-	b := make([]byte, r.IntN(1<<20)>>r.IntN(20))
+	b := make([]byte, r.IntN(1<<22)>>r.IntN(22))
 	noise := rand.NewChaCha8([32]byte{byte(r.Uint32())})
 	for at := 0; at < len(b); {
-		n := min(len(b)-at, r.IntN(200000))
+		n := min(len(b)-at, r.IntN(3<<20)>>r.IntN(10))
 		if r.IntN(3) > 0 {
 			noise.Read(b[at : at+n])
 		}

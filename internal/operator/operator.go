@@ -49,6 +49,8 @@ type Policy struct {
 	Isolation Isolation `toml:"isolation"`
 	// Trust is which images may be used. It is no concern of bundles.
 	Trust Trust `toml:"trust"`
+	// Registries is for pulling images; bundles have nothing to do with it.
+	Registries []Registry `toml:"registry"`
 
 	drop    caps.Set
 	memory  int64  // bytes
@@ -155,7 +157,7 @@ func (p *Policy) check() error {
 	if p.Limits.Pids < 0 || p.Limits.CPUs < 0 {
 		return errors.New("limits: a limit below zero")
 	}
-	return errors.Join(p.readMemory(), p.readCaps(), p.readSeccomp(), p.checkTrust())
+	return errors.Join(p.readMemory(), p.readCaps(), p.readSeccomp(), p.checkTrust(), p.checkRegistries())
 }
 
 func oneOf(key, value string, words []string) error {

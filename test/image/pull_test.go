@@ -182,7 +182,7 @@ func TestTLS(t *testing.T) {
 	r := serve(t, fixture.Options{TLS: ca})
 	name := r.Host + "/busybox:1"
 	m.fails([]string{r.Host, "certificate"}, "run", name)
-	m.etc(fmt.Sprintf("[[registry]]\nname = %q\nca = %q\n", r.Host, ca.File))
+	m.etc(fmt.Sprintf("[[registry]]\nhost = %q\nca = %q\n", r.Host, ca.File))
 	if out := m.ok("run", name); out != "hello from image\n" {
 		t.Errorf("it printed %q", out)
 	}
@@ -193,7 +193,7 @@ func TestMirror(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	r := serve(t, fixture.Options{})
-	m.etc(fmt.Sprintf("[[registry]]\nname = \"registry.example\"\nmirrors = [\"http://%s\"]\n", r.Host))
+	m.etc(fmt.Sprintf("[[registry]]\nhost = \"registry.example\"\nmirrors = [\"http://%s\"]\n", r.Host))
 	if out := m.ok("run", "registry.example/busybox:1"); out != "hello from image\n" {
 		t.Errorf("it printed %q", out)
 	}

@@ -2,7 +2,7 @@
 
 GO ?= go
 VERSION ?= 0.1.0-dev
-BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X brig/internal/cli.Version=$(VERSION)'
+BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X brig/internal/version.Version=$(VERSION)'
 LINT = $(GO) tool -modfile=tools/go.mod golangci-lint
 ARCHES = amd64 arm64 riscv64 arm
 FUZZTIME ?= 20s

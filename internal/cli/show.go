@@ -16,6 +16,7 @@ import (
 	"brig/internal/plan"
 	"brig/internal/policy"
 	"brig/internal/sandbox"
+	"brig/internal/version"
 
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -369,9 +370,6 @@ func checkPolicy(name string) error {
 	return policy.Merge(base, p).Validate()
 }
 
-// Version is set by the build.
-var Version = "development"
-
 func (a *app) version() *cobra.Command {
 	var f output.Format
 	c := &cobra.Command{
@@ -381,7 +379,7 @@ func (a *app) version() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v := map[string]string{"version": Version, "go": runtime.Version(), "arch": runtime.GOARCH, "spec": specs.Version}
+			v := map[string]string{"version": version.Version, "go": runtime.Version(), "arch": runtime.GOARCH, "spec": specs.Version}
 			if info, ok := debug.ReadBuildInfo(); ok {
 				for _, s := range info.Settings {
 					if s.Key == "vcs.revision" {

@@ -1,6 +1,8 @@
 package imagecli
 
 import (
+	"fmt"
+	"io"
 	"os"
 	"sync/atomic"
 	"time"
@@ -70,4 +72,12 @@ func (l *bars) end() {
 		b.b.SetTotal(-1, true)
 	}
 	l.progress.Wait()
+}
+
+// notice gives what prints a line above the lines that move, or to w where there are none.
+func (l *bars) notice(w io.Writer) func(string) {
+	if l.progress != nil {
+		w = l.progress
+	}
+	return func(text string) { fmt.Fprintln(w, "brig: notice:", text) }
 }

@@ -7,6 +7,7 @@ import (
 	"brig/internal/mounts"
 	"brig/internal/plan"
 	"brig/internal/seccomp"
+	"brig/internal/version"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
@@ -47,7 +48,7 @@ func (a *app) features(*flag.FlagSet) func([]string) error {
 				NetDevices:      &features.NetDevices{Enabled: &yes},
 				MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
 			},
-			Annotations: map[string]string{"run.brig.version": Version},
+			Annotations: map[string]string{"run.brig.version": version.Version},
 		}
 		return writeJSON(a.out, f)
 	}

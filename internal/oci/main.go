@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"brig/internal/launch"
+	"brig/internal/version"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -32,9 +33,6 @@ type app struct {
 	notify       *notifier // of the container that was started, when a service manager wants to know of it
 	code         int
 }
-
-// Version is set by the build.
-var Version = "development"
 
 // Run is the whole program: it gives the exit code.
 func Run(args []string, in, out, errw *os.File) int {
@@ -167,7 +165,7 @@ const compatible = "runc version 1.4.0"
 
 // version prints what engines parse: a line with "version", the commit, the version of runtime-spec.
 func (a *app) version() error {
-	_, err := fmt.Fprintf(a.out, "brig-oci, in place of %s\ncommit: %s\nspec: %s\ngo: %s\n", compatible, Version, specs.Version, runtime.Version())
+	_, err := fmt.Fprintf(a.out, "brig-oci, in place of %s\ncommit: %s\nspec: %s\ngo: %s\n", compatible, version.Version, specs.Version, runtime.Version())
 	return err
 }
 

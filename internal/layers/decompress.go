@@ -10,6 +10,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/readahead"
 )
 
 // Compression is how a layer is compressed.
@@ -53,8 +54,14 @@ func Decompress(r io.Reader, l Limits) (io.ReadCloser, Compression, error) {
 	out := &output{in: in, limits: l, name: name, close: func() error { return nil }}
 	switch name {
 	case Gzip:
-		members := &gzipMembers{r: buffered}
-		out.r = members
+		// Decompression is what takes longest of all that is done with a layer: it gets a processor of its own.
+		out.r = &gzipMembers{r: buffered}
+		ahead, err := readahead.NewReadCloserSize(out, 4, 256<<10)
+		if err != nil {
+			return nil, name, fmt.Errorf("decompress the layer (gzip): %w", err)
+		}
+		// Without its WriteTo, which gives io.EOF for an error when the end has been read before.
+		return struct{ io.ReadCloser }{ahead}, name, nil
 	case Zstd:
 		// A frame says how far it looks back, and that much memory is taken for it.
 		d, err := zstd.NewReader(buffered, zstd.WithDecoderMaxWindow(uint64(l.Window)), zstd.WithDecoderLowmem(true)) //nolint:gosec // not negative
@@ -119,7 +126,7 @@ func (o *output) Read(p []byte) (int, error) {
 	}
 	if o.name != None {
 		o.filled += filled(p[:n])
-		if in := o.in.n.Load(); o.filled > ratioFrom && o.filled/o.limits.Ratio > in {
+		if in := o.in.n.Load(); o.filled > o.limits.RatioFrom && o.filled/o.limits.Ratio > in {
 			return 0, &LimitError{Limit: "Ratio", Max: o.limits.Ratio,
 				What: fmt.Sprintf("the layer is a bomb: %d bytes of %s gave %d, blocks of zeros not counted", in, o.name, o.filled)}
 		}

@@ -150,18 +150,23 @@ func TestBombs(t *testing.T) {
 		defer r.Close() //nolint:errcheck // nothing is written
 		return io.Copy(io.Discard, struct{ io.Reader }{r})
 	}
+	l := DefaultLimits()
+	l.RatioFrom = 20 << 20
 	for _, c := range []Compression{Gzip, Zstd} {
 		var limit *LimitError
-		n, err := read(repeated(t, c, full, 1100), DefaultLimits())
-		if !errors.As(err, &limit) || limit.Limit != "Ratio" || n > ratioFrom+1<<20 {
+		n, err := read(repeated(t, c, full, 40), l)
+		if !errors.As(err, &limit) || limit.Limit != "Ratio" || n > l.RatioFrom+1<<20 {
 			t.Errorf("%s: after %d bytes of a bomb: %v", c, n, err)
 		}
-		if n, err := read(repeated(t, c, empty, 1100), DefaultLimits()); err != nil || n != 1100<<20 {
+		if n, err := read(repeated(t, c, full, 19), l); err != nil || n != 19<<20 {
+			t.Errorf("%s: after %d bytes of a small layer: %v", c, n, err)
+		}
+		if n, err := read(repeated(t, c, empty, 40), l); err != nil || n != 40<<20 {
 			t.Errorf("%s: after %d bytes of a large empty file: %v", c, n, err)
 		}
-		l := DefaultLimits()
-		l.Size = 10 << 20
-		if n, err := read(repeated(t, c, empty, 11), l); !errors.As(err, &limit) || limit.Limit != "Size" || n > l.Size {
+		small := l
+		small.Size = 10 << 20
+		if n, err := read(repeated(t, c, empty, 11), small); !errors.As(err, &limit) || limit.Limit != "Size" || n > small.Size {
 			t.Errorf("%s: after %d bytes of a layer too large: %v", c, n, err)
 		}
 	}

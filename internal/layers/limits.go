@@ -11,14 +11,11 @@ type Limits struct {
 	// Metadata is how many bytes the names, link targets and extended attributes of all layers may have together.
 	Metadata int64
 	// Ratio is how many bytes may come out of a compressed layer for each byte of it. Blocks of zeros are not counted: they
-	// take no disk. It counts from ratioFrom bytes on, so that a small layer may be as repetitive as it likes.
-	Ratio int64
+	// take no disk. It counts from RatioFrom bytes on, so that a small layer may be as repetitive as it likes.
+	Ratio, RatioFrom int64
 	// Window is how much memory a zstd frame may ask for to look back.
 	Window int64
 }
-
-// ratioFrom is how many bytes, blocks of zeros not counted, come out of a layer before its ratio is looked at.
-const ratioFrom = 1 << 30
 
 // DefaultLimits are far above what images are known to have, and far below what would fill a machine from a small download. The
 // size is bounded by the time that zeros take, since they take no space; the window is the most that the zstd program accepts
@@ -28,8 +25,8 @@ func DefaultLimits() Limits {
 		Size:     256 << 30,
 		Entries:  4 << 20,
 		Metadata: 512 << 20,
-		Ratio:    200,
-		Window:   128 << 20,
+		Ratio:    200, RatioFrom: 1 << 30,
+		Window: 128 << 20,
 	}
 }
 

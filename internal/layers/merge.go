@@ -70,7 +70,7 @@ func (m *Merger) Apply(r io.Reader) error {
 	}
 	buffered := bufio.NewReaderSize(r, 256<<10)
 	archive := tar.NewReader(buffered)
-	last := "the beginning"
+	last := ""
 	for {
 		hdr, err := archive.Next()
 		if errors.Is(err, io.EOF) {
@@ -78,17 +78,25 @@ func (m *Merger) Apply(r io.Reader) error {
 		}
 		// Insecure in the sense of archive/tar are names that we see to ourselves.
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
-			return fmt.Errorf("read the layer's tar archive after %s: %w", last, err)
+			return fmt.Errorf("read the layer's tar archive after %s: %w", after(last), err)
 		}
 		if err := m.entry(hdr, archive); err != nil {
 			return named(hdr.Name, err)
 		}
-		last = "entry " + quote(hdr.Name)
+		last = hdr.Name
 	}
 	if _, err := io.Copy(io.Discard, buffered); err != nil {
 		return fmt.Errorf("read the layer to its end, past its tar archive: %w", err)
 	}
 	return nil
+}
+
+// after says how far an archive was read.
+func after(last string) string {
+	if last == "" {
+		return "the beginning"
+	}
+	return "entry " + quote(last)
 }
 
 // entry merges one entry, whose data, if it is a regular file, is in data.

@@ -8,15 +8,19 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/gzip"
 	"golang.org/x/sys/unix"
 
 	"brig/internal/erofs"
+	"brig/internal/testenv"
 )
 
 // entry is a tar entry in few words: an fd with its header's fields as a test needs them.
@@ -147,89 +151,218 @@ func tree(root *erofs.Inode) string {
 	return strings.Join(words[1:], " ")
 }
 
+// merged are stacks of layers and the trees they give.
+var merged = []struct {
+	name   string
+	layers [][]entry
+	want   string
+}{
+	{"names are cleaned", [][]entry{{dir("./"), dir("/a/"), file("a//b/../c", "1"), file("./d/.", "")}}, "a/ a/c[1] d[0]"},
+	{"a missing folder is made", [][]entry{{file("a/b", "1")}}, "a/@0.000000000 a/b[1]"},
+	{"a folder's entry after its child", [][]entry{{file("a/b", "1"), dir("a")}}, "a/ a/b[1]"},
+	{"the later entry of a name counts", [][]entry{{file("a", "1"), file("a", "22")}}, "a[2]"},
+	{"a folder over a folder keeps children, takes attributes", [][]entry{
+		{xattr(dir("a"), "user.x", "1"), file("a/b", "1")},
+		{with(xattr(dir("a"), "user.y", "2"), func(h *tar.Header) { h.Mode, h.Uid, h.Gid = 0o1777, 7, 8 })}},
+		"a/,1777,7:8,user.y=2 a/b[1]"},
+	{"a file over a folder", [][]entry{{dir("a"), file("a/b", "1")}, {file("a", "22")}}, "a[2]"},
+	{"a folder over a file", [][]entry{{file("a", "1")}, {dir("a"), file("a/b", "22")}}, "a/ a/b[2]"},
+	{"a folder over a link to a folder", [][]entry{{dir("b"), file("b/c", "1"), symlink("a", "b")}, {dir("a")}}, "a/ b/ b/c[1]"},
+	{"a file over a link writes nothing through it", [][]entry{{file("b", "1"), symlink("a", "b")}, {file("a", "22")}}, "a[2] b[1]"},
+	{"under a link, as where /lib leads to usr/lib", [][]entry{{dir("usr"), dir("usr/lib"), symlink("lib", "usr/lib")},
+		{file("lib/x", "1")}}, "lib->usr/lib usr/ usr/lib/ usr/lib/x[1]"},
+	{"links out of the root stay in it", [][]entry{{dir("etc"), dir("d"), symlink("d/a", "../../../../etc"), symlink("b", "/../etc/.")},
+		{file("d/a/x", "1"), file("b/y", "1")}}, "b->/../etc/. d/ d/a->../../../../etc etc/ etc/x[1] etc/y[1]"},
+	{"a dangling link's folder is made", [][]entry{{symlink("a", "b/c"), file("a/x", "1")}},
+		"a->b/c b/@0.000000000 b/c/@0.000000000 b/c/x[1]"},
+	{"links to devices of the host are text", [][]entry{{symlink("a", "/proc/self/exe"), symlink("b", "../../../etc/shadow")}},
+		"a->/proc/self/exe b->../../../etc/shadow"},
+	{"hard links", [][]entry{{file("a", "1"), link("b", "a"), link("c", "/b")}}, "a[1] b==a c==a"},
+	{"a hard link to a lower layer, through a link", [][]entry{{dir("d"), file("d/a", "1"), symlink("s", "d")}, {link("b", "s/a")}},
+		"b[1] d/ d/a==b s->d"},
+	{"a hard link to a link is of the link", [][]entry{{file("a", "1"), symlink("s", "a"), link("b", "s")}}, "a[1] b->a s==b"},
+	{"a new file leaves the other name alone", [][]entry{{file("a", "1"), link("b", "a")}, {file("a", "22")}}, "a[2] b[1]"},
+	{"whiteout", [][]entry{{dir("a"), file("a/b", "1"), file("c", "1"), file("d", "1")}, {file(".wh.a", ""), file(".wh.c", "")}}, "d[1]"},
+	{"whiteout of nothing", [][]entry{{file("a", "1")}, {file(".wh.b", ""), file("x/.wh.b", ""), file("a/.wh.b", "")}}, "a[1]"},
+	{"whiteout before its own layer's entry", [][]entry{{file("a", "1")}, {file(".wh.a", ""), file("a", "22")}}, "a[2]"},
+	{"whiteout after its own layer's entry", [][]entry{{file("a", "1")}, {file("a", "22"), file(".wh.a", "")}}, "a[2]"},
+	{"whiteout of a link, not of its target", [][]entry{{dir("d"), file("d/x", "1"), symlink("s", "d")}, {file(".wh.s", "")}}, "d/ d/x[1]"},
+	{"whiteout through a link", [][]entry{{dir("d"), file("d/x", "1"), symlink("s", "d")}, {file("s/.wh.x", "")}}, "d/ s->d"},
+	{"whiteout of one of two names", [][]entry{{file("a", "1"), link("b", "a")}, {file(".wh.a", "")}}, "b[1]"},
+	{"whiteout of a folder this layer fills", [][]entry{{dir("a"), file("a/b", "1"), dir("a/c"), file("a/c/d", "1")},
+		{dir("a"), file("a/c/e", "22"), file(".wh.a", "")}}, "a/ a/c/ a/c/e[2]"},
+	{"opaque first", [][]entry{{dir("a"), file("a/b", "1"), file("a/c", "1")}, {dir("a"), file("a/.wh..wh..opq", ""), file("a/c", "22")}},
+		"a/ a/c[2]"},
+	{"opaque last", [][]entry{{dir("a"), file("a/b", "1"), file("a/c", "1")}, {dir("a"), file("a/c", "22"), file("a/.wh..wh..opq", "")}},
+		"a/ a/c[2]"},
+	{"opaque in the root", [][]entry{{file("b", "1")}, {file("c", "1"), file(".wh..wh..opq", "")}}, "c[1]"},
+	{"opaque leaves a lower file that this layer has linked", [][]entry{{dir("a"), file("a/b", "1")},
+		{link("a/c", "a/b"), file("a/.wh..wh..opq", "")}}, "a/ a/c[1]"},
+	{"whiteouts in the lowest layer", [][]entry{{file("a", "1"), file(".wh.a", ""), file(".wh..wh..opq", "")}}, "a[1]"},
+	{"AUFS's own", [][]entry{{file(".wh..wh.aufs", ""), dir(".wh..wh.plnk"), file(".wh..wh.plnk/1.2", ""), file("a", "1")}}, "a[1]"},
+	{"times", [][]entry{{with(file("a", ""), func(h *tar.Header) {
+		h.ModTime, h.Format = time.Unix(-2, 250), tar.FormatPAX
+	}), with(file("b", ""), func(h *tar.Header) { h.ModTime, h.Format = time.Unix(1<<34, 999999999), tar.FormatPAX })}},
+		"a[0]@-2.000000250 b[0]@17179869184.999999999"},
+	{"owners and set-user-ID", [][]entry{{with(file("a", ""), func(h *tar.Header) {
+		h.Uid, h.Gid, h.Mode, h.Format = 1<<32-2, 1<<31, 0o6755, tar.FormatPAX
+	})}}, "a[0],6755,4294967294:2147483648"},
+	{"devices", [][]entry{{device("null", 1, 3), device("whiteout", 0, 0), with(device("sda", 8, 1<<20-1), func(h *tar.Header) {
+		h.Typeflag, h.Format = tar.TypeBlock, tar.FormatGNU
+	}), with(device("f", 0, 0), func(h *tar.Header) { h.Typeflag = tar.TypeFifo })}}, "f| null#c1:3 sda#b8:1048575 whiteout#c0:0"},
+	{"extended attributes kept", [][]entry{{xattr(xattr(xattr(file("a", ""), "security.capability", "cap"), "user.x", "1"), "trusted.y", "\x00\xff"),
+		xattr(xattr(dir("d"), "system.posix_acl_default", "acl"), "system.posix_acl_access", "acl"), xattr(symlink("s", "a"), "trusted.z", "1")}},
+		"a[0],security.capability=cap,trusted.y=\x00\xff,user.x=1 d/,system.posix_acl_access=acl,system.posix_acl_default=acl s->a,trusted.z=1"},
+	{"extended attributes left out", [][]entry{{xattr(xattr(xattr(xattr(xattr(file("a", ""), "security.selinux", "l"), "trusted.overlay.redirect", "/b"),
+		"user.overlay.opaque", "y"), "system.nfs4_acl", "x"), "security.SMACK64EXEC", "_"), xattr(symlink("s", "a"), "user.x", "1"),
+		xattr(file("b", ""), "btrfs.compression", "zstd")}}, "a[0] b[0] s->a"},
+	{"global headers", [][]entry{{{Header: tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "pax_global_header",
+		PAXRecords: map[string]string{"comment": "x", "path": "../../etc"}}}, file("a", "1")}}, "a[1]"},
+	{"long names", [][]entry{{with(file(strings.Repeat("n", 255), "1"), func(h *tar.Header) { h.Format = tar.FormatGNU })}},
+		strings.Repeat("n", 255) + "[1]"},
+}
+
 func TestMerge(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name   string
-		layers [][]entry
-		want   string
-	}{
-		{"names are cleaned", [][]entry{{dir("./"), dir("/a/"), file("a//b/../c", "1"), file("./d/.", "")}}, "a/ a/c[1] d[0]"},
-		{"a missing folder is made", [][]entry{{file("a/b", "1")}}, "a/@0.000000000 a/b[1]"},
-		{"a folder's entry after its child", [][]entry{{file("a/b", "1"), dir("a")}}, "a/ a/b[1]"},
-		{"the later entry of a name counts", [][]entry{{file("a", "1"), file("a", "22")}}, "a[2]"},
-		{"a folder over a folder keeps children, takes attributes", [][]entry{
-			{xattr(dir("a"), "user.x", "1"), file("a/b", "1")},
-			{with(xattr(dir("a"), "user.y", "2"), func(h *tar.Header) { h.Mode, h.Uid, h.Gid = 0o1777, 7, 8 })}},
-			"a/,1777,7:8,user.y=2 a/b[1]"},
-		{"a file over a folder", [][]entry{{dir("a"), file("a/b", "1")}, {file("a", "22")}}, "a[2]"},
-		{"a folder over a file", [][]entry{{file("a", "1")}, {dir("a"), file("a/b", "22")}}, "a/ a/b[2]"},
-		{"a folder over a link to a folder", [][]entry{{dir("b"), file("b/c", "1"), symlink("a", "b")}, {dir("a")}}, "a/ b/ b/c[1]"},
-		{"a file over a link writes nothing through it", [][]entry{{file("b", "1"), symlink("a", "b")}, {file("a", "22")}}, "a[2] b[1]"},
-		{"under a link, as where /lib leads to usr/lib", [][]entry{{dir("usr"), dir("usr/lib"), symlink("lib", "usr/lib")},
-			{file("lib/x", "1")}}, "lib->usr/lib usr/ usr/lib/ usr/lib/x[1]"},
-		{"links out of the root stay in it", [][]entry{{dir("etc"), dir("d"), symlink("d/a", "../../../../etc"), symlink("b", "/../etc/.")},
-			{file("d/a/x", "1"), file("b/y", "1")}}, "b->/../etc/. d/ d/a->../../../../etc etc/ etc/x[1] etc/y[1]"},
-		{"a dangling link's folder is made", [][]entry{{symlink("a", "b/c"), file("a/x", "1")}},
-			"a->b/c b/@0.000000000 b/c/@0.000000000 b/c/x[1]"},
-		{"links to devices of the host are text", [][]entry{{symlink("a", "/proc/self/exe"), symlink("b", "../../../etc/shadow")}},
-			"a->/proc/self/exe b->../../../etc/shadow"},
-		{"hard links", [][]entry{{file("a", "1"), link("b", "a"), link("c", "/b")}}, "a[1] b==a c==a"},
-		{"a hard link to a lower layer, through a link", [][]entry{{dir("d"), file("d/a", "1"), symlink("s", "d")}, {link("b", "s/a")}},
-			"b[1] d/ d/a==b s->d"},
-		{"a hard link to a link is of the link", [][]entry{{file("a", "1"), symlink("s", "a"), link("b", "s")}}, "a[1] b->a s==b"},
-		{"a new file leaves the other name alone", [][]entry{{file("a", "1"), link("b", "a")}, {file("a", "22")}}, "a[2] b[1]"},
-		{"whiteout", [][]entry{{dir("a"), file("a/b", "1"), file("c", "1"), file("d", "1")}, {file(".wh.a", ""), file(".wh.c", "")}}, "d[1]"},
-		{"whiteout of nothing", [][]entry{{file("a", "1")}, {file(".wh.b", ""), file("x/.wh.b", ""), file("a/.wh.b", "")}}, "a[1]"},
-		{"whiteout before its own layer's entry", [][]entry{{file("a", "1")}, {file(".wh.a", ""), file("a", "22")}}, "a[2]"},
-		{"whiteout after its own layer's entry", [][]entry{{file("a", "1")}, {file("a", "22"), file(".wh.a", "")}}, "a[2]"},
-		{"whiteout of a link, not of its target", [][]entry{{dir("d"), file("d/x", "1"), symlink("s", "d")}, {file(".wh.s", "")}}, "d/ d/x[1]"},
-		{"whiteout through a link", [][]entry{{dir("d"), file("d/x", "1"), symlink("s", "d")}, {file("s/.wh.x", "")}}, "d/ s->d"},
-		{"whiteout of one of two names", [][]entry{{file("a", "1"), link("b", "a")}, {file(".wh.a", "")}}, "b[1]"},
-		{"whiteout of a folder this layer fills", [][]entry{{dir("a"), file("a/b", "1"), dir("a/c"), file("a/c/d", "1")},
-			{dir("a"), file("a/c/e", "22"), file(".wh.a", "")}}, "a/ a/c/ a/c/e[2]"},
-		{"opaque first", [][]entry{{dir("a"), file("a/b", "1"), file("a/c", "1")}, {dir("a"), file("a/.wh..wh..opq", ""), file("a/c", "22")}},
-			"a/ a/c[2]"},
-		{"opaque last", [][]entry{{dir("a"), file("a/b", "1"), file("a/c", "1")}, {dir("a"), file("a/c", "22"), file("a/.wh..wh..opq", "")}},
-			"a/ a/c[2]"},
-		{"opaque in the root", [][]entry{{file("b", "1")}, {file("c", "1"), file(".wh..wh..opq", "")}}, "c[1]"},
-		{"opaque leaves a lower file that this layer has linked", [][]entry{{dir("a"), file("a/b", "1")},
-			{link("a/c", "a/b"), file("a/.wh..wh..opq", "")}}, "a/ a/c[1]"},
-		{"whiteouts in the lowest layer", [][]entry{{file("a", "1"), file(".wh.a", ""), file(".wh..wh..opq", "")}}, "a[1]"},
-		{"AUFS's own", [][]entry{{file(".wh..wh.aufs", ""), dir(".wh..wh.plnk"), file(".wh..wh.plnk/1.2", ""), file("a", "1")}}, "a[1]"},
-		{"times", [][]entry{{with(file("a", ""), func(h *tar.Header) {
-			h.ModTime, h.Format = time.Unix(-2, 250), tar.FormatPAX
-		}), with(file("b", ""), func(h *tar.Header) { h.ModTime, h.Format = time.Unix(1<<34, 999999999), tar.FormatPAX })}},
-			"a[0]@-2.000000250 b[0]@17179869184.999999999"},
-		{"owners and set-user-ID", [][]entry{{with(file("a", ""), func(h *tar.Header) {
-			h.Uid, h.Gid, h.Mode, h.Format = 1<<32-2, 1<<31, 0o6755, tar.FormatPAX
-		})}}, "a[0],6755,4294967294:2147483648"},
-		{"devices", [][]entry{{device("null", 1, 3), device("whiteout", 0, 0), with(device("sda", 8, 1<<20-1), func(h *tar.Header) {
-			h.Typeflag, h.Format = tar.TypeBlock, tar.FormatGNU
-		}), with(device("f", 0, 0), func(h *tar.Header) { h.Typeflag = tar.TypeFifo })}}, "f| null#c1:3 sda#b8:1048575 whiteout#c0:0"},
-		{"extended attributes kept", [][]entry{{xattr(xattr(xattr(file("a", ""), "security.capability", "cap"), "user.x", "1"), "trusted.y", "\x00\xff"),
-			xattr(xattr(dir("d"), "system.posix_acl_default", "acl"), "system.posix_acl_access", "acl"), xattr(symlink("s", "a"), "trusted.z", "1")}},
-			"a[0],security.capability=cap,trusted.y=\x00\xff,user.x=1 d/,system.posix_acl_access=acl,system.posix_acl_default=acl s->a,trusted.z=1"},
-		{"extended attributes left out", [][]entry{{xattr(xattr(xattr(xattr(xattr(file("a", ""), "security.selinux", "l"), "trusted.overlay.redirect", "/b"),
-			"user.overlay.opaque", "y"), "system.nfs4_acl", "x"), "security.SMACK64EXEC", "_"), xattr(symlink("s", "a"), "user.x", "1"),
-			xattr(file("b", ""), "btrfs.compression", "zstd")}}, "a[0] b[0] s->a"},
-		{"global headers", [][]entry{{{Header: tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "pax_global_header",
-			PAXRecords: map[string]string{"comment": "x", "path": "../../etc"}}}, file("a", "1")}}, "a[1]"},
-		{"long names", [][]entry{{with(file(strings.Repeat("n", 255), "1"), func(h *tar.Header) { h.Format = tar.FormatGNU })}},
-			strings.Repeat("n", 255) + "[1]"},
-	} {
+	for _, c := range merged {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			var layers [][]byte
-			for _, entries := range c.layers {
-				layers = append(layers, layer(t, entries...))
-			}
-			root, err := merge(t, DefaultLimits(), KeepDevices, layers...)
+			root, err := merge(t, DefaultLimits(), KeepDevices, encode(t, c.layers)...)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if got := tree(root); got != c.want {
 				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+		})
+	}
+}
+
+// TestDeterministic: the same layers give the same bytes, although maps have no order.
+func TestDeterministic(t *testing.T) {
+	t.Parallel()
+	for _, c := range merged {
+		var images [2][]byte
+		for i := range images {
+			name, err := writeImage(t, encode(t, c.layers))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if images[i], err = os.ReadFile(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(images[0], images[1]) {
+			t.Errorf("%s: the same layers gave two images", c.name)
+		}
+	}
+}
+
+// TestGivenBack: data whose last name is gone takes no disk. What has a name still is kept.
+func TestGivenBack(t *testing.T) {
+	t.Parallel()
+	const size = 4 << 20
+	big := strings.Repeat("x", size)
+	for _, c := range []struct {
+		name   string
+		layers [][]entry
+		kept   int64
+	}{
+		{"replaced", [][]entry{{file("a", big)}, {file("a", "")}}, 0},
+		{"replaced in its own layer", [][]entry{{file("a", big), file("a", big)}}, 1},
+		{"hidden", [][]entry{{file("a/b/c", big), file("a/d", big), file("e", big)}, {file(".wh.a", "")}}, 1},
+		{"hidden with its folder", [][]entry{{file("a/b/c", big), file("a/d", big)}, {file("a/.wh..wh..opq", "")}}, 0},
+		{"one of two names", [][]entry{{file("a", big), link("b", "a")}, {file(".wh.a", "")}}, 1},
+		{"one of two names, and given again", [][]entry{{file("a", big), link("b", "a")}, {file(".wh.a", ""), link("c", "b")}, {file(".wh.b", "")}}, 1},
+		{"both names", [][]entry{{file("a", big), link("b", "a")}, {file(".wh.a", ""), symlink("b", "c")}}, 0},
+		{"under a folder's name", [][]entry{{file("a", big)}, {dir("a")}}, 0},
+	} {
+		name, err := writeImage(t, encode(t, c.layers))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(name, &st); err != nil {
+			t.Fatal(err)
+		}
+		if got := (st.Blocks*512 + size/2) / size; got != c.kept {
+			t.Errorf("%s: %d bytes of disk, want about %d", c.name, st.Blocks*512, c.kept*size)
+		}
+	}
+}
+
+// TestMemory: a large file costs no memory. It is not parallel, so that nothing else allocates.
+func TestMemory(t *testing.T) { //nolint:paralleltest // see above
+	var gz bytes.Buffer
+	z := gzip.NewWriter(&gz)
+	if _, err := io.Copy(z, newMade(1, 64<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w, _ := scratch(t)
+	m := NewMerger(w, DefaultLimits(), KeepDevices)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	r, _, err := Decompress(&gz, DefaultLimits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close() //nolint:errcheck // only read
+	if err := m.Apply(r); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 8<<20 {
+		t.Errorf("a file of 64 MiB allocated %d bytes", got)
+	}
+}
+
+// TestSparse has GNU tar write files with holes in all its forms.
+func TestSparse(t *testing.T) {
+	t.Parallel()
+	testenv.Check(t, testenv.Program("tar"))
+	from := t.TempDir()
+	for name, at := range map[string][]int64{"hole": {}, "end": {32 << 20}, "many": {0, 1 << 20, 1<<20 + 5000, 3 << 20, 5 << 20, 7 << 20, 9 << 20, 11 << 20, 13 << 20}} {
+		f, err := os.Create(filepath.Join(from, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, offset := range at {
+			if _, err := f.WriteAt([]byte(name), offset); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(f.Truncate(32<<20+10), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := survey(t, from)
+	for _, form := range [][]string{{"gnu"}, {"posix", "--sparse-version=0.0"}, {"posix", "--sparse-version=0.1"}, {"posix", "--sparse-version=1.0"}} {
+		t.Run(strings.Join(form, ""), func(t *testing.T) {
+			t.Parallel()
+			args := append([]string{"-C", from, "-c", "-S", "--format=" + form[0]}, form[1:]...)
+			archive, err := exec.Command("tar", append(args, ".")...).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(archive) > 1<<20 {
+				t.Fatalf("an archive of %d bytes is not sparse", len(archive))
+			}
+			image, err := writeImage(t, [][]byte{archive})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var st unix.Stat_t
+			if err := unix.Stat(image, &st); err != nil || st.Blocks*512 > 4<<20 {
+				t.Errorf("the image takes %d bytes of disk, %v", st.Blocks*512, err)
+			}
+			testenv.Check(t, testenv.Root)
+			for name, got := range survey(t, mounted(t, image)) {
+				if got.content != want[name].content {
+					t.Errorf("%s: %s, want %s", name, got.content, want[name].content)
+				}
 			}
 		})
 	}

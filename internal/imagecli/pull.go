@@ -1,0 +1,123 @@
+package imagecli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"brig/internal/cli/output"
+	"brig/internal/image"
+	"brig/internal/image/build"
+	"brig/internal/image/registry"
+	"brig/internal/layers"
+	"brig/internal/operator"
+	"brig/internal/version"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) pull() *cobra.Command {
+	var f output.Format
+	var platform string
+	var quiet bool
+	c := &cobra.Command{
+		Use: "pull [flags] IMAGE...", Short: "fetch images from their registries", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.names,
+		Long: "Fetch images from their registries. Every blob is checked against its digest, every layer against the digest of\n" +
+			"what it unpacks to, and the image is made before its name points to it. What is here already is not fetched.",
+		RunE: func(c *cobra.Command, args []string) error {
+			asJSON, err := f.JSON()
+			if err != nil {
+				return err
+			}
+			p, err := image.ParsePlatform(platform)
+			if err != nil {
+				return fmt.Errorf("--platform: %w", err)
+			}
+			list := []*pulled{}
+			var errs []error
+			for _, word := range args {
+				r, err := a.pullOne(c.Context(), word, p)
+				if err != nil {
+					errs = append(errs, err)
+					continue
+				}
+				list = append(list, r)
+				if !quiet && !asJSON {
+					fmt.Fprintf(a.out, "%s %s\n", r.Name, r.Digest)
+				}
+			}
+			if asJSON {
+				errs = append(errs, output.JSON(a.out, list))
+			}
+			return errors.Join(errs...)
+		},
+	}
+	c.Flags().StringVar(&platform, "platform", "", "`OS/ARCH[/VARIANT]` (default: this machine's)")
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print nothing but errors")
+	f.Register(c.Flags())
+	return c
+}
+
+// pulled is an image that has come.
+type pulled struct {
+	Name     string         `json:"name"`
+	Digest   image.Digest   `json:"digest"` // of the manifest
+	Target   image.Digest   `json:"target"`
+	Platform image.Platform `json:"platform"`
+	Fetched  int64          `json:"fetched"` // bytes
+	Size     int64          `json:"size"`    // bytes of the EROFS image
+}
+
+func (a *app) pullOne(ctx context.Context, word string, platform image.Platform) (*pulled, error) {
+	ref, err := image.ParseRef(word)
+	if err != nil {
+		return nil, err
+	}
+	config, err := operator.Load()
+	if err != nil {
+		return nil, err
+	}
+	s, err := a.store()
+	if err != nil {
+		return nil, err
+	}
+	session, err := s.Begin()
+	if err != nil {
+		return nil, err
+	}
+	defer session.End()
+	lines := a.bars()
+	defer lines.end()
+	fetch := lines.one("fetch")
+	o := registry.Options{Version: version.Version, Expect: fetch.want, Got: fetch.add, Notice: lines.notice(a.err)}
+	if config != nil {
+		o.Registries = config.Registries
+	}
+	client := registry.New(o)
+	defer client.Close()
+	p, err := client.Pull(ctx, s, ref, platform)
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.make(s, p.Manifest, lines)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", ref, err)
+	}
+	if err := s.Tag(ref, p.Target, p.Platform, p.Manifest); err != nil {
+		return nil, err
+	}
+	return &pulled{Name: ref.String(), Digest: p.Manifest, Target: p.Target.Digest, Platform: p.Platform, Fetched: p.Fetched, Size: r.Size}, nil
+}
+
+// make makes an image's root, with a line that moves.
+func (a *app) make(s *image.Store, manifest image.Digest, lines *bars) (*image.Record, error) {
+	m, err := s.Manifest(manifest)
+	if err != nil {
+		return nil, err
+	}
+	unpack := lines.one("unpack")
+	for _, l := range m.Layers {
+		unpack.want(l.Size)
+	}
+	return build.Root(s, manifest, build.Options{Limits: layers.DefaultLimits(), Layer: func(_ image.Digest, n int64) { unpack.add(n) }})
+}

@@ -66,6 +66,7 @@ func (a *app) root() *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().StringVar(&a.dir, "store", os.Getenv("BRIG_STORE"), "`FOLDER` of the images (default /var/lib/brig/images, or $XDG_DATA_HOME/brig/images; $BRIG_STORE)")
 	root.AddCommand(a.pull(), a.ls(), a.inspect(), a.history(), a.tag(), a.rm(), a.prune(), a.verify())
+	root.AddCommand(a.load(), a.save(), a.importRoot())
 	return root
 }
 

@@ -89,7 +89,7 @@ func xattrsOf(format uint32, records map[string]string) (map[string]string, int,
 	size := 0
 	for record, value := range records {
 		name, ok := strings.CutPrefix(record, xattrRecord)
-		if !ok || !keepXattr(format, name) {
+		if !ok || !KeepXattr(format, name) {
 			continue
 		}
 		switch {
@@ -111,7 +111,7 @@ func xattrsOf(format uint32, records map[string]string) (map[string]string, int,
 	return kept, size, nil
 }
 
-// keepXattr says which extended attributes an image keeps. Left out, in silence as other engines do, is what would be read as a
+// KeepXattr says which extended attributes an image keeps. Left out, in silence as other engines do, is what would be read as a
 // word of the host's own and what the kernel would not show:
 //
 //   - labels of security modules (security.selinux, SMACK's, AppArmor's): the host says what label an image has.
@@ -120,7 +120,7 @@ func xattrsOf(format uint32, records map[string]string) (map[string]string, int,
 //   - system.*, except POSIX ACLs: NFSv4's are words of one server's.
 //   - user.* on what is neither a file nor a folder, and ACLs on symbolic links (xattr(7)).
 //   - namespaces that Linux does not have.
-func keepXattr(format uint32, name string) bool {
+func KeepXattr(format uint32, name string) bool {
 	switch {
 	case name == "system.posix_acl_access":
 		return format != unix.S_IFLNK

@@ -15,7 +15,7 @@
 //   - .wh.NAME hides NAME of lower layers, .wh..wh..opq everything lower layers have in its folder; neither hides anything of
 //     its own layer, in whatever order they come. Other .wh..wh.* are AUFS's own and are left out.
 //   - Extended attributes come from PAX records SCHILY.xattr.NAME alone, as with every engine (LIBARCHIVE.xattr.NAME is a second
-//     copy that bsdtar writes). Left out: see [keepXattr].
+//     copy that bsdtar writes). Left out: see [KeepXattr].
 //   - Numbers of owners reach to 2^32-2, set-user-ID bits and file capabilities stay: the mount and the sandbox make them harmless.
 //   - Devices stay as nodes, which the image's nodev mount makes dead, or are refused: [DevicePolicy].
 //   - Data that a higher entry replaces or hides is given back to the disk as soon as its last name is gone.

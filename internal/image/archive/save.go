@@ -1,0 +1,368 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"brig/internal/image"
+	"brig/internal/layers"
+)
+
+// SaveOptions of a save.
+type SaveOptions struct {
+	// Docker writes docker's archive alone, with layers that are not compressed, for what reads nothing newer.
+	Docker bool
+	// Platform is the one to save of an image that is not here for all of its platforms; "" for this machine's, or the
+	// only one there is.
+	Platform string
+	Limits   layers.Limits
+	// Progress is told of bytes that are to be written, and of those that were. It may be nil.
+	Progress func(want, done int64)
+}
+
+// Save writes images into one archive: an OCI image layout, and, in the same file, what docker's archives have. The same images give the
+// same bytes. Every blob is verified while it is read; nothing is left when one is damaged.
+//
+// An index is saved when everything that it leads to is here, else the manifest of one platform alone.
+func Save(ctx context.Context, s *image.Store, names []string, to Output, o SaveOptions) (err error) {
+	session, err := s.Begin()
+	if err != nil {
+		return err
+	}
+	defer session.End()
+	w := &saver{ctx: ctx, s: s, o: o, index: image.Index{SchemaVersion: 2, MediaType: image.MediaIndex, Manifests: []image.Descriptor{}}}
+	for _, name := range names {
+		if err := w.add(name); err != nil {
+			return fmt.Errorf("save %s: %w", name, err)
+		}
+	}
+	w.sort()
+	if w.out, err = to.create(); err != nil {
+		return err
+	}
+	if o.Docker {
+		err = w.docker()
+	} else {
+		err = w.layout()
+	}
+	return errors.Join(err, w.out.finish(err == nil))
+}
+
+// saver is one save.
+type saver struct {
+	ctx   context.Context
+	s     *image.Store
+	o     SaveOptions
+	out   sink
+	index image.Index
+	// images are what docker's manifest.json lists: every manifest once, with all of its names.
+	images []*saved
+	blobs  []image.Descriptor // in the order in which they are written
+}
+
+// saved is an image for one platform.
+type saved struct {
+	digest   image.Digest
+	manifest *image.Manifest
+	tags     []string
+}
+
+// add looks up an image and notes what of it is to be written.
+func (w *saver) add(word string) error {
+	e, err := w.s.Find(word)
+	if err != nil {
+		return err
+	}
+	ref, err := e.Ref()
+	if err != nil {
+		return err
+	}
+	manifest, err := w.choose(e)
+	if err != nil {
+		return err
+	}
+	target, err := w.descriptor(e.Target.Digest)
+	if err != nil {
+		return err
+	}
+	if blobs, ok := w.whole(target, 0); ok {
+		w.need(blobs...)
+	} else {
+		if target, err = w.descriptor(manifest); err != nil {
+			return err
+		}
+		m, err := w.s.Manifest(manifest)
+		if err != nil {
+			return err
+		}
+		w.need(append([]image.Descriptor{target}, needed(m)...)...)
+	}
+	return w.name(ref, target, manifest)
+}
+
+// name notes how an image is called.
+func (w *saver) name(ref image.Ref, target image.Descriptor, manifest image.Digest) error {
+	m, err := w.s.Manifest(manifest)
+	if err != nil {
+		return err
+	}
+	if target.IsManifest() {
+		config, err := w.s.ImageConfig(m)
+		if err != nil {
+			return err
+		}
+		target.Platform = &config.Platform
+	}
+	i := slices.IndexFunc(w.images, func(x *saved) bool { return x.digest == manifest })
+	if i < 0 {
+		i = len(w.images)
+		w.images = append(w.images, &saved{digest: manifest, manifest: m, tags: []string{}})
+	}
+	if ref.Digest() == "" {
+		full := fullName(ref)
+		target.Annotations = map[string]string{annotationRef: full, annotationName: full}
+		if !slices.Contains(w.images[i].tags, full) {
+			w.images[i].tags = append(w.images[i].tags, full)
+		}
+	}
+	if !slices.ContainsFunc(w.index.Manifests, func(d image.Descriptor) bool {
+		return d.Digest == target.Digest && d.Annotations[annotationName] == target.Annotations[annotationName]
+	}) {
+		w.index.Manifests = append(w.index.Manifests, target)
+	}
+	return nil
+}
+
+// fullName is a reference as everybody reads it alike.
+func fullName(ref image.Ref) string {
+	if rest, ok := strings.CutPrefix(ref.Name(), "index.docker.io/"); ok {
+		return "docker.io/" + rest
+	}
+	return ref.Name()
+}
+
+// choose gives the manifest for the platform.
+func (w *saver) choose(e *image.Entry) (image.Digest, error) {
+	want, err := image.ParsePlatform(w.o.Platform)
+	if err != nil {
+		return "", err
+	}
+	d, err := e.Manifest(want)
+	if errors.Is(err, image.ErrNotHere) && w.o.Platform == "" && len(e.Platforms) == 1 {
+		for _, only := range e.Platforms {
+			return only, nil
+		}
+	}
+	return d, err
+}
+
+// descriptor describes an index or a manifest that is here.
+func (w *saver) descriptor(d image.Digest) (image.Descriptor, error) {
+	data, err := w.s.Blob(d, image.MaxManifest)
+	if err != nil {
+		return image.Descriptor{}, err
+	}
+	kind, err := image.MediaTypeOf(data, "")
+	return image.Descriptor{MediaType: kind, Digest: d, Size: int64(len(data))}, err
+}
+
+// whole gives all that a descriptor leads to, if all of it is here.
+func (w *saver) whole(d image.Descriptor, depth int) ([]image.Descriptor, bool) {
+	if depth > maxNested || !w.s.HasBlob(d.Digest, d.Size) {
+		return nil, false
+	}
+	list := []image.Descriptor{d}
+	if d.IsManifest() {
+		m, err := w.s.Manifest(d.Digest)
+		if err != nil {
+			return nil, false
+		}
+		list = append(list, needed(m)...)
+		return list, !slices.ContainsFunc(list, func(b image.Descriptor) bool { return !w.s.HasBlob(b.Digest, b.Size) })
+	}
+	x, err := w.s.Index(d.Digest)
+	if err != nil {
+		return nil, false
+	}
+	for _, m := range x.Manifests {
+		if !m.IsManifest() && !m.IsIndex() {
+			return nil, false
+		}
+		blobs, ok := w.whole(m, depth+1)
+		if !ok {
+			return nil, false
+		}
+		list = append(list, blobs...)
+	}
+	return list, true
+}
+
+// need notes blobs to be written, each once.
+func (w *saver) need(list ...image.Descriptor) {
+	for _, d := range list {
+		if !slices.ContainsFunc(w.blobs, func(x image.Descriptor) bool { return x.Digest == d.Digest }) {
+			w.blobs = append(w.blobs, d)
+		}
+	}
+}
+
+// sort makes the bytes the same whatever the order of the names was.
+func (w *saver) sort() {
+	slices.SortFunc(w.index.Manifests, func(a, b image.Descriptor) int {
+		return strings.Compare(a.Annotations[annotationName]+string(a.Digest), b.Annotations[annotationName]+string(b.Digest))
+	})
+	for _, i := range w.images {
+		slices.Sort(i.tags)
+	}
+	slices.SortFunc(w.images, func(a, b *saved) int { return strings.Compare(string(a.digest), string(b.digest)) })
+	slices.SortFunc(w.blobs, func(a, b image.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+}
+
+// layout writes an OCI image layout (image-spec, image-layout.md). What tells what there is comes first.
+func (w *saver) layout() error {
+	for _, d := range w.blobs {
+		w.progress(d.Size, 0)
+	}
+	if err := w.document("oci-layout", map[string]string{"imageLayoutVersion": "1.0.0"}); err != nil {
+		return err
+	}
+	if err := w.document("index.json", w.index); err != nil {
+		return err
+	}
+	list := []dockerImage{}
+	for _, i := range w.images {
+		d := dockerImage{Config: blobName(i.manifest.Config.Digest), RepoTags: i.tags, Layers: []string{}}
+		for _, l := range i.manifest.Layers {
+			d.Layers = append(d.Layers, blobName(l.Digest))
+		}
+		list = append(list, d)
+	}
+	if err := w.document("manifest.json", list); err != nil {
+		return err
+	}
+	for _, d := range w.blobs {
+		r, err := w.s.VerifiedReader(d.Digest)
+		if err != nil {
+			return err
+		}
+		err = w.out.put(blobName(d.Digest), d.Size, &savedReader{reader{w.ctx, r}, w})
+		if err = errors.Join(err, r.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *saver) document(name string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return w.out.put(name, int64(len(data)), bytes.NewReader(data))
+}
+
+func (w *saver) progress(want, done int64) {
+	if w.o.Progress != nil {
+		w.o.Progress(want, done)
+	}
+}
+
+// savedReader tells what is read.
+type savedReader struct {
+	reader
+	w *saver
+}
+
+func (r *savedReader) Read(p []byte) (int, error) {
+	n, err := r.reader.Read(p)
+	r.w.progress(0, int64(n))
+	return n, err
+}
+
+// docker writes docker's archive as docker before version 25 does: configurations by their digests, layers by their diffIDs and not
+// compressed.
+func (w *saver) docker() error {
+	list := []dockerImage{}
+	written := map[image.Digest]bool{}
+	for _, i := range w.images {
+		data, err := w.s.Blob(i.manifest.Config.Digest, image.MaxConfig)
+		if err != nil {
+			return err
+		}
+		config, err := image.ParseConfig(data)
+		if err != nil {
+			return err
+		}
+		if len(config.DiffIDs) != len(i.manifest.Layers) {
+			return fmt.Errorf("image %s has %d layers, and its configuration %d", i.digest, len(i.manifest.Layers), len(config.DiffIDs))
+		}
+		d := dockerImage{Config: i.manifest.Config.Digest.Hex() + ".json", RepoTags: i.tags, Layers: []string{}}
+		if !written[i.manifest.Config.Digest] {
+			if err := w.out.put(d.Config, int64(len(data)), bytes.NewReader(data)); err != nil {
+				return err
+			}
+			written[i.manifest.Config.Digest] = true
+		}
+		for n, l := range i.manifest.Layers {
+			id := config.DiffIDs[n]
+			d.Layers = append(d.Layers, id.Hex()+".tar")
+			if written[id] {
+				continue
+			}
+			written[id] = true
+			if err := w.uncompressed(l, id); err != nil {
+				return fmt.Errorf("layer %s: %w", l.Digest, err)
+			}
+		}
+		list = append(list, d)
+	}
+	return w.document("manifest.json", list)
+}
+
+// uncompressed writes a layer's archive. A tar wants its size before its bytes, so it is decompressed twice: that takes no room.
+func (w *saver) uncompressed(l image.Descriptor, id image.Digest) error {
+	w.progress(2*l.Size, 0)
+	size := int64(0)
+	err := w.decompress(l, func(r io.Reader) (err error) {
+		size, err = io.Copy(io.Discard, r)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return w.decompress(l, func(r io.Reader) error {
+		sum := newSum(r)
+		if err := w.out.put(id.Hex()+".tar", size, sum); err != nil {
+			return err
+		}
+		if got := sum.digest(); got != id {
+			return fmt.Errorf("it unpacks to %s, and the image's configuration has %s for it", got, id)
+		}
+		return nil
+	})
+}
+
+func (w *saver) decompress(l image.Descriptor, use func(io.Reader) error) error {
+	blob, err := w.s.VerifiedReader(l.Digest)
+	if err != nil {
+		return err
+	}
+	defer blob.Close() //nolint:errcheck // read only
+	counted := &savedReader{reader{w.ctx, blob}, w}
+	r, _, err := layers.Decompress(counted, w.o.Limits)
+	if err != nil {
+		return err
+	}
+	defer r.Close() //nolint:errcheck // read only
+	if err := use(r); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, counted) // to the end, where the digest is looked at
+	return err
+}

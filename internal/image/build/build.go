@@ -25,6 +25,9 @@ type Options struct {
 	Devices layers.DevicePolicy
 	// Layer is called with what was read of a layer as the store has it, in bytes. It may be nil.
 	Layer func(layer image.Digest, bytes int64)
+	// Wait is called before a layer is read, and returns when the store has it: layers are merged while later ones still come. It
+	// may be nil.
+	Wait func(layer image.Digest) error
 }
 
 // LayerError is a layer that cannot be used.
@@ -36,7 +39,8 @@ type LayerError struct {
 func (e *LayerError) Error() string { return fmt.Sprintf("layer %s: %v", e.Layer, e.Err) }
 func (e *LayerError) Unwrap() error { return e.Err }
 
-// Root makes the root file system of a manifest, unless it is here. All blobs of the manifest must be in the store.
+// Root makes the root file system of a manifest, unless it is here. The manifest and its configuration must be in the store, and the layers, or be
+// waited for.
 func Root(s *image.Store, manifest image.Digest, o Options) (*image.Record, error) {
 	m, err := s.Manifest(manifest)
 	if err != nil {
@@ -59,6 +63,11 @@ func Root(s *image.Store, manifest image.Digest, o Options) (*image.Record, erro
 		}
 		merger := layers.NewMerger(w, o.Limits, o.Devices)
 		for i, l := range m.Layers {
+			if o.Wait != nil {
+				if err := o.Wait(l.Digest); err != nil {
+					return 0, err
+				}
+			}
 			if err := apply(s, merger, l.Digest, config.DiffIDs[i], o); err != nil {
 				return 0, &LayerError{l.Digest, err}
 			}

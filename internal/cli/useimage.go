@@ -11,6 +11,7 @@ import (
 
 	"brig/internal/host"
 	"brig/internal/image"
+	"brig/internal/image/trust"
 	"brig/internal/policy"
 	"brig/internal/sandbox"
 
@@ -89,7 +90,7 @@ func (a *app) useImage(p *policy.Policy, fetch bool) (*image.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.verify(p, img); err != nil {
+	if err := verify(store, p, img); err != nil {
 		return nil, errors.Join(err, img.Close())
 	}
 	return img, nil
@@ -109,22 +110,18 @@ func (a *app) pull(p *policy.Policy) error {
 	return nil
 }
 
-// verify holds an image against what the policy demands of it, at every start: it may have come here before the keys were demanded.
-func (a *app) verify(p *policy.Policy, img *image.Image) error {
-	if len(p.Verify) > 0 {
-		args := []string{"verify"}
-		for _, key := range p.Verify {
-			args = append(args, "--key", key)
-		}
-		// By its digest: the name may mean another image by now.
-		if err := a.runImage(append(args, "--", string(img.Digest))...); err != nil {
-			return fmt.Errorf("image %s has no signature of the given keys: %w", p.Image, err)
-		}
+// verify holds an image against what the operator and the policy demand of it, at every start: it may have come here before that was
+// demanded.
+func verify(store *image.Store, p *policy.Policy, img *image.Image) error {
+	err := trust.Require(store, trust.Names(img), img.Target, img.Digest, p.Verify)
+	var unsigned *trust.UnsignedError
+	if errors.As(err, &unsigned) {
+		return fmt.Errorf("%w; `brig image pull` fetches signatures that were made since", err)
 	}
-	if p.VerifyImage == "always" {
-		return img.Verify()
+	if err == nil && p.VerifyImage == "always" {
+		err = img.Verify()
 	}
-	return nil
+	return err
 }
 
 // imageFacts mounts an image and gives what a policy takes from it.

@@ -3,7 +3,6 @@ package operator
 import (
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -84,39 +83,45 @@ func normalName(name string) string {
 
 func (p *Policy) checkTrust() error {
 	t := p.Trust
-	sections := append([]TrustedRegistry{{Prefix: "default", Require: t.Default, Keys: t.Keys}}, t.Registries...)
+	standard := TrustedRegistry{Require: t.Default, Keys: t.Keys}
 	if t.Default == "" {
-		sections[0].Require = "accept"
+		standard.Require = "accept"
 	}
-	var seen []string
-	for i, r := range sections {
-		key := "trust.default"
-		if i > 0 {
-			key = fmt.Sprintf("trust.registry %q: require", r.Prefix)
-			if err := checkPrefix("prefix", r.Prefix); err != nil {
-				return err
-			}
-			if n := normalName(r.Prefix); slices.Contains(seen, n) {
-				return fmt.Errorf("trust.registry: two sections are for %q", r.Prefix)
-			} else {
-				seen = append(seen, n)
-			}
-		}
-		if err := oneOf(key, r.Require, requirements); err != nil {
+	if err := standard.check("trust.default"); err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for _, r := range t.Registries {
+		if err := checkPrefix("prefix", r.Prefix); err != nil {
 			return err
 		}
-		if signed := strings.HasPrefix(r.Require, "signed"); signed != (len(r.Keys) > 0) {
-			return fmt.Errorf("%s = %q with %d keys: signatures are demanded by naming the keys they have to be of", key, r.Require, len(r.Keys))
+		n := normalName(r.Prefix)
+		if seen[n] {
+			return fmt.Errorf("trust.registry: two sections are for %q", r.Prefix)
 		}
-		for _, k := range r.Keys {
-			if !filepath.IsAbs(k) {
-				return fmt.Errorf("%s: the key %q is to be named by its whole path", key, k)
-			}
+		seen[n] = true
+		if err := r.check(fmt.Sprintf("trust.registry %q: require", r.Prefix)); err != nil {
+			return err
 		}
-		for _, n := range r.SignedAs {
-			if err := checkPrefix("signed-as", n); err != nil {
-				return err
-			}
+	}
+	return nil
+}
+
+func (r TrustedRegistry) check(key string) error {
+	if err := oneOf(key, r.Require, requirements); err != nil {
+		return err
+	}
+	if signed := strings.HasPrefix(r.Require, "signed"); signed != (len(r.Keys) > 0) {
+		return fmt.Errorf("%s = %q with %d keys: signatures are demanded by naming the keys they have to be of", key, r.Require, len(r.Keys))
+	}
+	for _, k := range r.Keys {
+		if !filepath.IsAbs(k) {
+			return fmt.Errorf("%s: the key %q is to be named by its whole path", key, k)
+		}
+	}
+	for _, n := range r.SignedAs {
+		if err := checkPrefix("signed-as", n); err != nil {
+			return err
 		}
 	}
 	return nil

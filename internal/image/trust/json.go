@@ -77,11 +77,11 @@ func (p *reader) object(depth int) (any, error) {
 			return nil, err
 		}
 		name, _ := token.(string)
-		if f := fold(name); seen[f] {
+		folded := fold(name)
+		if seen[folded] {
 			return nil, fmt.Errorf("its JSON has the member %.40q twice", name)
-		} else {
-			seen[f] = true
 		}
+		seen[folded] = true
 		if depth == 0 && p.skips(name) {
 			var raw json.RawMessage
 			if err := p.d.Decode(&raw); err != nil {

@@ -27,6 +27,7 @@ func (a *app) load() *cobra.Command {
 	var f output.Format
 	var o archive.Options
 	var input string
+	var verify []string
 	c := &cobra.Command{
 		Use: "load [flags]", Short: "bring in images from an archive or an image layout", Args: cobra.NoArgs,
 		Long: "Bring in the images of an OCI image layout or of an archive that docker or podman saved: a folder or a tar, which may\n" +
@@ -48,6 +49,7 @@ func (a *app) load() *cobra.Command {
 			}
 			lines := a.bars()
 			var told notices
+			o.Accept = a.accept(s, verify)
 			o.Build, o.Progress, o.Notice = a.building(lines), lines.one("load").both, told.add
 			list, err := archive.Load(c.Context(), s, in, o)
 			lines.end()
@@ -62,6 +64,7 @@ func (a *app) load() *cobra.Command {
 	c.Flags().StringVar(&o.Name, "name", "", "`NAME` of the image, whatever the archive calls it")
 	c.Flags().StringVar(&o.Platform, "platform", "", "`OS/ARCH[/VARIANT]` (default: this machine's)")
 	c.Flags().BoolVar(&o.AllPlatforms, "all-platforms", false, "take what the archive has for other platforms, too")
+	c.Flags().StringArrayVar(&verify, "verify", nil, "`FILE` of a public key; the images must be signed by one of them")
 	f.Register(c.Flags())
 	return c
 }
@@ -131,6 +134,7 @@ func (a *app) importRoot() *cobra.Command {
 			}
 			lines := a.bars()
 			var told notices
+			o.Accept = a.accept(s, nil)
 			o.Build, o.Progress, o.Notice = a.building(lines), lines.one("import").both, told.add
 			l, err := archive.Import(c.Context(), s, in, args[1], o)
 			lines.end()

@@ -6,6 +6,7 @@ import (
 
 	"brig/internal/cli/output"
 	"brig/internal/image"
+	"brig/internal/operator"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
@@ -109,9 +110,19 @@ func (a *app) prune() *cobra.Command {
 }
 
 func (a *app) verify() *cobra.Command {
+	var keys []string
+	var platform string
 	c := &cobra.Command{
-		Use: "verify", Short: "compute the digest of everything in the store, and name what is damaged", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		Use: "verify [flags] [IMAGE...]", Short: "hold images, or everything in the store, against digests and signatures", ValidArgsFunction: a.names,
+		Long: "Compute the digest of everything in the store, and name what is damaged; with names, those of these images, and check that\n" +
+			"they are signed as --key and " + operator.File + " demand, with the signatures that came with them.",
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return a.verifyImages(args, keys, platform)
+			}
+			if len(keys) > 0 {
+				return errors.New("--key is for images that are named")
+			}
 			s, err := a.store()
 			if err != nil {
 				return err
@@ -134,5 +145,7 @@ func (a *app) verify() *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().StringArrayVar(&keys, "key", nil, "`FILE` of a public key; the images must be signed by one of them")
+	c.Flags().StringVar(&platform, "platform", "", "`OS/ARCH[/VARIANT]` (default: this machine's)")
 	return c
 }

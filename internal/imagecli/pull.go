@@ -9,6 +9,7 @@ import (
 	"brig/internal/image"
 	"brig/internal/image/build"
 	"brig/internal/image/registry"
+	"brig/internal/image/trust"
 	"brig/internal/layers"
 	"brig/internal/operator"
 	"brig/internal/version"
@@ -19,6 +20,7 @@ import (
 func (a *app) pull() *cobra.Command {
 	var f output.Format
 	var platform string
+	var verify []string
 	var quiet bool
 	c := &cobra.Command{
 		Use: "pull [flags] IMAGE...", Short: "fetch images from their registries", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.names,
@@ -36,7 +38,7 @@ func (a *app) pull() *cobra.Command {
 			list := []*pulled{}
 			var errs []error
 			for _, word := range args {
-				r, err := a.pullOne(c.Context(), word, p)
+				r, err := a.pullOne(c.Context(), word, p, verify)
 				if err != nil {
 					errs = append(errs, err)
 					continue
@@ -53,6 +55,7 @@ func (a *app) pull() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&platform, "platform", "", "`OS/ARCH[/VARIANT]` (default: this machine's)")
+	c.Flags().StringArrayVar(&verify, "verify", nil, "`FILE` of a public key; the image must be signed by one of them, whatever "+operator.File+" demands besides")
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print nothing but errors")
 	f.Register(c.Flags())
 	return c
@@ -68,12 +71,16 @@ type pulled struct {
 	Size     int64          `json:"size"`    // bytes of the EROFS image
 }
 
-func (a *app) pullOne(ctx context.Context, word string, platform image.Platform) (*pulled, error) {
+func (a *app) pullOne(ctx context.Context, word string, platform image.Platform, keys []string) (*pulled, error) {
 	ref, err := image.ParseRef(word)
 	if err != nil {
 		return nil, err
 	}
 	config, err := operator.Load()
+	if err != nil {
+		return nil, err
+	}
+	demands, err := trust.Demands(config, ref, keys)
 	if err != nil {
 		return nil, err
 	}
@@ -89,17 +96,23 @@ func (a *app) pullOne(ctx context.Context, word string, platform image.Platform)
 	lines := a.bars()
 	defer lines.end()
 	fetch := lines.one("fetch")
-	o := registry.Options{Version: version.Version, Expect: fetch.want, Got: fetch.add, Notice: lines.notice(a.err)}
+	admission := &admission{s: s, ref: ref, demands: demands}
+	o := registry.Options{Admit: admission.admit, Version: version.Version, Expect: fetch.want, Got: fetch.add, Notice: lines.notice(a.err)}
 	if config != nil {
 		o.Registries = config.Registries
 	}
 	client := registry.New(o)
 	defer client.Close()
+	admission.client = client
 	p, err := client.Pull(ctx, s, ref, platform)
 	if err != nil {
 		return nil, err
 	}
+	attached := admission.begin(ctx, p.Target.Digest, p.Manifest)
 	r, err := a.make(s, p.Manifest, lines)
+	if missed := attached(); missed != nil && ctx.Err() == nil {
+		o.Notice(missed.Error())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"brig/internal/cli/output"
 	"brig/internal/image"
+	"brig/internal/image/trust"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
@@ -109,12 +110,13 @@ type details struct {
 	Manifest *image.Manifest    `json:"manifest"`
 	Verity   string             `json:"verity"`
 	Mounted  string             `json:"mounted,omitempty"`
-	Attached []image.Descriptor `json:"attached,omitempty"`
+	Attached []trust.Attachment `json:"attached,omitempty"`
 }
 
 func (a *app) inspect() *cobra.Command {
 	var f output.Format
-	var platform string
+	var platform, attestation string
+	var keyFiles []string
 	c := &cobra.Command{
 		Use: "inspect [flags] IMAGE", Short: "what an image is: digests, configuration, layers, what is attached to it", Args: cobra.ExactArgs(1), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -122,9 +124,23 @@ func (a *app) inspect() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			keys, err := trust.ReadKeys(keyFiles...)
+			if err != nil {
+				return fmt.Errorf("--key: %w", err)
+			}
 			d, err := a.details(args[0], platform)
 			if err != nil {
 				return err
+			}
+			s, err := a.store()
+			if err != nil {
+				return err
+			}
+			if d.Attached, err = trust.Attachments(s, d.Target, d.Digest, keys); err != nil {
+				return err
+			}
+			if attestation != "" {
+				return a.attestation(d.Attached, attestation, len(keys) > 0)
 			}
 			if asJSON {
 				return output.JSON(a.out, d)
@@ -134,6 +150,8 @@ func (a *app) inspect() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&platform, "platform", "", "`OS/ARCH[/VARIANT]` (default: this machine's)")
+	c.Flags().StringArrayVar(&keyFiles, "key", nil, "`FILE` of a public key: says what is signed by it")
+	c.Flags().StringVar(&attestation, "attestation", "", "print the attestation of this `TYPE` (spdx, cyclonedx, provenance: a part of it will do), with --key only if it is signed by it")
 	f.Register(c.Flags())
 	return c
 }
@@ -203,6 +221,7 @@ func (a *app) detailsTable(d *details) {
 	for _, l := range d.Manifest.Layers {
 		rows = append(rows, []string{"layer", fmt.Sprintf("%s  %s  %s", l.Digest, units.HumanSize(float64(l.Size)), l.MediaType)})
 	}
+	rows = append(rows, attachedRows(d.Attached)...)
 	rows = slices.DeleteFunc(rows, func(r []string) bool { return r[1] == "" })
 	for _, r := range rows {
 		r[1] = printable(r[1])

@@ -23,7 +23,7 @@ type Options struct {
 	Platform string
 	// AllPlatforms takes every image that the archive has of an index, too.
 	AllPlatforms bool
-	// Accept is asked before an image gets its name: trust may be demanded by name. It may be nil.
+	// Accept is asked before an image is unpacked and gets its name: trust may be demanded by name. It may be nil.
 	Accept func(ref image.Ref, target, manifest image.Digest) error
 	// Progress is told of bytes that are to be brought in, and of those that were. It may be nil.
 	Progress func(want, done int64)
@@ -147,12 +147,9 @@ func (l *loader) named() error {
 	return nil
 }
 
-// finish makes the root file system of a manifest whose blobs are here, and gives what it is under each of its names.
+// finish makes the root file system of a manifest whose blobs are here, and gives what it is under each of its names. Before
+// anything of the image is unpacked it is asked whether it may have them.
 func (f *found) finish(target image.Descriptor, manifest image.Digest) ([]Loaded, error) {
-	record, err := build.Root(f.s, manifest, f.o.Build)
-	if err != nil {
-		return nil, err
-	}
 	names, named := f.names, true
 	if len(names) == 0 {
 		ref, err := image.ParseRef(unnamed + "@" + string(target.Digest))
@@ -160,6 +157,18 @@ func (f *found) finish(target image.Descriptor, manifest image.Digest) ([]Loaded
 			return nil, err
 		}
 		names, named = []image.Ref{ref}, false
+	}
+	for _, n := range names {
+		if f.o.Accept == nil {
+			break
+		}
+		if err := f.o.Accept(n, target.Digest, manifest); err != nil {
+			return nil, err
+		}
+	}
+	record, err := build.Root(f.s, manifest, f.o.Build)
+	if err != nil {
+		return nil, err
 	}
 	var list []Loaded
 	for _, n := range names {
@@ -173,14 +182,6 @@ func (f *found) finish(target image.Descriptor, manifest image.Digest) ([]Loaded
 
 // tag gives the names.
 func (l *loader) tag(list []Loaded) error {
-	for _, i := range list {
-		if l.o.Accept == nil {
-			break
-		}
-		if err := l.o.Accept(i.Ref, i.Target.Digest, i.Manifest); err != nil {
-			return err
-		}
-	}
 	for _, i := range list {
 		if err := l.s.Tag(i.Ref, i.Target, i.Platform, i.Manifest); err != nil {
 			return err

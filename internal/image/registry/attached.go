@@ -18,7 +18,7 @@ type Attached struct {
 	// Descriptor is of the artifact's manifest.
 	Descriptor image.Descriptor
 	Manifest   *image.Manifest
-	// Tag is the ending of cosign's tag by which it was found, "sig" or "att"; "" for a referrer.
+	// Tag is the ending of cosign's tag by which it was found, "sig" or "att"; "" for a referrer, "index" for what an index lists.
 	Tag string
 	// Skipped says why its blobs are not in the store: they are too large. It is "" when they are.
 	Skipped string
@@ -41,6 +41,18 @@ func (c *Client) Attached(ctx context.Context, s *image.Store, ref image.Ref, su
 		return nil, fmt.Errorf("fetch what is attached to %s@%s: %w", ref, subject.Short(), err)
 	}
 	return a.list, nil
+}
+
+// Artifacts brings artifacts and their blobs into the store that are known by their digests already: those that an index itself lists.
+// What is too large is left out.
+func (c *Client) Artifacts(ctx context.Context, s *image.Store, ref image.Ref, list []image.Descriptor) error {
+	a := &attaching{c: c, s: s, ref: ref}
+	for _, d := range list {
+		if err := a.add(ctx, d, "index"); err != nil {
+			return fmt.Errorf("fetch what the index of %s has beside the image: %w", ref, err)
+		}
+	}
+	return nil
 }
 
 type attaching struct {

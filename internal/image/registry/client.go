@@ -23,6 +23,8 @@ type Options struct {
 	// Expect is called when it is known how many bytes are to come, and Got for each part of them; with less than zero when what came
 	// has to come again. Both may be called by several goroutines at once, and both may be nil.
 	Expect, Got func(bytes int64)
+	// Admit is asked when it is known what a reference points to, before configuration and layers are fetched. It may be nil.
+	Admit func(ctx context.Context, target, manifest image.Digest) error
 	// Notice is called with what a person should know though it is no error: a mirror that is passed over, a certificate that
 	// is not checked. It may be nil.
 	Notice func(text string)

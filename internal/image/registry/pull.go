@@ -59,6 +59,11 @@ func (p *pull) run(ctx context.Context) (*Pulled, error) {
 	if err := checkImage(m); err != nil {
 		return nil, err
 	}
+	if admit := p.c.o.Admit; admit != nil {
+		if err := admit(ctx, top.Digest, chosen.Digest); err != nil {
+			return nil, err
+		}
+	}
 	out := &Pulled{Ref: p.ref, Target: top, Manifest: chosen.Digest}
 	if out.Fetched, err = p.blobs(ctx, m); err != nil {
 		return nil, err

@@ -17,6 +17,8 @@ import (
 
 	"brig/internal/fault"
 	"brig/internal/image"
+
+	"golang.org/x/sys/unix"
 )
 
 // Output is where an archive goes: a path, which is a folder's when it ends in a slash, or an open file such as standard output.
@@ -164,7 +166,7 @@ func (d *folderSink) put(name string, size int64, r io.Reader) error {
 func (d *folderSink) finish(keep bool) error {
 	var err error
 	if keep {
-		if err = os.Rename(d.tmp, d.final); err == nil {
+		if err = unix.Rename(d.tmp, d.final); err == nil { // os.Rename takes no folder for a target, empty or not
 			return nil
 		}
 	}

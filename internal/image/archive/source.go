@@ -196,15 +196,18 @@ func (t *tarball) same(name string, a, b entry) error {
 func equalReaders(a, b io.Reader) (bool, error) {
 	x, y := make([]byte, 64<<10), make([]byte, 64<<10)
 	for {
-		n, err := io.ReadFull(a, x)
-		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-			return false, err
-		}
-		if m, other := io.ReadFull(b, y); m != n || !errors.Is(other, err) || !bytes.Equal(x[:n], y[:n]) {
+		n, end := io.ReadFull(a, x)
+		m, other := io.ReadFull(b, y)
+		if !bytes.Equal(x[:n], y[:m]) {
 			return false, nil
 		}
-		if err != nil {
-			return true, nil
+		for _, err := range []error{end, other} {
+			if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+				return errors.Is(other, end), nil
+			}
+			if err != nil {
+				return false, err
+			}
 		}
 	}
 }

@@ -7,10 +7,8 @@ import (
 
 	"brig/internal/cli/output"
 	"brig/internal/image"
-	"brig/internal/image/build"
 	"brig/internal/image/registry"
 	"brig/internal/image/trust"
-	"brig/internal/layers"
 	"brig/internal/operator"
 	"brig/internal/version"
 
@@ -93,11 +91,16 @@ func (a *app) pullOne(ctx context.Context, word string, platform image.Platform,
 		return nil, err
 	}
 	defer session.End()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	lines := a.bars()
 	defer lines.end()
 	fetch := lines.one("fetch")
 	admission := &admission{s: s, ref: ref, demands: demands}
-	o := registry.Options{Admit: admission.admit, Version: version.Version, Expect: fetch.want, Got: fetch.add, Notice: lines.notice(a.err)}
+	making := &making{s: s, lines: lines, stop: cancel}
+	o := registry.Options{
+		Admit: admission.admit, Begin: making.begin, Here: making.arrive, Version: version.Version, Expect: fetch.want, Got: fetch.add, Notice: lines.notice(a.err),
+	}
 	if config != nil {
 		o.Registries = config.Registries
 	}
@@ -105,32 +108,22 @@ func (a *app) pullOne(ctx context.Context, word string, platform image.Platform,
 	defer client.Close()
 	admission.client = client
 	p, err := client.Pull(ctx, s, ref, platform)
+	r, made := making.end(err)
+	if err != nil {
+		cancel()
+	}
+	missed := admission.end()
+	if made != nil && !errors.Is(made, errNotFetched) {
+		return nil, fmt.Errorf("image %s: %w", ref, made)
+	}
 	if err != nil {
 		return nil, err
 	}
-	attached := admission.begin(ctx, p.Target.Digest, p.Manifest)
-	r, err := a.make(s, p.Manifest, lines)
-	if missed := attached(); missed != nil && ctx.Err() == nil {
+	if missed != nil && ctx.Err() == nil {
 		o.Notice(missed.Error())
-	}
-	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", ref, err)
 	}
 	if err := s.Tag(ref, p.Target, p.Platform, p.Manifest); err != nil {
 		return nil, err
 	}
 	return &pulled{Name: ref.String(), Digest: p.Manifest, Target: p.Target.Digest, Platform: p.Platform, Fetched: p.Fetched, Size: r.Size}, nil
-}
-
-// make makes an image's root, with a line that moves.
-func (a *app) make(s *image.Store, manifest image.Digest, lines *bars) (*image.Record, error) {
-	m, err := s.Manifest(manifest)
-	if err != nil {
-		return nil, err
-	}
-	unpack := lines.one("unpack")
-	for _, l := range m.Layers {
-		unpack.want(l.Size)
-	}
-	return build.Root(s, manifest, build.Options{Limits: layers.DefaultLimits(), Layer: func(_ image.Digest, n int64) { unpack.add(n) }})
 }

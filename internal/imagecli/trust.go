@@ -20,16 +20,19 @@ type admission struct {
 	s       *image.Store
 	ref     image.Ref
 	demands []trust.Demand
-	fetched bool // what is attached was asked for
+	rest    chan error // how the fetching of what nobody demands ended; nil when there is none
 }
 
 // admit holds an image against the demands before its layers are fetched: by the signatures that are here, or else by those that the
-// registry has now.
+// registry has now. What is attached to an image that was not here is fetched beside its layers.
 func (d *admission) admit(ctx context.Context, target, manifest image.Digest) error {
 	if len(d.demands) == 0 || trust.Check(d.s, target, manifest, d.demands) == nil {
+		if _, err := d.s.Record(manifest); err != nil {
+			d.rest = make(chan error, 1)
+			go func() { d.rest <- d.fetch(ctx, target, manifest) }()
+		}
 		return nil
 	}
-	d.fetched = true
 	missed := d.fetch(ctx, target, manifest)
 	err := trust.Check(d.s, target, manifest, d.demands)
 	if err != nil && missed != nil {
@@ -38,15 +41,12 @@ func (d *admission) admit(ctx context.Context, target, manifest image.Digest) er
 	return err
 }
 
-// begin fetches what is attached to an image that was not here, while its root is made, and gives what waits for that. Nobody has
-// demanded it, so it is no failure when it cannot be had.
-func (d *admission) begin(ctx context.Context, target, manifest image.Digest) (wait func() error) {
-	if _, err := d.s.Record(manifest); err == nil || d.fetched {
-		return func() error { return nil }
+// end waits for what is attached. Nobody has demanded it, so it is no failure when it cannot be had.
+func (d *admission) end() error {
+	if d.rest == nil {
+		return nil
 	}
-	done := make(chan error, 1)
-	go func() { done <- d.fetch(ctx, target, manifest) }()
-	return func() error { return <-done }
+	return <-d.rest
 }
 
 // fetch brings what is attached to an image into the store: signatures, attestations.

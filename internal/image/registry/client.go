@@ -25,6 +25,11 @@ type Options struct {
 	Expect, Got func(bytes int64)
 	// Admit is asked when it is known what a reference points to, before configuration and layers are fetched. It may be nil.
 	Admit func(ctx context.Context, target, manifest image.Digest) error
+	// Begin is called when an image was admitted and its configuration is here, before its layers are fetched, and Here for
+	// each blob that has come then: the layers can be merged meanwhile. Here may be called by several goroutines at once, and both may be
+	// nil.
+	Begin func(manifest image.Digest, m *image.Manifest)
+	Here  func(image.Digest)
 	// Notice is called with what a person should know though it is no error: a mirror that is passed over, a certificate that
 	// is not checked. It may be nil.
 	Notice func(text string)

@@ -65,7 +65,7 @@ func (p *pull) run(ctx context.Context) (*Pulled, error) {
 		}
 	}
 	out := &Pulled{Ref: p.ref, Target: top, Manifest: chosen.Digest}
-	if out.Fetched, err = p.blobs(ctx, m); err != nil {
+	if out.Fetched, err = p.blobs(ctx, chosen.Digest, m); err != nil {
 		return nil, err
 	}
 	config, err := p.s.ImageConfig(m)
@@ -208,7 +208,7 @@ func (p *pull) choose(ctx context.Context, d image.Descriptor) (image.Descriptor
 
 // blobs fetches the configuration and the layers that are not here, a few at once, and gives the bytes that came. Before the first byte there
 // must be room for all.
-func (p *pull) blobs(ctx context.Context, m *image.Manifest) (int64, error) {
+func (p *pull) blobs(ctx context.Context, manifest image.Digest, m *image.Manifest) (int64, error) {
 	var missing []image.Descriptor
 	var sum int64
 	sizes := map[image.Digest]int64{}
@@ -243,11 +243,18 @@ func (p *pull) blobs(ctx context.Context, m *image.Manifest) (int64, error) {
 	if err := p.checkConfig(m); err != nil {
 		return 0, err
 	}
+	if p.c.o.Begin != nil {
+		p.c.o.Begin(manifest, m)
+	}
 	return sum, together(ctx, missing, p.blob)
 }
 
 func (p *pull) blob(ctx context.Context, d image.Descriptor) error {
-	return cancellable(ctx, func() error { return p.c.blob(ctx, p.s, p.ref, d) })
+	err := cancellable(ctx, func() error { return p.c.blob(ctx, p.s, p.ref, d) })
+	if err == nil && p.c.o.Here != nil {
+		p.c.o.Here(d.Digest)
+	}
+	return err
 }
 
 // checkConfig refuses an image for another platform, and one whose configuration is of other layers, before they are fetched.

@@ -135,15 +135,17 @@ func (r *Ruleset) ports(p *launch.Program, ruleset launch.Reg, net uint64) {
 	}
 }
 
-// Restrict puts the child under the ruleset, for good, and proves it: making a whiteout device, which needs no
-// capability (kernel commit a3c751a50fe6) and no file system but a writable one, must now be refused. writable is a
-// directory on such a file system, or 0 when there is none; the probe is then left out.
+// Restrict puts the child under the ruleset, for good, and proves it: making a block device, a right that no place has, must now
+// be refused by EACCES. Landlock's is the first word in mknod(2); without it the answer is EPERM for the lack of CAP_MKNOD, or
+// success. A whiteout (a character device 0:0) would need no capability, but kernels of 2026, Debian's 6.1 among them, let it
+// be made wherever a file may. writable is a directory on a writable file system that is the caller's, or 0 when there is none; the
+// probe is then left out.
 func Restrict(p *launch.Program, ruleset, writable launch.Reg) {
 	p.Step(launch.Landlock, "enter the Landlock ruleset")
 	p.LandlockRestrictSelf(ruleset)
 	if writable != 0 {
 		p.Step(launch.Landlock, "prove that Landlock is in force")
-		p.Mknodat(writable, ".landlock-probe", unix.S_IFCHR, 0).Expect(unix.EACCES)
+		p.Mknodat(writable, ".landlock-probe", unix.S_IFBLK, 0).Expect(unix.EACCES)
 	}
 }
 

@@ -122,7 +122,7 @@ func TestPorts(t *testing.T) {
 func TestRestrict(t *testing.T) {
 	t.Parallel()
 	got := lines(t, func(p *launch.Program) { Restrict(p, p.Input("ruleset"), p.Input("dev")) })
-	want := []string{"landlock_restrict_self(<ruleset>, 0)", `mknodat(<dev>, ".landlock-probe", 020000, 0)  must fail with EACCES`}
+	want := []string{"landlock_restrict_self(<ruleset>, 0)", `mknodat(<dev>, ".landlock-probe", 060000, 0)  must fail with EACCES`}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("%q", got)
 	}

@@ -164,10 +164,21 @@ func (o *overlay) create(fs int) error {
 	if kernel.AtLeast(detachedLayers.Major, detachedLayers.Minor) {
 		return o.createDetached(fs)
 	}
+	return onThread(func() error { return o.createAttached(fs) })
+}
+
+// onThread calls do on a thread that ends with it, and with what it has done to itself.
+func onThread(do func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // and never let go: the thread and its namespace end with the goroutine
-		done <- o.createAttached(fs)
+		runtime.LockOSThread() // and never let go
+		if unix.Gettid() != unix.Getpid() {
+			done <- do()
+			return
+		}
+		// The first thread stays to the end of the process, and is what /proc/self shows. Kept here, it is not the next one's.
+		defer runtime.UnlockOSThread()
+		done <- onThread(do)
 	}()
 	return <-done
 }

@@ -3,7 +3,6 @@ package native
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -27,14 +26,7 @@ func TestOverlayOnOldKernels(t *testing.T) {
 	}
 	for name, create := range map[string]func(*overlay, int) error{
 		"detached": func(o *overlay, fs int) error { return o.create(fs) },
-		"attached": func(o *overlay, fs int) error {
-			done := make(chan error, 1)
-			go func() {
-				runtime.LockOSThread()
-				done <- o.createAttached(fs)
-			}()
-			return <-done
-		},
+		"attached": func(o *overlay, fs int) error { return onThread(func() error { return o.createAttached(fs) }) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := &launching{}

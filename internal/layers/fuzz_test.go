@@ -3,7 +3,12 @@ package layers
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"brig/internal/erofs"
 )
 
 // FuzzApply puts two layers made of the fuzzer's bytes on top of each other. Whatever they are, they are merged into a tree that can be
@@ -15,7 +20,16 @@ func FuzzApply(f *testing.F) {
 	}
 	limits := Limits{Size: 1 << 20, Entries: 1000, Metadata: 100 << 10, Ratio: 10, Window: 1 << 20}
 	f.Fuzz(func(t *testing.T, lower, upper []byte) {
-		w, _ := scratch(t)
+		fd, err := unix.MemfdCreate("layers", unix.MFD_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		image := os.NewFile(uintptr(fd), "layers") //nolint:gosec // a descriptor
+		defer image.Close()                        //nolint:errcheck // thrown away
+		w, err := erofs.NewWriter(image)
+		if err != nil {
+			t.Fatal(err)
+		}
 		m := NewMerger(w, limits, KeepDevices)
 		for _, layer := range [][]byte{lower, upper} {
 			if err := m.Apply(bytes.NewReader(checksummed(layer))); err != nil {

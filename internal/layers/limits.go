@@ -6,7 +6,7 @@ type Limits struct {
 	// Size is how many bytes the regular files of all layers may have together, holes included, and how many bytes one
 	// layer's archive may.
 	Size int64
-	// Entries is how many entries all layers may have together, with the folders made on the way.
+	// Entries is how many entries all layers may have together, with the folders made on the way and with whiteouts.
 	Entries int64
 	// Metadata is how many bytes the names, link targets and extended attributes of all layers may have together.
 	Metadata int64
@@ -31,7 +31,7 @@ func DefaultLimits() Limits {
 }
 
 // used is what of the limits an image has taken so far.
-type used struct{ size, entries, metadata int64 }
+type used struct{ size, entries, metadata, detours int64 }
 
 func (m *Merger) takeSize(n int64) error {
 	if n > m.limits.Size-m.used.size {
@@ -56,5 +56,16 @@ func (m *Merger) takeMetadata(n int) error {
 			What: "the names, link targets and extended attributes of the image have more bytes than they may"}
 	}
 	m.used.metadata += int64(n)
+	return nil
+}
+
+// takeDetour counts the names that links lead through on the way to entries. Each costs time; images have few.
+func (m *Merger) takeDetour(names int) error {
+	const perEntry = 16
+	m.used.detours += int64(names)
+	if m.used.detours/perEntry > m.limits.Entries {
+		return &LimitError{Limit: "Entries", Max: m.limits.Entries,
+			What: "the ways to the entries of the image lead through more links than those of as many entries as there may be"}
+	}
 	return nil
 }

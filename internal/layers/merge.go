@@ -36,6 +36,8 @@ type Merger struct {
 	// touched are the places this layer has put something into, with all folders above them: what whiteouts leave alone. Nil
 	// in the lowest layer, where there is nothing for a whiteout to hide.
 	touched map[place]struct{}
+	// swept are the folders that have nothing of lower layers left, because this layer has hidden it.
+	swept map[*erofs.Inode]struct{}
 
 	way   []step   // the folders from the root to the entry at hand
 	stack []step   // of resolve, kept for its memory
@@ -64,9 +66,9 @@ func (m *Merger) Root() *erofs.Inode { return m.root }
 // Apply puts one layer, an uncompressed tar archive, on top of the tree. It reads r to its end, past the end of the archive, so
 // that a digest of what was read is one of the whole layer. What is wrong with an entry is an [*EntryError].
 func (m *Merger) Apply(r io.Reader) error {
-	m.touched = nil
+	m.touched, m.swept = nil, nil
 	if len(m.root.Children) > 0 {
-		m.touched = map[place]struct{}{}
+		m.touched, m.swept = map[place]struct{}{}, map[*erofs.Inode]struct{}{}
 	}
 	buffered := bufio.NewReaderSize(r, 256<<10)
 	archive := tar.NewReader(buffered)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -447,6 +448,7 @@ func TestLimits(t *testing.T) {
 		{"Entries", func(l *Limits) { l.Entries = 3 }, [][]entry{{file("a", "")}, {file("a", ""), file("a", ""), file("a", "")}}},
 		{"Entries", func(l *Limits) { l.Entries = 3 }, [][]entry{{file("a/b/c/d", "")}}},
 		{"Entries", func(l *Limits) { l.Entries = 1 }, [][]entry{{file("a", ""), file(".wh.a", "")}}},
+		{"Entries", func(l *Limits) { l.Entries = 3 }, [][]entry{{symlink("a", strings.Repeat("./", 64)), file("a/b", "")}}},
 		{"Metadata", func(l *Limits) { l.Metadata = 10 }, [][]entry{{file("a", "")}, {file("0123456789", "")}}},
 		{"Metadata", func(l *Limits) { l.Metadata = 10 }, [][]entry{{symlink("a", "0123456789")}}},
 		{"Metadata", func(l *Limits) { l.Metadata = 10 }, [][]entry{{xattr(file("a", ""), "user.a", "1234")}}},
@@ -463,6 +465,22 @@ func TestLimits(t *testing.T) {
 		if !errors.As(err, &limit) || limit.Limit != c.limit || !errors.As(err, &refused) {
 			t.Errorf("%s: got %v", c.limit, err)
 		}
+	}
+}
+
+// TestManyWhiteouts: they cost no more than as many entries. Each looking through the whole folder would take minutes.
+func TestManyWhiteouts(t *testing.T) {
+	t.Parallel()
+	upper := []entry{dir("a")}
+	for i := range 40000 {
+		upper = append(upper, file("a/"+strconv.Itoa(i), ""))
+	}
+	for range 20000 {
+		upper = append(upper, file(".wh.a", ""), file("a/.wh..wh..opq", ""))
+	}
+	root, err := merge(t, DefaultLimits(), KeepDevices, layer(t, file("a/lower", "")), layer(t, upper...))
+	if err != nil || len(root.Children["a"].Children) != 40000 {
+		t.Error(err)
 	}
 }
 

@@ -93,6 +93,9 @@ func (m *Merger) resolve(parts []string) ([]step, error) {
 			}
 			from := len(todo)
 			todo = append(todo, strings.Split(next.Target, "/")...)
+			if err := m.takeDetour(len(todo) - from); err != nil {
+				return nil, err
+			}
 			slices.Reverse(todo[from:])
 		default:
 			return nil, refuse("%s, on the way to it, %w", quote(name), errNotFolder)

@@ -56,10 +56,20 @@ func (m *Merger) whiteout(parents []string, name string) error {
 		m.hide(dir, name[len(whiteoutPrefix):])
 		return nil
 	}
+	m.sweep(dir)
+	return nil
+}
+
+// sweep hides what lower layers have in a folder. Once is enough for a layer, and more would cost a stranger's layer of many
+// whiteouts and many files the product of both.
+func (m *Merger) sweep(dir *erofs.Inode) {
+	if _, done := m.swept[dir]; done {
+		return
+	}
+	m.swept[dir] = struct{}{}
 	for child := range dir.Children {
 		m.hide(dir, child)
 	}
-	return nil
 }
 
 // hide removes a name and what is below it, except what this layer has put there.
@@ -73,8 +83,6 @@ func (m *Merger) hide(dir *erofs.Inode, name string) {
 		return
 	}
 	if isFolder(node) {
-		for child := range node.Children {
-			m.hide(node, child)
-		}
+		m.sweep(node)
 	}
 }

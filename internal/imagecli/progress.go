@@ -63,13 +63,20 @@ func (b *bar) add(bytes int64) {
 	}
 }
 
+// end says that no more is to come: the line stays as it is, with the speed that it had.
+func (b *bar) end() {
+	if b.b != nil && !b.b.Completed() {
+		b.b.SetTotal(-1, true)
+	}
+}
+
 // end takes the lines to their end and waits until they are drawn; nothing else is written to the terminal before.
 func (l *bars) end() {
 	if l.progress == nil {
 		return
 	}
 	for _, b := range l.live {
-		b.b.SetTotal(-1, true)
+		b.end()
 	}
 	l.progress.Wait()
 }

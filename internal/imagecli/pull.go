@@ -108,6 +108,7 @@ func (a *app) pullOne(ctx context.Context, word string, platform image.Platform,
 	defer client.Close()
 	admission.client = client
 	p, err := client.Pull(ctx, s, ref, platform)
+	fetch.end()
 	r, made := making.end(err)
 	if err != nil {
 		cancel()

@@ -42,7 +42,7 @@ func (a *app) runImage(args ...string) error {
 type imageError struct{ code int }
 
 func (e *imageError) Error() string {
-	return fmt.Sprintf("brig-image ended with exit code %d", e.code)
+	return fmt.Sprintf("as brig-image said above (exit code %d)", e.code)
 }
 
 // useImage takes the policy's image into use, and fetches it before if it is not here and fetch allows it. nil for a policy without
@@ -105,7 +105,7 @@ func (a *app) pull(p *policy.Policy) error {
 		args = append(args, "--verify", key)
 	}
 	if err := a.runImage(append(args, "--", p.Image)...); err != nil {
-		return fmt.Errorf("the image %s is not here and could not be fetched: %w; to run a program of the host's: brig run -- %s", p.Image, err, p.Image)
+		return fmt.Errorf("the image %s could not be fetched, %w; to run a program of the host's: brig run -- %s", p.Image, err, p.Image)
 	}
 	return nil
 }

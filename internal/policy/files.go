@@ -31,6 +31,9 @@ var settings = []string{
 	"/etc/python3.11", "/etc/services", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/terminfo", "/etc/timezone",
 }
 
+// resolvConf says where names are resolved; it is the host's where the network is.
+const resolvConf = "/etc/resolv.conf"
+
 // generatedFiles are small files that name nobody of the host.
 func generatedFiles(hostname string) map[string]string {
 	return map[string]string{
@@ -106,6 +109,10 @@ func (w *writer) mounts() error {
 	if err := w.volumes(); err != nil {
 		return err
 	}
+	if w.p.Image != "" && w.hostNetwork() && w.h.Exists(resolvConf) {
+		// An image knows nothing of the network that it runs in, and here that is the host's.
+		w.add("bind", resolvConf, resolvConf, everyMount("ro", "nosuid", "nodev", "noexec")...)
+	}
 	for i := range w.p.Mounts {
 		if err := w.mount(i); err != nil {
 			return err
@@ -142,7 +149,7 @@ func (w *writer) programs() {
 	}
 	list := settings
 	if w.hostNetwork() {
-		list = append(slices.Clone(list), "/etc/resolv.conf")
+		list = append(slices.Clone(list), resolvConf)
 	}
 	for _, name := range list {
 		if w.h.Exists(name) {

@@ -219,3 +219,35 @@ func TestAttested(t *testing.T) {
 	m.fails([]string{"signed by none of the keys"}, "image", "inspect", "--key", other.public, "--attestation", "spdx", name)
 	m.fails([]string{"there are https://"}, "image", "inspect", "--attestation", "vuln", name)
 }
+
+// TestSignedTravels: a signature of an index goes along with the image of one platform, to a machine that has never seen a registry and
+// demands it.
+func TestSignedTravels(t *testing.T) {
+	t.Parallel()
+	m, f := newMachine(t), newForge(t)
+	mine := m.signer("mine")
+	d := f.push(saying(t, "travelled"), "one")
+	arm := saying(t, "arm")
+	arm.config["architecture"] = "arm64"
+	other := f.push(arm, "two")
+	platform := func(d image.Digest, arch string) map[string]any {
+		e := described(image.Descriptor{Digest: d, Size: int64(len(f.read("/v2/forged/manifests/" + string(d))))}, image.MediaManifest)
+		e["platform"] = map[string]string{"os": "linux", "architecture": arch}
+		return e
+	}
+	index := marshal(t, map[string]any{"schemaVersion": 2, "mediaType": image.MediaIndex, "manifests": []any{platform(d, "amd64"), platform(other, "arm64")}})
+	f.put("PUT", "/v2/forged/manifests/1", image.MediaIndex, index)
+	f.sign(mine, f.ref("forged"), image.DigestOf(index))
+	name := f.ref("forged:1")
+	m.ok("image", "pull", "--verify", mine.public, name)
+	f.Close()
+	archive := filepath.Join(m.dir, "archive.tar")
+	m.ok("image", "save", "-o", archive, name)
+	far := newMachine(t)
+	far.etc(fmt.Sprintf("[trust]\ndefault = \"signed\"\nkeys = [%q]\n", mine.public))
+	far.ok("image", "load", "-i", archive)
+	if out := far.ok("run", name); out != "travelled\n" {
+		t.Errorf("it printed %q", out)
+	}
+	far.fails([]string{"it was made for"}, "image", "load", "-i", archive, "--name", "registry.example/another:1")
+}

@@ -55,8 +55,14 @@ func (l *loader) findLayout() error {
 
 // foundIn adds what a descriptor of index.json points to, if it is an image. What is attached to one comes with that.
 func (l *loader) foundIn(d image.Descriptor) error {
-	if !d.IsIndex() && !d.IsManifest() || d.ArtifactType != "" {
+	switch kind := d.Annotations[annotationKind]; {
+	case !d.IsIndex() && !d.IsManifest():
 		return nil
+	case d.IsManifest() && (kind == kindSignatures || kind == kindAttested):
+		l.loose = append(l.loose, d)
+		return nil
+	case d.ArtifactType != "":
+		return l.note(d)
 	}
 	f := &found{loader: l, target: d, where: string(d.Digest)}
 	for _, text := range []string{d.Annotations[annotationName], d.Annotations[annotationRef]} {
@@ -71,6 +77,9 @@ func (l *loader) foundIn(d image.Descriptor) error {
 	}
 	if d.IsManifest() {
 		image, err := l.isImage(d)
+		if err == nil && !image {
+			err = l.note(d)
+		}
 		if err != nil || !image {
 			return err
 		}

@@ -83,6 +83,9 @@ type loader struct {
 	src   source
 	o     Options
 	found []*found
+	// referrers are artifacts of the layout by the digest that they refer to, and loose ones refer to the image that is beside them.
+	referrers map[image.Digest][]image.Descriptor
+	loose     []image.Descriptor
 }
 
 // found is an image that the archive has.
@@ -150,6 +153,10 @@ func (l *loader) named() error {
 // finish makes the root file system of a manifest whose blobs are here, and gives what it is under each of its names. Before
 // anything of the image is unpacked it is asked whether it may have them.
 func (f *found) finish(target image.Descriptor, manifest image.Digest) ([]Loaded, error) {
+	target, err := f.bringAttached(target, manifest)
+	if err != nil {
+		return nil, err
+	}
 	names, named := f.names, true
 	if len(names) == 0 {
 		ref, err := image.ParseRef(unnamed + "@" + string(target.Digest))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -103,7 +104,14 @@ func (w *saver) add(word string) error {
 		}
 		w.need(append([]image.Descriptor{target}, needed(m)...)...)
 	}
-	return w.name(ref, target, manifest)
+	if err := w.name(ref, target, manifest); err != nil {
+		return err
+	}
+	manifests := []image.Digest{manifest}
+	if target.IsIndex() {
+		manifests = slices.Collect(maps.Values(e.Platforms))
+	}
+	return w.attach(target.Digest, e.Target.Digest, manifests)
 }
 
 // name notes how an image is called.

@@ -1,0 +1,329 @@
+package archive
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"brig/internal/image"
+	"brig/internal/image/trust"
+)
+
+// An image takes its signatures and attestations along, so that they can be demanded where there is no network. The layout has no place
+// for them that other tools pass over: docker takes everything in index.json for images. So they are blobs like any other, and
+// an annotation of the image says which: one index a subject, as a registry lists referrers (distribution-spec, "Listing
+// Referrers").
+const (
+	annotationAttached = "run.brig.attached" // digests of such indexes, between commas
+	// annotationTarget is the index that a manifest was chosen from, when the manifest alone is saved: what is signed is mostly the
+	// index.
+	annotationTarget = "run.brig.target"
+
+	// What `cosign save` writes beside an image (cosign, pkg/oci/layout).
+	annotationKind = "kind"
+	kindSignatures = "dev.cosignproject.cosign/sigs"
+	kindAttested   = "dev.cosignproject.cosign/atts"
+)
+
+// Limits on what an archive can bring along.
+const (
+	maxLists        = 64
+	maxArtifacts    = 100
+	maxArtifactBlob = 16 << 20
+)
+
+// attach notes what is attached to an image that is saved: to what its name points to, and to the manifests of it.
+func (w *saver) attach(saved, origin image.Digest, manifests []image.Digest) error {
+	if w.o.Docker {
+		return nil // docker's own archives have no place for it
+	}
+	notes := map[string]string{}
+	slices.Sort(manifests)
+	var lists []string
+	embedded, err := w.embedded(origin, manifests)
+	if err != nil {
+		return err
+	}
+	needsOrigin := embedded
+	for _, subject := range slices.Compact(append(manifests, origin)) {
+		list, err := w.attached(subject)
+		if err != nil {
+			return err
+		}
+		if list == "" {
+			continue
+		}
+		lists = append(lists, string(list))
+		needsOrigin = needsOrigin || subject == origin
+	}
+	if needsOrigin && origin != saved {
+		notes[annotationTarget] = string(origin)
+		if err := w.indexes(origin, 0); err != nil {
+			return err
+		}
+	}
+	if len(lists) > 0 {
+		notes[annotationAttached] = strings.Join(lists, ",")
+	}
+	if len(notes) == 0 {
+		return nil
+	}
+	for i, d := range w.index.Manifests {
+		if d.Digest == saved {
+			merged := maps.Clone(notes)
+			maps.Copy(merged, d.Annotations)
+			w.index.Manifests[i].Annotations = merged
+		}
+	}
+	return nil
+}
+
+// embedded has the attestations written that an index itself has of the manifests, and tells whether there are any.
+func (w *saver) embedded(origin image.Digest, manifests []image.Digest) (bool, error) {
+	about, err := w.descriptor(origin)
+	if err != nil || !about.IsIndex() {
+		return false, err
+	}
+	x, err := w.s.Index(origin)
+	if err != nil {
+		return false, err
+	}
+	found := false
+	for _, m := range manifests {
+		for _, d := range trust.Embedded(x, m) {
+			if blobs, ok := w.whole(d, 0); ok {
+				w.need(blobs...)
+				found = true
+			}
+		}
+	}
+	return found, nil
+}
+
+// attached has the artifacts of a subject written, and gives the digest of their list; "" for none.
+func (w *saver) attached(subject image.Digest) (image.Digest, error) {
+	list, err := w.s.Attached(subject)
+	if err != nil || len(list) == 0 {
+		return "", err
+	}
+	about, err := w.descriptor(subject)
+	if err != nil {
+		return "", err
+	}
+	x := image.Index{SchemaVersion: 2, MediaType: image.MediaIndex, Subject: &about, Manifests: []image.Descriptor{}}
+	for _, a := range list {
+		d, err := w.descriptor(a.Digest)
+		if err != nil {
+			return "", err
+		}
+		blobs, ok := w.whole(d, 0)
+		if !ok {
+			continue // it was too large to be fetched
+		}
+		w.need(blobs...)
+		x.Manifests = append(x.Manifests, d)
+	}
+	slices.SortFunc(x.Manifests, func(a, b image.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+	if len(x.Manifests) == 0 {
+		return "", nil
+	}
+	d, err := putJSON(w.s, image.MediaIndex, x)
+	w.need(d)
+	return d.Digest, err
+}
+
+// indexes has an index written, and those in it that are here.
+func (w *saver) indexes(d image.Digest, depth int) error {
+	x, err := w.s.Index(d)
+	if err != nil {
+		return err
+	}
+	described, err := w.descriptor(d)
+	if err != nil {
+		return err
+	}
+	w.need(described)
+	for _, m := range x.Manifests {
+		if m.IsIndex() && depth < maxNested && w.s.HasBlob(m.Digest, -1) {
+			if err := w.indexes(m.Digest, depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// note keeps what a layout has that is no image, for the image that it refers to.
+func (l *loader) note(d image.Descriptor) error {
+	if !d.IsManifest() {
+		return nil
+	}
+	data, err := l.document(d)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	m, err := image.ParseManifest(data)
+	if err != nil {
+		return fmt.Errorf("manifest %s: %w", d.Digest, err)
+	}
+	if m.Subject != nil {
+		if l.referrers == nil {
+			l.referrers = map[image.Digest][]image.Descriptor{}
+		}
+		l.referrers[m.Subject.Digest] = append(l.referrers[m.Subject.Digest], d)
+	}
+	return nil
+}
+
+// bringAttached brings in what is attached to an image, and gives what the image's name is to point to: the index that it was
+// chosen from, if the archive has it.
+func (f *found) bringAttached(target image.Descriptor, manifest image.Digest) (image.Descriptor, error) {
+	if origin := f.target.Annotations[annotationTarget]; origin != "" && target.Digest == manifest {
+		d, err := f.bringOrigin(origin, manifest)
+		if err != nil {
+			return target, err
+		}
+		target = d
+	}
+	lists, err := f.attachedLists()
+	if err != nil {
+		return target, err
+	}
+	for _, subject := range []image.Digest{target.Digest, manifest} {
+		artifacts := slices.Concat(lists[subject], f.referrers[subject], f.loose)
+		if len(artifacts) > maxArtifacts {
+			return target, fmt.Errorf("%d artifacts are attached to it; more than %d are refused", len(artifacts), maxArtifacts)
+		}
+		for _, a := range artifacts {
+			if err := f.bringArtifact(a); err != nil {
+				return target, fmt.Errorf("what is attached to %s: %w", subject, err)
+			}
+		}
+		if err := f.s.Attach(subject, artifacts); err != nil {
+			return target, err
+		}
+		if target.Digest == manifest {
+			return target, nil
+		}
+	}
+	x, err := f.s.Index(target.Digest)
+	if err != nil {
+		return target, err
+	}
+	for _, d := range trust.Embedded(x, manifest) {
+		if !has(f.src, blobName(d.Digest)) {
+			continue // most archives have the images of an index alone
+		}
+		if err := f.bringArtifact(d); err != nil {
+			return target, fmt.Errorf("what its index attests of %s: %w", manifest, err)
+		}
+	}
+	return target, nil
+}
+
+// bringOrigin brings in an index that has the manifest.
+func (f *found) bringOrigin(text string, manifest image.Digest) (image.Descriptor, error) {
+	d, err := image.ParseDigest(text)
+	if err != nil {
+		return image.Descriptor{}, err
+	}
+	has, size, err := f.leadsTo(d, manifest, 0)
+	if err == nil && !has {
+		err = fmt.Errorf("it is said to be of the index %s, which does not have it", d)
+	}
+	return image.Descriptor{MediaType: image.MediaIndex, Digest: d, Size: size}, err
+}
+
+func (f *found) leadsTo(index, manifest image.Digest, depth int) (has bool, size int64, err error) {
+	x, data, err := f.list(index)
+	if err != nil {
+		return false, 0, err
+	}
+	if _, err := f.s.Put(data); err != nil {
+		return false, 0, err
+	}
+	for _, m := range x.Manifests {
+		if m.Digest == manifest {
+			return true, int64(len(data)), nil
+		}
+		if m.IsIndex() && depth < maxNested {
+			has, _, err := f.leadsTo(m.Digest, manifest, depth+1)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) || has {
+				return has, int64(len(data)), err
+			}
+		}
+	}
+	return false, int64(len(data)), nil
+}
+
+// list reads an index of the archive by its digest alone.
+func (f *found) list(d image.Digest) (*image.Index, []byte, error) {
+	data, err := read(f.src, blobName(d), image.MaxManifest)
+	if err != nil {
+		return nil, nil, err
+	}
+	if got := image.DigestOf(data); got != d {
+		return nil, nil, &image.DigestError{Want: d, Got: got, Size: int64(len(data)), WantSize: -1}
+	}
+	x, err := image.ParseIndex(data)
+	return x, data, err
+}
+
+// attachedLists reads the lists that the image's annotation names.
+func (f *found) attachedLists() (map[image.Digest][]image.Descriptor, error) {
+	text := f.target.Annotations[annotationAttached]
+	if text == "" {
+		return nil, nil
+	}
+	words := strings.Split(text, ",")
+	if len(words) > maxLists {
+		return nil, fmt.Errorf("it has %d lists of what is attached; more than %d are refused", len(words), maxLists)
+	}
+	lists := map[image.Digest][]image.Descriptor{}
+	for _, w := range words {
+		d, err := image.ParseDigest(w)
+		if err != nil {
+			return nil, err
+		}
+		x, _, err := f.list(d)
+		if err != nil {
+			return nil, err
+		}
+		if x.Subject == nil {
+			return nil, fmt.Errorf("the list %s of what is attached has no subject", d)
+		}
+		lists[x.Subject.Digest] = append(lists[x.Subject.Digest], x.Manifests...)
+	}
+	return lists, nil
+}
+
+// bringArtifact brings in the manifest of an artifact and its blobs.
+func (f *found) bringArtifact(d image.Descriptor) error {
+	data, err := f.document(d)
+	if err != nil {
+		return err
+	}
+	m, err := image.ParseManifest(data)
+	if err != nil {
+		return fmt.Errorf("manifest %s: %w", d.Digest, err)
+	}
+	if err := m.CheckLayers(); err != nil {
+		return err
+	}
+	for _, b := range needed(m) {
+		if b.Size > maxArtifactBlob {
+			return fmt.Errorf("blob %s has %d bytes; more than %d are refused", b.Digest, b.Size, maxArtifactBlob)
+		}
+		if err := f.ingest(blobName(b.Digest), b.Digest, b.Size); err != nil {
+			return err
+		}
+	}
+	_, err = f.s.Put(data)
+	return err
+}

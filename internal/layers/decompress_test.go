@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -169,5 +171,26 @@ func TestBombs(t *testing.T) {
 		if n, err := read(repeated(t, c, empty, 11), small); !errors.As(err, &limit) || limit.Limit != "Size" || n > small.Size {
 			t.Errorf("%s: after %d bytes of a layer too large: %v", c, n, err)
 		}
+	}
+}
+
+// TestCloseEarly: closed in the middle, nothing goes on reading. A bubble of synctest ends only with all goroutines begun in it.
+func TestCloseEarly(t *testing.T) {
+	t.Parallel()
+	data := make([]byte, 32<<20)
+	rand.NewChaCha8([32]byte{}).Read(data) //nolint:errcheck // never fails
+	for c, in := range map[Compression][]byte{Gzip: gzipped(data), Zstd: zstded(t, data), None: data} {
+		synctest.Test(t, func(t *testing.T) {
+			r, _, err := Decompress(bytes.NewReader(in), DefaultLimits())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(r, make([]byte, 10)); err != nil {
+				t.Errorf("%s: %v", c, err)
+			}
+			if err := r.Close(); err != nil {
+				t.Errorf("%s: %v", c, err)
+			}
+		})
 	}
 }

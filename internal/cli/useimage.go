@@ -64,6 +64,9 @@ func (a *app) useImage(p *policy.Policy, fetch bool) (*image.Image, error) {
 	if _, err := image.ParseRef(p.Image); err != nil {
 		return nil, fmt.Errorf("%w; to run a program of the host's: brig run -- %s", err, p.Image)
 	}
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("image %s: %w", p.Image, image.ErrNeedsRoot) // before it is fetched for nothing
+	}
 	store, err := image.Open(os.Getenv("BRIG_STORE"))
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"brig/internal/image"
+	"brig/test/image/fixture"
 )
 
 // signer signs as people without cosign do: with openssl.
@@ -250,4 +251,45 @@ func TestSignedTravels(t *testing.T) {
 		t.Errorf("it printed %q", out)
 	}
 	far.fails([]string{"it was made for"}, "image", "load", "-i", archive, "--name", "registry.example/another:1")
+}
+
+// TestSignByHand: what docs/trust.md has people type to sign with openssl and skopeo makes a signature.
+func TestSignByHand(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	r, err := fixture.Start(t.TempDir(), fixture.Options{}) // that others share is not written to
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Stop() })
+	output(t, "skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false", "docker://"+ref("busybox:1"), "docker://"+r.Host+"/busybox:1")
+	doc, err := os.ReadFile("../../docs/trust.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(doc), "```sh\nimage=registry.example/team/app tag=1\n")
+	script, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("docs/trust.md has no such script")
+	}
+	// The registry of the test speaks plain HTTP, and Debian's skopeo wants a policy.
+	head := `set -eu
+skopeo() {
+  verb=$1; shift
+  case $verb in copy) set -- --dest-tls-verify=false "$@" ;; *) set -- --tls-verify=false "$@" ;; esac
+  command skopeo --insecure-policy "$verb" "$@"
+}
+image=` + r.Host + `/busybox tag=1
+`
+	cmd := exec.Command("sh", "-c", head+script)
+	cmd.Dir = m.dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	other := m.signer("other")
+	name := r.Host + "/busybox:1"
+	if out := m.ok("run", "--verify", filepath.Join(m.dir, "team.pub"), name); out != "hello from image\n" {
+		t.Errorf("it printed %q", out)
+	}
+	m.fails([]string{"is not signed by"}, "run", "--verify", other.public, name)
 }

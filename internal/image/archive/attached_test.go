@@ -95,6 +95,7 @@ func TestAttachedByCosign(t *testing.T) {
 	sigs := p.blob(image.MediaManifest, asJSON(t, sig))
 	sigs.Annotations = map[string]string{"kind": "dev.cosignproject.cosign/sigs"}
 	d.Annotations = map[string]string{"kind": "dev.cosignproject.cosign/image"}
+	d.ArtifactType, sigs.ArtifactType, d.Platform = image.MediaConfig, image.MediaConfig, nil
 	p.index(d, sigs)
 	s := newStore(t)
 	if _, err := load(t, s, p.bytes(), Options{Name: "a:1"}); err != nil {

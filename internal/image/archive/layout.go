@@ -61,8 +61,8 @@ func (l *loader) foundIn(d image.Descriptor) error {
 	case d.IsManifest() && (kind == kindSignatures || kind == kindAttested):
 		l.loose = append(l.loose, d)
 		return nil
-	case d.ArtifactType != "":
-		return l.note(d)
+	case d.ArtifactType != "" && d.ArtifactType != image.MediaConfig && d.ArtifactType != image.MediaDockerConfig:
+		return l.note(d) // what has the type of a configuration is an image (image-spec, descriptor.md)
 	}
 	f := &found{loader: l, target: d, where: string(d.Digest)}
 	for _, text := range []string{d.Annotations[annotationName], d.Annotations[annotationRef]} {

@@ -35,13 +35,16 @@ func demand(t testing.TB, signers ...*signer) Demand {
 
 func TestKinds(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []string{"p256", "p384", "p384-sha384", "rsa2048", "ed25519"} {
+	for _, kind := range []string{"p256", "p384", "p384-sha384", "rsa2048", "ed25519", "ed25519-ph"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			curve, hash, _ := strings.Cut(kind, "-")
 			s, other := newSigner(t, curve), newSigner(t, curve)
-			if hash != "" {
-				s.hash = "-" + hash
+			switch hash {
+			case "ph":
+				s.prehash = true
+			case "sha384":
+				s.hash = "-sha384"
 			}
 			f := newFixture(t)
 			f.attach(f.manifest, f.simple(s, claimOf(name, f.manifest)))

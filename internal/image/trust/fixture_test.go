@@ -1,8 +1,13 @@
 package trust
 
 import (
+	"crypto"
+	"crypto/ed25519"
+	"crypto/sha512"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,6 +21,7 @@ import (
 type signer struct {
 	private, public string // files
 	raw             bool   // Ed25519 signs the message, the others its hash
+	prehash         bool   // or, as cosign has it, its hash by Ed25519ph, which Debian's openssl does not know
 	hash            string
 }
 
@@ -47,12 +53,34 @@ func (s *signer) sign(t testing.TB, message []byte) []byte {
 	dir := t.TempDir()
 	in, out := filepath.Join(dir, "message"), filepath.Join(dir, "sig")
 	write(t, in, message)
+	if s.prehash {
+		return s.signPrehashed(t, message)
+	}
 	if s.raw {
 		openssl(t, "pkeyutl", "-sign", "-rawin", "-inkey", s.private, "-in", in, "-out", out)
 	} else {
 		openssl(t, "dgst", s.hash, "-sign", s.private, "-out", out, in)
 	}
 	sig, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sig
+}
+
+func (s *signer) signPrehashed(t testing.TB, message []byte) []byte {
+	t.Helper()
+	text, err := os.ReadFile(s.private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha512.Sum512(message)
+	sig, err := key.(ed25519.PrivateKey).Sign(nil, sum[:], &ed25519.Options{Hash: crypto.SHA512})
 	if err != nil {
 		t.Fatal(err)
 	}

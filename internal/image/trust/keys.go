@@ -166,7 +166,8 @@ func strongEnough(pub crypto.PublicKey) error {
 
 // verify tells whether sig is the key's signature of message. How it has to have been made is decided by the key alone: nothing in
 // what is checked chooses an algorithm. The hash is SHA-256; with P-384 it may be SHA-384, which cosign takes since version 3
-// (sigstore's algorithm registry) in the place of SHA-256 before.
+// (sigstore's algorithm registry) in the place of SHA-256 before. With Ed25519 the message is signed, or, as cosign has it, its SHA-512 by
+// Ed25519ph, which no signature of the first kind can be taken for (RFC 8032, 5.1).
 func (k Key) verify(message, sig []byte) bool {
 	sum := sha256.Sum256(message)
 	switch pub := k.pub.(type) {
@@ -182,7 +183,11 @@ func (k Key) verify(message, sig []byte) bool {
 	case *rsa.PublicKey:
 		return rsa.VerifyPKCS1v15(pub, crypto.SHA256, sum[:], sig) == nil
 	case ed25519.PublicKey:
-		return ed25519.Verify(pub, message, sig)
+		if ed25519.Verify(pub, message, sig) {
+			return true
+		}
+		longer := sha512.Sum512(message)
+		return ed25519.VerifyWithOptions(pub, longer[:], sig, &ed25519.Options{Hash: crypto.SHA512}) == nil
 	}
 	return false
 }

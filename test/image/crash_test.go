@@ -18,6 +18,8 @@ func TestKilled(t *testing.T) {
 	source := newMachine(t)
 	source.ok("image", "pull", name)
 	source.ok("image", "save", "-o", archive, name)
+	saved, tree := filepath.Join(t.TempDir(), "saved.tar"), source.mkdir("tree")
+	output(t, "sh", "-c", "mkdir "+tree+"/bin && cp $(command -v busybox) "+tree+"/bin/")
 	for _, c := range []struct {
 		command []string
 		before  [][]string
@@ -26,6 +28,9 @@ func TestKilled(t *testing.T) {
 	}{
 		{command: []string{"image", "pull", name}, after: [][]string{{"run", name}}, prints: "scratch\n"},
 		{command: []string{"image", "load", "-i", archive}, after: [][]string{{"image", "load", "-i", archive}, {"run", "--pull", "never", name}}, prints: "scratch\n"},
+		{command: []string{"image", "import", tree, "local/tree:1"}, after: [][]string{{"image", "import", tree, "local/tree:1"}, {"run", "--pull", "never", "local/tree:1", "/bin/busybox", "echo", "scratch"}}, prints: "scratch\n"},
+		{command: []string{"image", "save", "-o", saved, name}, before: [][]string{{"image", "load", "-i", archive}},
+			after: [][]string{{"image", "save", "-o", saved, name}, {"image", "rm", name}, {"image", "load", "-i", saved}, {"run", "--pull", "never", name}}, prints: "scratch\n"},
 		{command: []string{"run", name}, before: [][]string{{"image", "pull", name}}, after: [][]string{{"run", "--pull", "never", name}}, prints: "scratch\n"},
 		{command: []string{"image", "tag", name, "other:1"}, before: [][]string{{"image", "pull", name}}, after: [][]string{{"image", "tag", name, "other:1"}, {"run", "--pull", "never", "other:1"}}, prints: "scratch\n"},
 		{command: []string{"image", "rm", name}, before: [][]string{{"image", "pull", name}}, after: [][]string{{"run", name}}, prints: "scratch\n"},

@@ -54,7 +54,7 @@ func TestEngines(t *testing.T) {
 	for _, start := range []func(t *testing.T) engine{podman, docker, containerd} {
 		e := start(t)
 		t.Run(e.name, func(t *testing.T) {
-			for _, name := range []string{ref("busybox:1"), ref("plain:1"), ref("users:1")} {
+			for _, name := range []string{ref("busybox:1"), ref("plain:1"), ref("users:1"), ref("busybox:index")} {
 				m := newMachine(t)
 				m.ok("image", "pull", name)
 				want := m.details(name)
@@ -211,7 +211,7 @@ func containerd(t *testing.T) engine {
 	}
 	return engine{
 		name: "containerd", target: true,
-		load: func(t *testing.T, file string) { call(t, "images", "import", "--no-unpack", file) },
+		load: func(t *testing.T, file string) { call(t, "images", "import", "--snapshotter", "native", file) },
 		id: func(t *testing.T, name string) string {
 			for line := range strings.Lines(call(t, "images", "ls", "name=="+name)) {
 				if f := strings.Fields(line); len(f) > 2 && f[0] == name {
@@ -258,6 +258,41 @@ func TestSkopeo(t *testing.T) {
 	output(t, "umoci", "unpack", "--image", dir+":"+name, filepath.Join(m.dir, "bundle"))
 	if out := output(t, "chroot", filepath.Join(m.dir, "bundle/rootfs"), "/bin/echo", "unpacked"); out != "unpacked\n" {
 		t.Errorf("it printed %q", out)
+	}
+}
+
+// TestSignedAway: a signature goes with an image to a machine that has nothing but the file and the key, and engines that know nothing of
+// signatures read the file all the same.
+func TestSignedAway(t *testing.T) {
+	t.Parallel()
+	m, f := newMachine(t), newForge(t)
+	mine, other := m.signer("mine"), m.signer("other")
+	d := f.push(saying(t, "signed"), "1")
+	name := f.ref("forged:1")
+	f.sign(mine, f.ref("forged"), d)
+	f.attest(mine, d, "https://spdx.dev/Document")
+	m.ok("image", "pull", "--verify", mine.public, name)
+	f.Close()
+	file := filepath.Join(m.dir, "image.tar")
+	m.ok("image", "save", "-o", file, name)
+	away := newMachine(t)
+	away.before = []string{"unshare", "--net"}
+	away.fails([]string{"none is by these keys", other.public}, "image", "load", "--verify", other.public, "-i", file)
+	away.nothing()
+	away.ok("image", "load", "--verify", mine.public, "-i", file)
+	if out := away.ok("run", "--verify", mine.public, name); out != "signed\n" {
+		t.Errorf("it printed %q", out)
+	}
+	if out := away.ok("image", "inspect", "--key", mine.public, name); !strings.Contains(out, "https://spdx.dev/Document") {
+		t.Errorf("inspect does not show what was attested: %s", out)
+	}
+	output(t, "skopeo", "--insecure-policy", "copy", "-q", "oci-archive:"+file+":"+name, "oci:"+filepath.Join(m.dir, "copy")+":1")
+	for _, start := range []func(t *testing.T) engine{podman, containerd, docker} {
+		e := start(t)
+		e.load(t, file)
+		if got, want := e.id(t, name), m.details(name); got != want.Manifest.Config.Digest && got != want.Target {
+			t.Errorf("%s has it as %s", e.name, got)
+		}
 	}
 }
 

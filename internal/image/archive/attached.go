@@ -172,13 +172,27 @@ func (l *loader) note(d image.Descriptor) error {
 	if err != nil {
 		return fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
-	if m.Subject != nil {
+	if subject := subjectOf(d, m); subject != "" {
 		if l.referrers == nil {
 			l.referrers = map[image.Digest][]image.Descriptor{}
 		}
-		l.referrers[m.Subject.Digest] = append(l.referrers[m.Subject.Digest], d)
+		l.referrers[subject] = append(l.referrers[subject], d)
 	}
 	return nil
+}
+
+// subjectOf gives what an artifact belongs to: what it says itself, or, of one that was copied from under cosign's tag in a registry, what
+// that says (sha256-HEX.sig); "" when nobody says.
+func subjectOf(d image.Descriptor, m *image.Manifest) image.Digest {
+	if m.Subject != nil {
+		return m.Subject.Digest
+	}
+	name := d.Annotations[annotationRef]
+	hex, _, ok := strings.Cut(strings.TrimPrefix(name[strings.LastIndexByte(name, ':')+1:], "sha256-"), ".")
+	if subject, err := image.ParseDigest("sha256:" + hex); ok && err == nil {
+		return subject
+	}
+	return ""
 }
 
 // bringAttached brings in what is attached to an image, and gives what the image's name is to point to: the index that it was

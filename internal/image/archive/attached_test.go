@@ -162,3 +162,20 @@ func TestAttachedHostile(t *testing.T) {
 		})
 	}
 }
+
+// TestAttachedByTag: a signature that was copied out of a registry has the tag that cosign gave it there, and the configuration of an image.
+func TestAttachedByTag(t *testing.T) {
+	t.Parallel()
+	p := newPacker(t)
+	d := p.manifest(arch(), layer(t, "a", "1"))
+	sig := image.Manifest{SchemaVersion: 2, MediaType: image.MediaManifest, Config: p.blob(image.MediaConfig, []byte("{}")), Layers: []image.Descriptor{p.blob("application/vnd.test", []byte("signature"))}}
+	sigs := p.blob(image.MediaManifest, asJSON(t, sig))
+	p.index(called(sigs, "example.test/a:sha256-"+d.Digest.Hex()+".sig"), called(d, "example.test/a:1"))
+	s := newStore(t)
+	if _, err := load(t, s, p.bytes(), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := attachedTo(t, s, d.Digest); !slices.Equal(got, []string{"signature"}) || names(t, s) != "example.test/a:1" {
+		t.Errorf("attached are %q; the names are %q", got, names(t, s))
+	}
+}

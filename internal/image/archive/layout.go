@@ -101,9 +101,11 @@ func (l *loader) isImage(d image.Descriptor) (bool, error) {
 	return runs(m), nil
 }
 
-// runs tells whether a manifest is of an image that can run, by its configuration.
+// runs tells whether a manifest is of an image that can run: by its configuration and its layers, since cosign's signatures have the
+// configuration of an image.
 func runs(m *image.Manifest) bool {
-	return m.ArtifactType == "" && m.Subject == nil && (m.Config.MediaType == image.MediaConfig || m.Config.MediaType == image.MediaDockerConfig)
+	return m.ArtifactType == "" && m.Subject == nil && (m.Config.MediaType == image.MediaConfig || m.Config.MediaType == image.MediaDockerConfig) &&
+		!slices.ContainsFunc(m.Layers, func(l image.Descriptor) bool { return !strings.Contains(l.MediaType, "tar") })
 }
 
 // choose makes one of several images with the same name: the one for the platform.

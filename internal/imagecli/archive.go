@@ -76,7 +76,7 @@ func (a *app) save() *cobra.Command {
 		Use: "save [flags] IMAGE...", Short: "write images into an archive, for a machine without network", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.names,
 		Long: "Write images into one tar that is an OCI image layout and an archive of docker's at once: brig, docker, podman and\n" +
 			"skopeo read it. With a slash at the end of the output's name, an image layout is written there as a folder.\n" +
-			"The same images give the same bytes. An image for several platforms is saved as such when all of them are here.",
+			"The same images give the same bytes. Signatures go with them, and of an image for several platforms those that are here.",
 		Example: "  brig image save -o images.tar alpine:3.22 busybox\n  brig image save busybox | ssh edge brig image load",
 		RunE: func(c *cobra.Command, args []string) error {
 			switch format {
@@ -106,7 +106,7 @@ func (a *app) save() *cobra.Command {
 	}
 	c.Flags().StringVarP(&to, "output", "o", "", "`FILE` to write instead of standard output, or a folder with a slash at its end")
 	c.Flags().StringVar(&format, "format", "oci", "oci, or docker for what reads nothing newer: layers are not compressed then")
-	c.Flags().StringVar(&o.Platform, "platform", "", "`OS/ARCH[/VARIANT]` (default: this machine's)")
+	c.Flags().StringVar(&o.Platform, "platform", "", "`OS/ARCH[/VARIANT]` alone (default: all that are here)")
 	return c
 }
 

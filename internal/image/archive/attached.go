@@ -18,10 +18,6 @@ import (
 // Referrers").
 const (
 	annotationAttached = "run.brig.attached" // digests of such indexes, between commas
-	// annotationTarget is the index that a manifest was chosen from, when the manifest alone is saved: what is signed is mostly the
-	// index.
-	annotationTarget = "run.brig.target"
-
 	// What `cosign save` writes beside an image (cosign, pkg/oci/layout).
 	annotationKind = "kind"
 	kindSignatures = "dev.cosignproject.cosign/sigs"
@@ -36,71 +32,56 @@ const (
 )
 
 // attach notes what is attached to an image that is saved: to what its name points to, and to the manifests of it.
-func (w *saver) attach(saved, origin image.Digest, manifests []image.Digest) error {
+func (w *saver) attach(target image.Digest, manifests []image.Digest) error {
 	if w.o.Docker {
 		return nil // docker's own archives have no place for it
 	}
-	notes := map[string]string{}
-	slices.Sort(manifests)
-	var lists []string
-	embedded, err := w.embedded(origin, manifests)
-	if err != nil {
+	if err := w.embedded(target, manifests); err != nil {
 		return err
 	}
-	needsOrigin := embedded
-	for _, subject := range slices.Compact(append(manifests, origin)) {
+	slices.Sort(manifests)
+	var lists []string
+	for _, subject := range slices.Compact(append(manifests, target)) {
 		list, err := w.attached(subject)
 		if err != nil {
 			return err
 		}
-		if list == "" {
-			continue
-		}
-		lists = append(lists, string(list))
-		needsOrigin = needsOrigin || subject == origin
-	}
-	if needsOrigin && origin != saved {
-		notes[annotationTarget] = string(origin)
-		if err := w.indexes(origin, 0); err != nil {
-			return err
+		if list != "" {
+			lists = append(lists, string(list))
 		}
 	}
-	if len(lists) > 0 {
-		notes[annotationAttached] = strings.Join(lists, ",")
-	}
-	if len(notes) == 0 {
+	if len(lists) == 0 {
 		return nil
 	}
 	for i, d := range w.index.Manifests {
-		if d.Digest == saved {
-			merged := maps.Clone(notes)
-			maps.Copy(merged, d.Annotations)
-			w.index.Manifests[i].Annotations = merged
+		if d.Digest == target {
+			notes := maps.Clone(d.Annotations)
+			if notes == nil {
+				notes = map[string]string{}
+			}
+			notes[annotationAttached] = strings.Join(lists, ",")
+			w.index.Manifests[i].Annotations = notes
 		}
 	}
 	return nil
 }
 
-// embedded has the attestations written that an index itself has of the manifests, and tells whether there are any.
-func (w *saver) embedded(origin image.Digest, manifests []image.Digest) (bool, error) {
-	about, err := w.descriptor(origin)
+// embedded has the attestations written that an index itself has of the manifests.
+func (w *saver) embedded(target image.Digest, manifests []image.Digest) error {
+	about, err := w.descriptor(target)
 	if err != nil || !about.IsIndex() {
-		return false, err
+		return err
 	}
-	x, err := w.s.Index(origin)
+	x, err := w.s.Index(target)
 	if err != nil {
-		return false, err
+		return err
 	}
-	found := false
 	for _, m := range manifests {
 		for _, d := range trust.Embedded(x, m) {
-			if blobs, ok := w.whole(d, 0); ok {
-				w.need(blobs...)
-				found = true
-			}
+			w.need(w.present(d, "", 0)...)
 		}
 	}
-	return found, nil
+	return nil
 }
 
 // attached has the artifacts of a subject written, and gives the digest of their list; "" for none.
@@ -119,8 +100,8 @@ func (w *saver) attached(subject image.Digest) (image.Digest, error) {
 		if err != nil {
 			return "", err
 		}
-		blobs, ok := w.whole(d, 0)
-		if !ok {
+		blobs := w.present(d, "", 0)
+		if blobs == nil {
 			continue // it was too large to be fetched
 		}
 		w.need(blobs...)
@@ -133,27 +114,6 @@ func (w *saver) attached(subject image.Digest) (image.Digest, error) {
 	d, err := putJSON(w.s, image.MediaIndex, x)
 	w.need(d)
 	return d.Digest, err
-}
-
-// indexes has an index written, and those in it that are here.
-func (w *saver) indexes(d image.Digest, depth int) error {
-	x, err := w.s.Index(d)
-	if err != nil {
-		return err
-	}
-	described, err := w.descriptor(d)
-	if err != nil {
-		return err
-	}
-	w.need(described)
-	for _, m := range x.Manifests {
-		if m.IsIndex() && depth < maxNested && w.s.HasBlob(m.Digest, -1) {
-			if err := w.indexes(m.Digest, depth+1); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // note keeps what a layout has that is no image, for the image that it refers to.
@@ -195,85 +155,42 @@ func subjectOf(d image.Descriptor, m *image.Manifest) image.Digest {
 	return ""
 }
 
-// bringAttached brings in what is attached to an image, and gives what the image's name is to point to: the index that it was
-// chosen from, if the archive has it.
-func (f *found) bringAttached(target image.Descriptor, manifest image.Digest) (image.Descriptor, error) {
-	if origin := f.target.Annotations[annotationTarget]; origin != "" && target.Digest == manifest {
-		d, err := f.bringOrigin(origin, manifest)
-		if err != nil {
-			return target, err
-		}
-		target = d
-	}
+// bringAttached brings in what is attached to an image: to what its name points to, and to the manifest.
+func (f *found) bringAttached(target, manifest image.Digest) error {
 	lists, err := f.attachedLists()
 	if err != nil {
-		return target, err
+		return err
 	}
-	for _, subject := range []image.Digest{target.Digest, manifest} {
+	for _, subject := range []image.Digest{target, manifest} {
 		artifacts := slices.Concat(lists[subject], f.referrers[subject], f.loose)
 		if len(artifacts) > maxArtifacts {
-			return target, fmt.Errorf("%d artifacts are attached to it; more than %d are refused", len(artifacts), maxArtifacts)
+			return fmt.Errorf("%d artifacts are attached to it; more than %d are refused", len(artifacts), maxArtifacts)
 		}
 		for _, a := range artifacts {
 			if err := f.bringArtifact(a); err != nil {
-				return target, fmt.Errorf("what is attached to %s: %w", subject, err)
+				return fmt.Errorf("what is attached to %s: %w", subject, err)
 			}
 		}
 		if err := f.s.Attach(subject, artifacts); err != nil {
-			return target, err
+			return err
 		}
-		if target.Digest == manifest {
-			return target, nil
+		if target == manifest {
+			return nil
 		}
 	}
-	x, err := f.s.Index(target.Digest)
+	x, err := f.s.Index(target)
 	if err != nil {
-		return target, err
+		return err
 	}
 	for _, d := range trust.Embedded(x, manifest) {
 		if !has(f.src, blobName(d.Digest)) {
 			continue // most archives have the images of an index alone
 		}
 		if err := f.bringArtifact(d); err != nil {
-			return target, fmt.Errorf("what its index attests of %s: %w", manifest, err)
+			return fmt.Errorf("what its index attests of %s: %w", manifest, err)
 		}
 	}
-	return target, nil
-}
-
-// bringOrigin brings in an index that has the manifest.
-func (f *found) bringOrigin(text string, manifest image.Digest) (image.Descriptor, error) {
-	d, err := image.ParseDigest(text)
-	if err != nil {
-		return image.Descriptor{}, err
-	}
-	has, size, err := f.leadsTo(d, manifest, 0)
-	if err == nil && !has {
-		err = fmt.Errorf("it is said to be of the index %s, which does not have it", d)
-	}
-	return image.Descriptor{MediaType: image.MediaIndex, Digest: d, Size: size}, err
-}
-
-func (f *found) leadsTo(index, manifest image.Digest, depth int) (has bool, size int64, err error) {
-	x, data, err := f.list(index)
-	if err != nil {
-		return false, 0, err
-	}
-	if _, err := f.s.Put(data); err != nil {
-		return false, 0, err
-	}
-	for _, m := range x.Manifests {
-		if m.Digest == manifest {
-			return true, int64(len(data)), nil
-		}
-		if m.IsIndex() && depth < maxNested {
-			has, _, err := f.leadsTo(m.Digest, manifest, depth+1)
-			if err != nil && !errors.Is(err, fs.ErrNotExist) || has {
-				return has, int64(len(data)), err
-			}
-		}
-	}
-	return false, int64(len(data)), nil
+	return nil
 }
 
 // list reads an index of the archive by its digest alone.

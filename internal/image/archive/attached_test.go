@@ -114,13 +114,6 @@ func TestAttachedHostile(t *testing.T) {
 		note  func(p *packer, d image.Descriptor) map[string]string
 		words string
 	}{
-		"an index that does not have it": {func(p *packer, _ image.Descriptor) map[string]string {
-			x := p.blob(image.MediaIndex, asJSON(t, image.Index{SchemaVersion: 2, MediaType: image.MediaIndex, Manifests: []image.Descriptor{}}))
-			return map[string]string{annotationTarget: string(x.Digest)}
-		}, "which does not have it"},
-		"an index that is no digest": {func(*packer, image.Descriptor) map[string]string {
-			return map[string]string{annotationTarget: "../../etc/passwd"}
-		}, "is no digest"},
 		"a list that is not there": {func(*packer, image.Descriptor) map[string]string {
 			return map[string]string{annotationAttached: string(image.DigestOf(nil))}
 		}, "not exist"},

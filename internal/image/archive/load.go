@@ -153,8 +153,7 @@ func (l *loader) named() error {
 // finish makes the root file system of a manifest whose blobs are here, and gives what it is under each of its names. Before
 // anything of the image is unpacked it is asked whether it may have them.
 func (f *found) finish(target image.Descriptor, manifest image.Digest) ([]Loaded, error) {
-	target, err := f.bringAttached(target, manifest)
-	if err != nil {
+	if err := f.bringAttached(target.Digest, manifest); err != nil {
 		return nil, err
 	}
 	names, named := f.names, true

@@ -30,7 +30,8 @@ type SaveOptions struct {
 // Save writes images into one archive: an OCI image layout, and, in the same file, what docker's archives have. The same images give the
 // same bytes. Every blob is verified while it is read; nothing is left when one is damaged.
 //
-// An index is saved when everything that it leads to is here, else the manifest of one platform alone.
+// An index is saved with those of its images that are here, so that its digest, and what was signed of it, hold where it is loaded. The
+// specification lets a layout lack blobs, and containerd writes the same.
 func Save(ctx context.Context, s *image.Store, names []string, to Output, o SaveOptions) (err error) {
 	session, err := s.Begin()
 	if err != nil {
@@ -92,26 +93,23 @@ func (w *saver) add(word string) error {
 	if err != nil {
 		return err
 	}
-	if blobs, ok := w.whole(target, 0); ok {
-		w.need(blobs...)
-	} else {
-		if target, err = w.descriptor(manifest); err != nil {
-			return err
-		}
-		m, err := w.s.Manifest(manifest)
-		if err != nil {
-			return err
-		}
-		w.need(append([]image.Descriptor{target}, needed(m)...)...)
+	only := manifest
+	if w.o.Platform == "" {
+		only = ""
 	}
+	blobs := w.present(target, only, 0)
+	if !slices.ContainsFunc(blobs, func(d image.Descriptor) bool { return d.Digest == manifest }) {
+		return fmt.Errorf("not all of its blobs are here; `brig image pull` brings them: %w", image.ErrNotHere)
+	}
+	w.need(blobs...)
 	if err := w.name(ref, target, manifest); err != nil {
 		return err
 	}
 	manifests := []image.Digest{manifest}
-	if target.IsIndex() {
+	if target.IsIndex() && only == "" {
 		manifests = slices.Collect(maps.Values(e.Platforms))
 	}
-	return w.attach(target.Digest, e.Target.Digest, manifests)
+	return w.attach(target.Digest, manifests)
 }
 
 // name notes how an image is called.
@@ -180,35 +178,33 @@ func (w *saver) descriptor(d image.Digest) (image.Descriptor, error) {
 	return image.Descriptor{MediaType: kind, Digest: d, Size: int64(len(data))}, err
 }
 
-// whole gives all that a descriptor leads to, if all of it is here.
-func (w *saver) whole(d image.Descriptor, depth int) ([]image.Descriptor, bool) {
+// present gives all that is here of what a descriptor leads to: of an index the manifests that lack no blob, or only one of them.
+func (w *saver) present(d image.Descriptor, only image.Digest, depth int) []image.Descriptor {
 	if depth > maxNested || !w.s.HasBlob(d.Digest, d.Size) {
-		return nil, false
+		return nil
 	}
 	list := []image.Descriptor{d}
 	if d.IsManifest() {
 		m, err := w.s.Manifest(d.Digest)
-		if err != nil {
-			return nil, false
+		if err != nil || only != "" && d.Digest != only {
+			return nil
 		}
 		list = append(list, needed(m)...)
-		return list, !slices.ContainsFunc(list, func(b image.Descriptor) bool { return !w.s.HasBlob(b.Digest, b.Size) })
+		if slices.ContainsFunc(list, func(b image.Descriptor) bool { return !w.s.HasBlob(b.Digest, b.Size) }) {
+			return nil
+		}
+		return list
 	}
 	x, err := w.s.Index(d.Digest)
 	if err != nil {
-		return nil, false
+		return nil
 	}
 	for _, m := range x.Manifests {
-		if !m.IsManifest() && !m.IsIndex() {
-			return nil, false
+		if m.IsManifest() || m.IsIndex() {
+			list = append(list, w.present(m, only, depth+1)...)
 		}
-		blobs, ok := w.whole(m, depth+1)
-		if !ok {
-			return nil, false
-		}
-		list = append(list, blobs...)
 	}
-	return list, true
+	return list
 }
 
 // need notes blobs to be written, each once.

@@ -1,0 +1,1 @@
+i72cBoTgkibmKHScK4xaBUs0k4TKqYHEaUlKRy7+Pdkg0hGkPEqkl8E46bXdoe3ccPAKQpwUwmodZJk6VKXrBA==

@@ -164,13 +164,34 @@ func (f *forge) read(path string) []byte {
 	return w.Body.Bytes()
 }
 
+// TestSignedAmongMany: neither many artifacts nor a broken one keep a signature from being found.
+func TestSignedAmongMany(t *testing.T) {
+	t.Parallel()
+	m, f := newMachine(t), newForge(t)
+	mine, other := m.signer("mine"), m.signer("other")
+	d := f.push(saying(t, "signed"), "1")
+	var list []any
+	for n := range 80 {
+		list = append(list, f.artifact("", described(f.blob(fmt.Append(nil, "junk ", n)), "application/vnd.junk"), d))
+	}
+	broken := f.artifact("", described(f.blob([]byte("broken")), "application/vnd.junk"), d)
+	broken["size"] = 1 // which is another than it has
+	list = append([]any{broken}, list...)
+	f.put("PUT", "/v2/forged/manifests/sha256-"+d.Hex(), image.MediaIndex, marshal(t, map[string]any{"schemaVersion": 2, "mediaType": image.MediaIndex, "manifests": list}))
+	name := f.ref("forged:1")
+	m.fails([]string{"is not signed by", "the rest is left out"}, "image", "pull", "--verify", mine.public, name)
+	f.sign(mine, f.ref("forged"), d)
+	m.ok("run", "--verify", mine.public, name)
+	m.fails([]string{"none is by these keys"}, "run", "--verify", other.public, name)
+}
+
 // TestTrustPolicy: the operator's file holds for pulls, runs and archives, by the name that an image is used under.
 func TestTrustPolicy(t *testing.T) {
 	t.Parallel()
 	m, f := newMachine(t), newForge(t)
 	mine, other := m.signer("mine"), m.signer("other")
 	d := f.push(saying(t, "signed"), "1")
-	f.push(saying(t, "unsigned"), "2")
+	unsigned := f.push(saying(t, "unsigned"), "2")
 	f.sign(mine, f.ref("forged"), d)
 	m.ok("image", "pull", f.ref("forged:2"))
 	archive := filepath.Join(m.dir, "archive.tar")
@@ -191,6 +212,8 @@ func TestTrustPolicy(t *testing.T) {
 	if out := m.ok("run", "localhost/lab/x:1"); out != "unsigned\n" {
 		t.Errorf("it printed %q", out)
 	}
+	// The same bytes under a name that is rejected, which is found here by its digest.
+	m.fails([]string{"is rejected by trust.default"}, "run", "--pull", "never", "elsewhere.example/x@"+string(unsigned))
 	if err := os.Chmod(mine.public, 0o666); err != nil { //nolint:gosec // that is what is refused
 		t.Fatal(err)
 	}

@@ -30,15 +30,16 @@ const (
 	maxAttachedBlob  = 16 << 20
 	maxAttachedBytes = 64 << 20
 	maxPages         = 8
+	maxComplaints    = 6
 )
 
 // Attached brings what is attached to a manifest or an index into the store: the referrers that the registry lists (distribution-spec,
 // "Listing Referrers", and its fallback tag), and what lies under cosign's tags. Whether any of it says the truth is not
-// decided here.
+// decided here. With an error there is what could be fetched all the same.
 func (c *Client) Attached(ctx context.Context, s *image.Store, ref image.Ref, subject image.Digest) ([]Attached, error) {
 	a := &attaching{c: c, s: s, ref: ref, subject: subject}
 	if err := a.run(ctx); err != nil {
-		return nil, fmt.Errorf("fetch what is attached to %s@%s: %w", ref, subject.Short(), err)
+		return a.list, fmt.Errorf("fetch what is attached to %s@%s: %w", ref, subject.Short(), err)
 	}
 	return a.list, nil
 }
@@ -64,38 +65,38 @@ type attaching struct {
 	bytes   int64
 }
 
+// run fetches what it can: one artifact that is no good, or too many of them, do not hide a signature.
 func (a *attaching) run(ctx context.Context) error {
-	referrers, err := a.referrers(ctx)
-	if err != nil {
-		return err
+	var errs []error
+	for _, end := range []string{"sig", "att"} {
+		d, err := a.tagged(ctx, "sha256-"+a.subject.Hex()+"."+end)
+		if err == nil && d.IsManifest() {
+			err = a.add(ctx, d, end)
+		}
+		errs = append(errs, err)
 	}
+	referrers, err := a.referrers(ctx)
+	errs = append(errs, err)
 	for _, d := range referrers {
 		if !d.IsManifest() || d.Size > image.MaxManifest || len(d.URLs) > 0 {
 			continue
 		}
-		if err := a.add(ctx, d, ""); err != nil {
-			return err
+		if len(a.list) == maxAttached {
+			errs = append(errs, fmt.Errorf("more than %d artifacts are attached; the rest is left out", maxAttached))
+			break
+		}
+		if err := a.add(ctx, d, ""); err != nil && len(errs) < maxComplaints {
+			errs = append(errs, err)
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	for _, end := range []string{"sig", "att"} {
-		d, err := a.tagged(ctx, "sha256-"+a.subject.Hex()+"."+end)
-		if err != nil {
-			return err
-		}
-		if d.IsManifest() {
-			if err := a.add(ctx, d, end); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // add brings in one artifact. What does not refer to the subject is left out: the list said otherwise, and it is only a list.
 func (a *attaching) add(ctx context.Context, d image.Descriptor, tag string) error {
-	if len(a.list) == maxAttached {
-		return fmt.Errorf("more than %d artifacts are attached", maxAttached)
-	}
 	if err := a.c.document(ctx, a.s, a.ref, d); err != nil {
 		return err
 	}
@@ -186,7 +187,7 @@ func (s *session) referrers(ctx context.Context, subject image.Digest) ([]image.
 			return list, nil
 		}
 		if page == maxPages || len(list) > maxAttached {
-			return nil, s.explain("list of referrers", lie("more than %d artifacts are attached", maxAttached))
+			return list, nil // which is more than are fetched
 		}
 		query = next
 	}

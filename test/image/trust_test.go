@@ -197,8 +197,9 @@ func TestTrustPolicy(t *testing.T) {
 	archive := filepath.Join(m.dir, "archive.tar")
 	m.ok("image", "pull", f.ref("forged:1"))
 	m.ok("image", "save", "-o", archive, f.ref("forged:2"))
-	m.etc(fmt.Sprintf("[trust]\ndefault = \"reject\"\n[[trust.registry]]\nprefix = %q\nrequire = \"signed\"\nkeys = [%q]\n[[trust.registry]]\nprefix = \"localhost/lab\"\nrequire = \"accept\"\n",
-		f.ref(""), mine.public))
+	policy := fmt.Sprintf("[trust]\ndefault = \"reject\"\n[[trust.registry]]\nprefix = %q\nrequire = \"signed\"\nkeys = [%q]\n[[trust.registry]]\nprefix = \"localhost/lab\"\nrequire = \"accept\"\n",
+		f.ref(""), mine.public)
+	m.etc(policy)
 	m.ok("image", "pull", f.ref("forged:1"))
 	m.ok("run", f.ref("forged:1"))
 	m.fails([]string{"is not signed by", mine.public, "trust.registry"}, "run", f.ref("forged:2"))
@@ -212,8 +213,12 @@ func TestTrustPolicy(t *testing.T) {
 	if out := m.ok("run", "localhost/lab/x:1"); out != "unsigned\n" {
 		t.Errorf("it printed %q", out)
 	}
-	// The same bytes under a name that is rejected, which is found here by its digest.
-	m.fails([]string{"is rejected by trust.default"}, "run", "--pull", "never", "elsewhere.example/x@"+string(unsigned))
+	// The same bytes under a name that is rejected, found by their digest.
+	far := newMachine(t)
+	far.etc(policy)
+	far.ok("image", "load", "-i", archive, "--name", "localhost/lab/x:1")
+	far.ok("run", "--pull", "never", string(unsigned))
+	far.fails([]string{"is rejected by trust.default"}, "run", "--pull", "never", "elsewhere.example/x@"+string(unsigned))
 	if err := os.Chmod(mine.public, 0o666); err != nil { //nolint:gosec // that is what is refused
 		t.Fatal(err)
 	}

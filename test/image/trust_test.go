@@ -321,3 +321,28 @@ image=` + r.Host + `/busybox tag=1
 	}
 	m.fails([]string{"is not signed by"}, "run", "--verify", other.public, name)
 }
+
+// TestSignedMirror: a mirror that serves the image and no signature does not make it unsigned, and alone it does not make it trusted.
+func TestSignedMirror(t *testing.T) {
+	t.Parallel()
+	m, origin, mirror := newMachine(t), newForge(t), newForge(t)
+	mine := m.signer("mine")
+	o := saying(t, "mirrored")
+	d := origin.push(o, "1")
+	if mirror.push(saying(t, "mirrored"), "1") != d {
+		t.Fatal("the two have different images")
+	}
+	origin.sign(mine, origin.ref("forged"), d)
+	name := origin.ref("forged:1")
+	config := fmt.Sprintf("[[registry]]\nhost = %q\nmirrors = [%q]\n[trust]\ndefault = \"signed\"\nkeys = [%q]\n", strings.TrimSuffix(origin.ref(""), "/"), mirror.URL, mine.public)
+	m.etc(config)
+	m.ok("run", name)
+	if got := origin.asked("/blobs/" + string(image.DigestOf(o.layers[0]))); len(got) > 0 {
+		t.Errorf("the layer came from the registry: %v", got)
+	}
+	origin.Close()
+	m.ok("run", name)
+	far := newMachine(t)
+	far.etc(config)
+	far.fails([]string{"is not signed by"}, "run", name)
+}

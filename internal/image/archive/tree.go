@@ -24,6 +24,7 @@ import (
 type tree struct {
 	ctx    context.Context
 	t      *tar.Writer
+	b      *bufio.Writer    // what t writes to
 	device uint64           // other file systems are left out
 	links  map[inode]string // the first name of a file that has several
 	notice func(text string)
@@ -37,7 +38,7 @@ type inode struct{ device, number uint64 }
 // writeTree writes the folder root as a tar archive into to.
 func writeTree(ctx context.Context, s *image.Store, root, to *os.File, o ImportOptions) error {
 	b := bufio.NewWriterSize(to, 256<<10)
-	w := &tree{ctx: ctx, t: tar.NewWriter(b), links: map[inode]string{}, notice: o.Notice, limit: o.Build.Limits.Size, room: s.Room}
+	w := &tree{ctx: ctx, t: tar.NewWriter(b), b: b, links: map[inode]string{}, notice: o.Notice, limit: o.Build.Limits.Size, room: s.Room}
 	if w.notice == nil {
 		w.notice = func(string) {}
 	}
@@ -222,13 +223,20 @@ func (w *tree) file(f *os.File, hdr *tar.Header) error {
 	if w.size += hdr.Size; w.size > w.limit || w.size < 0 {
 		return &layers.LimitError{Limit: "Size", Max: w.limit, What: "the files of the folder have more bytes than they may"}
 	}
+	list, err := w.segments(f, hdr.Size)
+	if err != nil {
+		return err
+	}
+	if list != nil {
+		return w.sparse(f, hdr, list)
+	}
 	if err := w.room(hdr.Size); err != nil {
 		return err
 	}
 	if err := w.t.WriteHeader(hdr); err != nil {
 		return err
 	}
-	n, err := io.Copy(w.t, &reader{w.ctx, io.LimitReader(f, hdr.Size)})
+	n, err := io.Copy(w.t, &reader{w.ctx, io.NewSectionReader(f, 0, hdr.Size)})
 	if err == nil && n != hdr.Size {
 		err = errors.New("it became shorter while it was read")
 	}

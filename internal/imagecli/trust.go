@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"brig/internal/cli/output"
 	"brig/internal/image"
 	"brig/internal/image/registry"
 	"brig/internal/image/trust"
@@ -180,6 +181,14 @@ func (a *app) attestation(list []trust.Attachment, word string, signed bool) err
 	if err != nil {
 		return err
 	}
-	_, err = a.out.Write(one.Content())
+	text := one.Content()
+	if output.Width(a.out) > 0 { // a terminal takes some bytes for orders
+		var lines []string
+		for line := range strings.SplitSeq(string(text), "\n") {
+			lines = append(lines, printable(line))
+		}
+		text = []byte(strings.Join(lines, "\n"))
+	}
+	_, err = a.out.Write(text)
 	return err
 }

@@ -70,7 +70,13 @@ func WithinPrefix(repository, prefix string) bool {
 // no case, 443 is the port of https, and docker's registry has several names.
 func normalName(name string) string {
 	host, path, slash := strings.Cut(strings.TrimSuffix(name, "/"), "/")
-	host = strings.TrimSuffix(strings.ToLower(host), ":443")
+	host = strings.ToLower(host)
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+		port := strings.TrimLeft(host[i+1:], "0")
+		if host = host[:i]; port != "443" {
+			host += ":" + port
+		}
+	}
 	switch host {
 	case "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com":
 		host = "docker.io"

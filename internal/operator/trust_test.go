@@ -34,6 +34,7 @@ func TestTrust(t *testing.T) {
 		"registry.example/team":             `trust.registry "registry.example/team"`,
 		"registry.example/team/app":         `trust.registry "registry.example/team"`,
 		"REGISTRY.example:443/team/app":     `trust.registry "registry.example/team"`,
+		"registry.example:00443/team/app":   `trust.registry "registry.example/team"`,
 		"registry.example/teams/app":        `trust.registry "registry.example"`,
 		"registry.example/team/both":        `trust.registry "registry.example/team/both"`,
 		"registry.example:5000/team/app":    "trust.default",

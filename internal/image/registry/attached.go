@@ -48,7 +48,7 @@ func (c *Client) Attached(ctx context.Context, s *image.Store, ref image.Ref, su
 // What is too large is left out.
 func (c *Client) Artifacts(ctx context.Context, s *image.Store, ref image.Ref, list []image.Descriptor) error {
 	a := &attaching{c: c, s: s, ref: ref}
-	for _, d := range list {
+	for _, d := range list[:min(len(list), maxAttached)] {
 		if err := a.add(ctx, d, "index"); err != nil {
 			return fmt.Errorf("fetch what the index of %s has beside the image: %w", ref, err)
 		}
@@ -77,13 +77,13 @@ func (a *attaching) run(ctx context.Context) error {
 	}
 	referrers, err := a.referrers(ctx)
 	errs = append(errs, err)
-	for _, d := range referrers {
-		if !d.IsManifest() || d.Size > image.MaxManifest || len(d.URLs) > 0 {
-			continue
-		}
-		if len(a.list) == maxAttached {
+	for i, d := range referrers {
+		if i == maxAttached {
 			errs = append(errs, fmt.Errorf("more than %d artifacts are attached; the rest is left out", maxAttached))
 			break
+		}
+		if !d.IsManifest() || d.Size > image.MaxManifest || len(d.URLs) > 0 {
+			continue
 		}
 		if err := a.add(ctx, d, ""); err != nil && len(errs) < maxComplaints {
 			errs = append(errs, err)

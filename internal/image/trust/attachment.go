@@ -30,6 +30,9 @@ type Attachment struct {
 	content []byte // the statement, or the blob
 }
 
+// maxType is how long a type may be: some predicate's address.
+const maxType = 200
+
 // maxAttachment is how large an attachment may be to be read. Larger ones are listed all the same.
 const maxAttachment = 16 << 20
 
@@ -102,7 +105,7 @@ func attachmentsOf(s *image.Store, subject, artifact image.Digest, digests []ima
 
 func (a *Attachment) read(s *image.Store, l image.Descriptor, digests []image.Digest, keys []Key) error {
 	if t := l.Annotations[annotationPredicate]; t != "" {
-		a.Type = t
+		a.Type = t[:min(len(t), maxType)]
 	}
 	if l.Size > maxAttachment || !s.HasBlob(l.Digest, -1) {
 		return errors.New("it is not here, or too large to be read")
@@ -153,7 +156,7 @@ func (a *Attachment) describe(st statement, err error, digests []image.Digest) e
 	if err != nil {
 		return err
 	}
-	a.Type, a.Signature = st.predicate, st.predicate == predicateSign
+	a.Type, a.Signature = st.predicate[:min(len(st.predicate), maxType)], st.predicate == predicateSign
 	return about(st.has, digests)
 }
 
@@ -199,7 +202,7 @@ func Find(list []Attachment, word string, signed bool) (*Attachment, error) {
 			continue
 		}
 		if one != nil && one.Blob != a.Blob {
-			return nil, fmt.Errorf("%q means more than one attestation (%s %s, %s %s); say more, or the beginning of a digest", word, one.Type, one.Blob.Short(), a.Type, a.Blob.Short())
+			return nil, fmt.Errorf("%q means more than one attestation (%q %s, %q %s); say more, or the beginning of a digest", word, one.Type, one.Blob.Short(), a.Type, a.Blob.Short())
 		}
 		one = a
 	}
@@ -209,7 +212,7 @@ func Find(list []Attachment, word string, signed bool) (*Attachment, error) {
 	case len(found) > 0:
 		return nil, fmt.Errorf("no attestation %q can be believed: %s", word, strings.Join(found, "; "))
 	case len(types) > 0:
-		return nil, fmt.Errorf("there is no attestation %q; there are %s", word, strings.Join(types, ", "))
+		return nil, fmt.Errorf("there is no attestation %q; there are %q", word, types)
 	}
 	return nil, errors.New("nothing is attested of the image")
 }

@@ -130,5 +130,5 @@ func (c *candidate) claim() (claim, error) {
 type attestationError struct{ predicate string }
 
 func (e *attestationError) Error() string {
-	return fmt.Sprintf("it is an attestation (%.80s), which does not say that the image may be run", e.predicate)
+	return fmt.Sprintf("it is an attestation (%.80q), which does not say that the image may be run", e.predicate)
 }

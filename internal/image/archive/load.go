@@ -172,7 +172,7 @@ func (f *found) finish(target image.Descriptor, manifest image.Digest) ([]Loaded
 			return nil, err
 		}
 	}
-	record, err := build.Root(f.s, manifest, f.o.Build)
+	platform, err := f.root(manifest)
 	if err != nil {
 		return nil, err
 	}
@@ -180,10 +180,37 @@ func (f *found) finish(target image.Descriptor, manifest image.Digest) ([]Loaded
 	for _, n := range names {
 		list = append(list, Loaded{
 			Ref: n, Target: image.Descriptor{MediaType: target.MediaType, Digest: target.Digest, Size: target.Size},
-			Platform: record.Config.Platform, Manifest: manifest, Named: named,
+			Platform: platform, Manifest: manifest, Named: named,
 		})
 	}
 	return list, nil
+}
+
+// root makes the root file system, unless it is here. It does not wait for its end when the command is to end: a half-made one is nothing, and
+// is written over by the next.
+func (f *found) root(manifest image.Digest) (image.Platform, error) {
+	type result struct {
+		record *image.Record
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		r, err := build.Root(f.s, manifest, f.o.Build)
+		done <- result{r, err}
+	}()
+	select {
+	case <-f.ctx.Done():
+		return image.Platform{}, context.Cause(f.ctx)
+	case r := <-done:
+		if r.err != nil {
+			return image.Platform{}, r.err
+		}
+		if p := r.record.Config.Platform; p.OS != "" || p.Architecture != "" {
+			return p, nil
+		}
+		p, _, err := f.platform() // old tools say nothing
+		return p, err
+	}
 }
 
 // tag gives the names.

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"brig/internal/image"
+	"brig/internal/image/build"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -221,6 +222,61 @@ func TestAccept(t *testing.T) {
 	}})
 	if !errors.Is(err, refused) || names(t, s) != "" {
 		t.Errorf("%v; the store has %q", err, names(t, s))
+	}
+}
+
+// TestInterrupted: whoever interrupts a load, at whatever it is, gets it to end, and no image has a name.
+func TestInterrupted(t *testing.T) {
+	t.Parallel()
+	p := newPacker(t)
+	d := p.manifest(arch(), layer(t, "a", strings.Repeat("data", 1<<20)))
+	p.index(called(d, "a:1"))
+	file := written(t, p.bytes())
+	stopped := errors.New("interrupted")
+	ended := make(chan struct{}) // nobody waits for what is unpacked
+	for what, arrange := range map[string]func(o *Options, stop func()){
+		"before":               func(_ *Options, stop func()) { stop() },
+		"while it comes":       func(o *Options, stop func()) { o.Progress = func(int64, int64) { stop() } },
+		"while it is unpacked": func(o *Options, stop func()) { o.Build.Layer = func(image.Digest, int64) { stop(); <-ended } },
+	} {
+		s := newStore(t)
+		ctx, cancel := context.WithCancelCause(context.Background())
+		o := Options{Build: limits()}
+		arrange(&o, func() { cancel(stopped) })
+		if _, err := Load(ctx, s, Input{Path: file}, o); !errors.Is(err, stopped) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if got := names(t, s); got != "" {
+			t.Errorf("%s: the store has %q", what, got)
+		}
+		if what != "while it is unpacked" {
+			continue
+		}
+		close(ended)
+		// Whoever wants it next waits until it is made, or makes it.
+		if _, err := build.Root(s, d.Digest, limits()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestOldConfig: a configuration that says nothing of its platform is of this machine's.
+func TestOldConfig(t *testing.T) {
+	t.Parallel()
+	s, p := newStore(t), newPacker(t)
+	l := layer(t, "a", "1")
+	p.file("l.tar", l)
+	p.text("c.json", `{"rootfs":{"type":"layers","diff_ids":["`+string(image.DigestOf(l))+`"]}}`)
+	p.json("manifest.json", []dockerImage{{Config: "c.json", RepoTags: []string{"a:1"}, Layers: []string{"l.tar"}}})
+	if _, err := load(t, s, p.bytes(), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	e, err := s.Find("a:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Manifest(image.ThisPlatform()); err != nil {
+		t.Error(err)
 	}
 }
 

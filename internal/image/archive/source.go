@@ -120,8 +120,8 @@ func indexTar(ctx context.Context, f *os.File) (*tarball, error) {
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
 			return nil, fmt.Errorf("read the tar archive: %w", err)
 		}
-		if err := ctx.Err(); err != nil {
-			return nil, err
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
 		if count == maxEntries {
 			return nil, fmt.Errorf("the archive has more than %d entries", maxEntries)

@@ -3,6 +3,7 @@ package archive
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -52,8 +53,8 @@ func (w *tree) segments(f *os.File, size int64) ([]segment, error) {
 	}
 	buf := make([]byte, 256<<10)
 	for at := int64(0); at < size; {
-		if err := w.ctx.Err(); err != nil {
-			return nil, err
+		if w.ctx.Err() != nil {
+			return nil, context.Cause(w.ctx)
 		}
 		// Where the file system knows holes, they need not be read.
 		next, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA) //nolint:gosec // a file descriptor

@@ -147,7 +147,7 @@ type reader struct {
 }
 
 func (r *reader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
+	if r.ctx.Err() != nil {
 		return 0, context.Cause(r.ctx)
 	}
 	return r.r.Read(p)

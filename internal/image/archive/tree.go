@@ -68,7 +68,7 @@ func (w *tree) folder(dir *os.File, prefix string) error {
 	}
 	slices.Sort(names)
 	for _, n := range names {
-		if err := w.ctx.Err(); err != nil {
+		if w.ctx.Err() != nil {
 			return context.Cause(w.ctx)
 		}
 		if err := w.entry(dir, n, prefix+n); err != nil {

@@ -147,7 +147,7 @@ func TestAuth(t *testing.T) {
 		}, nil},
 		{"helper", func(t *testing.T, m *machine) {
 			write(t, m.dir+"/home/.docker/config.json", fmt.Sprintf(`{"credHelpers":{%q:"of-the-test"}}`, r.Host), 0o600)
-			write(t, m.dir+"/path/docker-credential-of-the-test", fmt.Sprintf("#!/bin/sh\n[ \"$1\" = get ] && read -r host && [ \"$host\" = %s ] && echo '{\"Username\":\"%s\",\"Secret\":\"%s\"}'\n",
+			write(t, m.dir+"/path/docker-credential-of-the-test", fmt.Sprintf("#!/bin/sh\n[ \"$1\" = get ] && [ \"$(cat)\" = %s ] && echo '{\"Username\":\"%s\",\"Secret\":\"%s\"}'\n",
 				r.Host, fixture.User, fixture.Password), 0o700)
 			m.env = append(m.env, "PATH="+m.dir+"/path:"+os.Getenv("PATH"))
 		}, nil},

@@ -180,20 +180,26 @@ func classOf(err error) error {
 }
 
 func (s *session) reason(what string, err error) string {
+	var token *tokenError
+	theirs := errors.As(err, &token) && token.host != s.e.host
+	// First, since go-containerregistry asks over plain HTTP after that, where it may, and gets another error.
+	if text := certificateReason(err); text != "" && !theirs {
+		return text
+	}
 	if n := status(err); n != 0 {
 		return s.statusReason(n, what, err)
 	}
-	var token *tokenError
-	if errors.As(err, &token) && token.host != s.e.host {
+	if theirs {
 		return "its token server " + token.host + ": " + s.failure("a token", token.err)
 	}
 	return s.failure(what, err)
 }
 
 func (s *session) failure(what string, err error) string {
-	if text := s.tlsReason(err); text != "" {
+	if text := certificateReason(err); text != "" {
 		return text
 	}
+	var record tls.RecordHeaderError
 	var dns *net.DNSError
 	var plain *plainError
 	var redirect *redirectError
@@ -202,6 +208,8 @@ func (s *session) failure(what string, err error) string {
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return "there is no host of the name " + dns.Name
+	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		return "it speaks no TLS, and " + errPlain.Error()
 	case errors.As(err, &plain) && !s.e.plain && plain.host == s.e.host:
 		return "it was not reached over HTTPS, and " + errPlain.Error()
 	case errors.As(err, &plain):
@@ -262,11 +270,10 @@ func (s *session) unauthorized(n int, err error) string {
 		s.repository, who, s.e.host, strings.Join(s.looked, ", "))
 }
 
-func (s *session) tlsReason(err error) string {
+func certificateReason(err error) string {
 	var unknown x509.UnknownAuthorityError
 	var name x509.HostnameError
 	var invalid x509.CertificateInvalidError
-	var record tls.RecordHeaderError
 	var alert tls.AlertError
 	switch {
 	case errors.As(err, &unknown):
@@ -277,8 +284,6 @@ func (s *session) tlsReason(err error) string {
 		return "its certificate is not valid: " + invalid.Error()
 	case errors.As(err, &alert):
 		return fmt.Sprintf("it ends the TLS handshake (%s); when it wants a client certificate, name \"cert\" and \"key\" in a [[registry]] section of %s", alert.Error(), operator.File)
-	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		return "it speaks no TLS, and " + errPlain.Error()
 	}
 	return ""
 }

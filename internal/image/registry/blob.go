@@ -134,7 +134,7 @@ func (s *session) append(p *image.Partial, r io.Reader, d image.Descriptor) erro
 			s.e.c.got(int64(n))
 		}
 		switch {
-		case errors.Is(err, io.EOF) && p.Offset() < d.Size:
+		case errors.Is(err, io.EOF) && p.Offset() < d.Size, errors.Is(err, io.ErrUnexpectedEOF):
 			return &brokenError{fmt.Sprintf("it ended after %d of %d bytes", p.Offset(), d.Size)}
 		case errors.Is(err, io.EOF):
 			return nil

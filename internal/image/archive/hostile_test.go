@@ -4,11 +4,18 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"brig/internal/image"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestHostile: archives that mean harm, or are broken, are refused with a reason. Nothing of them gets a name.
@@ -290,4 +297,54 @@ func FuzzLoad(f *testing.F) {
 		}
 		clean(t, s)
 	})
+}
+
+// TestHostileFolder: links of a folder lead nowhere outside it, and what would have a reader wait does not.
+func TestHostileFolder(t *testing.T) {
+	t.Parallel()
+	outside := t.TempDir()
+	p := newPacker(t)
+	d := p.manifest(arch(), layer(t, "a", "1"))
+	p.index(called(d, "a:1"))
+	unpack(t, p.bytes(), outside)
+	blob := blobName(d.Digest)
+	for what, arrange := range map[string]func(dir string) error{
+		"a link to a folder outside": func(dir string) error {
+			return errors.Join(os.RemoveAll(filepath.Join(dir, "blobs")), os.Symlink(filepath.Join(outside, "blobs"), filepath.Join(dir, "blobs")))
+		},
+		"a link to a file outside": func(dir string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, blob)), os.Symlink(filepath.Join(outside, blob), filepath.Join(dir, blob)))
+		},
+		"a FIFO": func(dir string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, blob)), unix.Mkfifo(filepath.Join(dir, blob), 0o600))
+		},
+		"a folder": func(dir string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, blob)), os.Mkdir(filepath.Join(dir, blob), 0o700))
+		},
+		"an index that is a FIFO": func(dir string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, "index.json")), unix.Mkfifo(filepath.Join(dir, "index.json"), 0o600))
+		},
+	} {
+		s, dir := newStore(t), t.TempDir()
+		unpack(t, p.buf.Bytes(), dir)
+		if err := arrange(dir); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(context.Background(), s, Input{Path: dir}, Options{Build: limits()}); err == nil || names(t, s) != "" {
+			t.Errorf("%s was followed", what)
+		}
+	}
+}
+
+// unpack writes the files of an archive into a folder.
+func unpack(t *testing.T, data []byte, dir string) {
+	t.Helper()
+	r := tar.NewReader(bytes.NewReader(data))
+	for h, err := r.Next(); err == nil; h, err = r.Next() {
+		data, _ := io.ReadAll(r)
+		at := filepath.Join(dir, h.Name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o700), os.WriteFile(at, data, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

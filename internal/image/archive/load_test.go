@@ -122,14 +122,7 @@ func TestInputs(t *testing.T) {
 	_, _ = e.Write(plain)
 	_ = e.Close()
 	dir := filepath.Join(t.TempDir(), "layout")
-	r := tar.NewReader(bytes.NewReader(plain))
-	for h, err := r.Next(); err == nil; h, err = r.Next() {
-		data, _ := io.ReadAll(r)
-		at := filepath.Join(dir, h.Name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o700), os.WriteFile(at, data, 0o600)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	unpack(t, plain, dir)
 	var first image.Digest
 	check := func(what string, in Input) {
 		s := newStore(t)

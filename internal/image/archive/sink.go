@@ -54,7 +54,7 @@ func (o Output) create() (sink, error) {
 		t.own = true
 		return t, nil
 	}
-	f, err := os.CreateTemp(filepath.Dir(o.Path), "."+filepath.Base(o.Path)+".")
+	f, err := pending(o.Path)
 	if err != nil {
 		return nil, fmt.Errorf("write %s: %w", o.Path, err)
 	}
@@ -115,19 +115,48 @@ func (t *tarSink) finish(keep bool) error {
 	if t.final != "" && keep && err == nil {
 		err = t.f.Sync()
 	}
+	fault.Point("save written")
+	if t.final != "" {
+		err = errors.Join(err, settle(t.f, t.final, keep && err == nil))
+	}
 	if t.own {
 		err = errors.Join(err, t.f.Close())
 	}
-	if t.final == "" {
-		return err
+	return err
+}
+
+// pending is a new file in the folder of final: one without a name, of which nothing is left whatever happens, where the file system
+// has that (open(2), O_TMPFILE).
+func pending(final string) (*os.File, error) {
+	dir := filepath.Dir(final)
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return os.CreateTemp(dir, "."+filepath.Base(final)+".")
 	}
-	fault.Point("save written")
-	if err == nil && keep {
-		if err = os.Rename(t.f.Name(), t.final); err == nil {
+	return os.NewFile(uintptr(fd), ""), nil //nolint:gosec // a file descriptor
+}
+
+// settle gives a pending file its final name, or takes it away.
+func settle(f *os.File, final string, keep bool) error {
+	name := f.Name()
+	if name == "" {
+		if !keep {
 			return nil
 		}
+		// link(2) replaces nothing, so that there is another name on the way.
+		name = filepath.Join(filepath.Dir(final), fmt.Sprintf(".%s.%d", filepath.Base(final), os.Getpid()))
+		if err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW); err != nil {
+			return fmt.Errorf("write %s: %w", final, err)
+		}
+		fault.Point("save named")
 	}
-	return errors.Join(err, os.Remove(t.f.Name()))
+	if !keep {
+		return os.Remove(name)
+	}
+	if err := os.Rename(name, final); err != nil {
+		return errors.Join(err, os.Remove(name))
+	}
+	return nil
 }
 
 // folderSink writes into a folder beside the final one, which it becomes when it is whole.

@@ -76,7 +76,7 @@ func mounted(dir string) bool {
 	var st unix.Statx_t
 	var sfs unix.Statfs_t
 	err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &st)
-	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 && unix.Statfs(dir, &sfs) == nil && sfs.Type == unix.EROFS_SUPER_MAGIC_V1
+	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 && unix.Statfs(dir, &sfs) == nil && int64(sfs.Type)&0xffffffff == unix.EROFS_SUPER_MAGIC_V1 //nolint:unconvert // 32 bits, and negative, elsewhere
 }
 
 // mountFile mounts an EROFS image at a folder: from the file where the kernel can (since Linux 6.12), else through a loop

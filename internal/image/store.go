@@ -100,7 +100,7 @@ func (s *Store) Room(need int64) error {
 	if err := unix.Statfs(s.dir, &st); err != nil {
 		return fmt.Errorf("see how much room %s has: %w", s.dir, err)
 	}
-	free := int64(st.Bavail) * st.Bsize //nolint:gosec // a number of bytes
+	free := int64(st.Bavail) * int64(st.Bsize) //nolint:gosec,unconvert // a number of bytes; 32 bits elsewhere
 	if need > 0 && need > free {
 		return &SpaceError{s.dir, need, free}
 	}

@@ -36,7 +36,7 @@ func (m *Merger) describe(node *erofs.Inode, format uint32, hdr *tar.Header) err
 
 // owner is a number of a user or group. The last one, 2^32-1, is chown(2)'s word for "as it is".
 func owner(whose string, id int) (uint32, error) {
-	if id < 0 || id >= math.MaxUint32 {
+	if id < 0 || int64(id) >= math.MaxUint32 {
 		return 0, refuse("its %s is %d, and numbers of owners are from 0 to %d", whose, id, uint32(math.MaxUint32-1))
 	}
 	return uint32(id), nil

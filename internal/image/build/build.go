@@ -15,8 +15,6 @@ import (
 	"brig/internal/erofs"
 	"brig/internal/image"
 	"brig/internal/layers"
-
-	"github.com/klauspost/readahead"
 )
 
 // Options of one making.
@@ -76,12 +74,6 @@ func Root(s *image.Store, manifest image.Digest, o Options) (*image.Record, erro
 	})
 }
 
-// What is decompressed before it is asked for: 4 MiB.
-const (
-	aheadBuffers = 4
-	aheadSize    = 1 << 20
-)
-
 func apply(s *image.Store, merger *layers.Merger, layer, diffID image.Digest, o Options) error {
 	blob, err := s.VerifiedReader(layer)
 	if err != nil {
@@ -94,14 +86,8 @@ func apply(s *image.Store, merger *layers.Merger, layer, diffID image.Digest, o 
 		return err
 	}
 	defer tar.Close() //nolint:errcheck // read only
-	// Decompressing takes longer than all the rest: it has a processor of its own.
-	ahead, err := readahead.NewReaderSize(tar, aheadBuffers, aheadSize)
-	if err != nil {
-		return err
-	}
-	defer ahead.Close() //nolint:errcheck // before tar
 	sum := sha256.New()
-	if err := merger.Apply(io.TeeReader(ahead, sum)); err != nil {
+	if err := merger.Apply(io.TeeReader(tar, sum)); err != nil {
 		return err
 	}
 	// Apply has read tar to its end; what is behind it in the blob belongs to the blob's digest.

@@ -152,7 +152,7 @@ func (f *found) dockerLayer(name string, diffID image.Digest) (image.Descriptor,
 func packingOf(f io.ReadSeeker, l layers.Limits) (layers.Compression, error) {
 	r, packing, err := layers.Decompress(f, l)
 	if err != nil {
-		return "", err
+		return packing, err
 	}
 	if err := r.Close(); err != nil {
 		return "", err

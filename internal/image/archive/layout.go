@@ -116,29 +116,38 @@ func (l *loader) choose() error {
 	}
 	var list []*found
 	for _, f := range l.found {
-		if len(f.names) == 0 {
-			if !slices.ContainsFunc(list, func(x *found) bool { return x.target.Digest == f.target.Digest }) {
-				list = append(list, f)
-			}
+		i := slices.IndexFunc(list, func(x *found) bool { return len(f.names) > 0 && slices.Contains(x.names, f.names[0]) })
+		if i < 0 {
+			list = append(list, f)
 			continue
 		}
-		i := slices.IndexFunc(list, func(x *found) bool { return len(x.names) > 0 && x.names[0] == f.names[0] })
-		switch {
-		case i < 0:
-			list = append(list, f)
-		case list[i].target.Digest == f.target.Digest:
-		default:
-			best, err := (&image.Index{Manifests: []image.Descriptor{list[i].target, f.target}}).Choose(want)
-			if err != nil {
-				return fmt.Errorf("the archive has more than one image of the name %s: %w", f.title(), err)
-			}
-			list[i].target = best
+		if list[i].target.Digest == f.target.Digest {
+			continue
 		}
+		best, err := (&image.Index{Manifests: []image.Descriptor{list[i].target, f.target}}).Choose(want)
+		if err != nil {
+			return fmt.Errorf("the archive has more than one image of the name %s: %w", f.title(), err)
+		}
+		list[i].target = best
 	}
+	list = together(list)
 	if l.found = list; len(list) == 0 {
 		return errors.New("the archive has no image")
 	}
 	return nil
+}
+
+// together makes one of an image that has several names.
+func together(list []*found) (one []*found) {
+	for _, f := range list {
+		i := slices.IndexFunc(one, func(x *found) bool { return x.target.Digest == f.target.Digest })
+		if i < 0 {
+			one = append(one, f)
+			continue
+		}
+		one[i].names = append(one[i].names, f.names...)
+	}
+	return one
 }
 
 func blobName(d image.Digest) string { return "blobs/sha256/" + d.Hex() }

@@ -44,6 +44,14 @@ func TestNames(t *testing.T) {
 		{"a tag alone is no name", func(p *packer) { p.index(called(p.manifest(arch(), l), "latest")) }, Options{}, "localhost/unnamed@"},
 		{"no reference", func(p *packer) { p.index(called(p.manifest(arch(), l), "A/../b:c")) }, Options{}, "localhost/unnamed@"},
 		{"given", func(p *packer) { p.index(called(p.manifest(arch(), l), "a:1")) }, Options{Name: "b"}, "b:latest"},
+		{"given to one of two names", func(p *packer) {
+			d := p.manifest(arch(), l)
+			p.index(called(d, "a:1"), called(d, "a:2"))
+		}, Options{Name: "b"}, "b:latest"},
+		{"two of one image", func(p *packer) {
+			d := p.manifest(arch(), l)
+			p.index(called(d, "a:1"), d, called(d, "a:2"))
+		}, Options{}, "a:1 a:2"},
 		{"two", func(p *packer) {
 			p.index(called(p.manifest(arch(), l), "a:1"), called(p.manifest(arch(), l2), "a:2"))
 		}, Options{}, "a:1 a:2"},

@@ -81,18 +81,26 @@ func seekable(ctx context.Context, s *image.Store, f *os.File, st os.FileInfo, l
 	if st.Mode().IsRegular() {
 		packing, err := packingOf(f, l)
 		if err != nil {
-			return nil, err
+			return nil, unread(packing, err)
 		}
 		if packing == layers.None {
 			return f, nil
 		}
 	}
-	r, _, err := layers.Decompress(&reader{ctx, f}, l)
+	r, packing, err := layers.Decompress(&reader{ctx, f}, l)
 	if err != nil {
-		return nil, err
+		return nil, unread(packing, err)
 	}
 	defer r.Close() //nolint:errcheck // read only
 	return spool(s, r, l.Size)
+}
+
+// unread says of a compression that is told but not undone what to do.
+func unread(packing layers.Compression, err error) error {
+	if packing == "" || packing == layers.Gzip || packing == layers.Zstd {
+		return err
+	}
+	return fmt.Errorf("the archive is compressed with %s; gzip and zstd are undone here: decompress it, and give it to standard input", packing)
 }
 
 // spool copies r into a file that has no name any more, so that nothing is left of it whatever happens. It stays within limit and

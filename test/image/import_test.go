@@ -1,7 +1,9 @@
 package image
 
 import (
+	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"brig/test/image/walk"
@@ -32,4 +34,29 @@ func TestImportedTree(t *testing.T) {
 			differ(t, "in the mount", want, mounted, nil)
 		})
 	}
+}
+
+// TestWithoutRoot: a user imports, saves, loads and removes images in a store of his own. To run one is root's: the kernel lets nobody
+// else mount it, and the error says so.
+func TestWithoutRoot(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	const user = 65533
+	if err := os.Chmod(filepath.Dir(m.dir), 0o755); err != nil { //nolint:gosec // the user has to get in
+		t.Fatal(err)
+	}
+	m.store = m.mkdir("his/images")
+	root := m.mkdir("his/root/bin")
+	output(t, "sh", "-c", "cp $(command -v busybox) "+root+"/ && chown -R 65533:65533 "+m.dir+"/his "+m.dir+"/home")
+	m.before = []string{"setpriv", "--reuid", strconv.Itoa(user), "--regid", strconv.Itoa(user), "--clear-groups"}
+	m.ok("image", "import", filepath.Dir(root), "local/mine:1")
+	saved := filepath.Join(m.dir, "his/saved.tar")
+	m.ok("image", "save", "-o", saved, "local/mine:1")
+	m.ok("image", "rm", "local/mine:1")
+	m.nothing()
+	m.ok("image", "load", "-i", saved)
+	m.ok("image", "verify")
+	m.fails([]string{"root"}, "run", "--pull", "never", "local/mine:1", "/bin/busybox", "true")
+	m.ok("image", "prune", "--all")
+	m.empty()
 }

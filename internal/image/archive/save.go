@@ -38,7 +38,7 @@ func Save(ctx context.Context, s *image.Store, names []string, to Output, o Save
 		return err
 	}
 	defer session.End()
-	w := &saver{ctx: ctx, s: s, o: o, index: image.Index{SchemaVersion: 2, MediaType: image.MediaIndex, Manifests: []image.Descriptor{}}}
+	w := &saver{ctx: ctx, s: s, o: o, lists: map[image.Digest][]byte{}, index: image.Index{SchemaVersion: 2, MediaType: image.MediaIndex, Manifests: []image.Descriptor{}}}
 	for _, name := range names {
 		if err := w.add(name); err != nil {
 			return fmt.Errorf("save %s: %w", name, err)
@@ -66,6 +66,8 @@ type saver struct {
 	// images are what docker's manifest.json lists: every manifest once, with all of its names.
 	images []*saved
 	blobs  []image.Descriptor // in the order in which they are written
+	// lists are blobs that are made for the archive, and are not in the store.
+	lists map[image.Digest][]byte
 }
 
 // saved is an image for one platform.
@@ -251,16 +253,24 @@ func (w *saver) layout() error {
 		return err
 	}
 	for _, d := range w.blobs {
-		r, err := w.s.VerifiedReader(d.Digest)
-		if err != nil {
-			return err
-		}
-		err = w.out.put(blobName(d.Digest), d.Size, &savedReader{reader{w.ctx, r}, w})
-		if err = errors.Join(err, r.Close()); err != nil {
+		if err := w.blob(d); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// blob writes one, verified while it is read.
+func (w *saver) blob(d image.Descriptor) error {
+	if data := w.lists[d.Digest]; data != nil {
+		return w.out.put(blobName(d.Digest), d.Size, bytes.NewReader(data))
+	}
+	r, err := w.s.VerifiedReader(d.Digest)
+	if err != nil {
+		return err
+	}
+	err = w.out.put(blobName(d.Digest), d.Size, &savedReader{reader{w.ctx, r}, w})
+	return errors.Join(err, r.Close())
 }
 
 func (w *saver) document(name string, v any) error {

@@ -55,10 +55,6 @@ func (s *Store) Attach(subject Digest, artifacts []Descriptor) error {
 			a.Artifacts = append(a.Artifacts, d)
 		}
 	}
-	// A store of an earlier version has no such folder.
-	if err := os.MkdirAll(s.path("attached"), 0o700); err != nil {
-		return fmt.Errorf("note what is attached to %s: %w", subject, err)
-	}
 	fault.Point("before the attachments")
 	return s.full(s.writeFile(s.attachedPath(subject), &a, true))
 }
@@ -125,15 +121,4 @@ func (s *Store) attachedFiles() ([]Digest, error) {
 		}
 	}
 	return list, err
-}
-
-// checkAttached reads the lists, and gives those that are damaged.
-func (s *Store) checkAttached() error {
-	files, err := s.attachedFiles()
-	errs := []error{err}
-	for _, subject := range files {
-		_, err := s.Attached(subject)
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
 }

@@ -25,7 +25,7 @@ func (s *Store) HasBlob(d Digest, size int64) bool {
 
 // OpenBlob opens a blob; the caller closes it. What is read from it is not checked again: see Blob and VerifiedReader.
 func (s *Store) OpenBlob(d Digest) (*os.File, error) {
-	f, err := os.OpenFile(s.blobPath(d), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	f, err := openRegular(s.blobPath(d))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the blob %s is not in the store: %w", d, ErrNotHere)
 	}
@@ -50,10 +50,21 @@ func (s *Store) Blob(d Digest, limit int64) ([]byte, error) {
 	if _, err := io.ReadFull(f, data); err != nil {
 		return nil, err
 	}
-	if DigestOf(data) != d {
-		return nil, &CorruptError{f.Name(), "its digest is " + string(DigestOf(data))}
+	if got := DigestOf(data); got != d {
+		return nil, s.damagedBlob(d, f, got)
 	}
 	return data, nil
+}
+
+// damagedBlob takes a blob out of use, and gives the error that says so. Whoever wants it next fetches it.
+func (s *Store) damagedBlob(d Digest, f *os.File, got Digest) error {
+	damage := &CorruptError{s.blobPath(d), "its digest is " + string(got)}
+	l, err := s.acquire("blob-"+d.Hex(), unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil { // somebody is fetching it, or the store cannot be written
+		return damage
+	}
+	defer l.release()
+	return errors.Join(damage, s.setAside(damage.Path, f))
 }
 
 // VerifiedReader reads a blob, and gives an error in the place of io.EOF when its digest was another.
@@ -62,10 +73,11 @@ func (s *Store) VerifiedReader(d Digest) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &verifiedReader{f: f, h: sha256.New(), want: d}, nil
+	return &verifiedReader{s: s, f: f, h: sha256.New(), want: d}, nil
 }
 
 type verifiedReader struct {
+	s    *Store
 	f    *os.File
 	h    hash.Hash
 	want Digest
@@ -76,7 +88,7 @@ func (r *verifiedReader) Read(p []byte) (int, error) {
 	r.h.Write(p[:n])
 	if errors.Is(err, io.EOF) {
 		if got := DigestOfHash(r.h); got != r.want {
-			return n, &CorruptError{r.f.Name(), "its digest is " + string(got)}
+			return n, r.s.damagedBlob(r.want, r.f, got)
 		}
 	}
 	return n, err
@@ -89,6 +101,8 @@ type Partial struct {
 	f      *os.File
 	h      hash.Hash
 	offset int64
+	// flushed is up to where the disk was told to write.
+	flushed int64
 }
 
 // Offset is how many bytes are there already: the next Write goes behind them.
@@ -99,13 +113,26 @@ func (p *Partial) Write(b []byte) (int, error) {
 	n, err := p.f.Write(b)
 	p.h.Write(b[:n])
 	p.offset += int64(n)
+	if p.offset-p.flushed >= flushEvery {
+		flush(p.f, p.flushed)
+		p.flushed = p.offset
+	}
 	return n, err
+}
+
+// flushEvery is how much of a blob comes before the disk begins to write it.
+const flushEvery = 8 << 20
+
+// flush has the disk begin to write a file, from an offset on, and waits for nothing: when the reference is made durable, most of what
+// it leads to is written already.
+func flush(f *os.File, from int64) {
+	_ = unix.SyncFileRange(int(f.Fd()), from, 0, unix.SYNC_FILE_RANGE_WRITE) //nolint:gosec // a file descriptor
 }
 
 // Reset forgets what is there: the source cannot go on in the middle.
 func (p *Partial) Reset() error {
 	p.h.Reset()
-	p.offset = 0
+	p.offset, p.flushed = 0, 0
 	if err := p.f.Truncate(0); err != nil {
 		return err
 	}
@@ -141,8 +168,9 @@ func (s *Store) Ingest(d Digest, size int64, fetch func(*Partial) error) error {
 	if got := DigestOfHash(p.h); got != d || size >= 0 && p.offset != size {
 		return errors.Join(&DigestError{Want: d, Got: got, Size: p.offset, WantSize: size}, remove(p.f.Name()))
 	}
-	if err := os.Rename(p.f.Name(), s.blobPath(d)); err != nil {
-		return fmt.Errorf("put blob %s in its place: %w", d, err)
+	flush(p.f, p.flushed)
+	if err := place(p.f.Name(), s.blobPath(d)); err != nil {
+		return s.full(fmt.Errorf("put blob %s in its place: %w", d, err))
 	}
 	fault.Point("blob in place")
 	return nil
@@ -152,7 +180,7 @@ func (s *Store) Ingest(d Digest, size int64, fetch func(*Partial) error) error {
 func (s *Store) partial(d Digest, size int64) (*Partial, error) {
 	f, err := os.OpenFile(s.path("tmp", "blob-"+d.Hex()), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("begin blob %s: %w", d, err)
+		return nil, s.full(fmt.Errorf("begin blob %s: %w", d, err))
 	}
 	p := &Partial{f: f, h: sha256.New()}
 	if p.offset, err = io.Copy(p.h, f); err == nil && size >= 0 && p.offset > size {

@@ -44,5 +44,5 @@ type SpaceError struct {
 }
 
 func (e *SpaceError) Error() string {
-	return fmt.Sprintf("%s has %s free, and %s are needed; `brig image prune` removes what nothing uses", e.Dir, units.BytesSize(float64(e.Free)), units.BytesSize(float64(e.Need)))
+	return fmt.Sprintf("%s has no room: %s are free, and %s are needed; `brig image prune` removes what nothing uses", e.Dir, units.BytesSize(float64(e.Free)), units.BytesSize(float64(e.Need)))
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"brig/internal/fault"
 
@@ -19,56 +20,92 @@ var ErrNeedsRoot = errors.New("only root may mount an image's EROFS file system;
 
 const mountFlags = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
 
-func (s *Store) mountPath(d Digest) string { return filepath.Join(s.mounts, d.Hex()) }
+// mountPath is where an EROFS image is mounted. Its name tells the file, as it was when it was checked: a mount of another file, or of
+// what it was before somebody touched it, is never taken for it.
+func (s *Store) mountPath(d Digest, id identity) string {
+	return s.mounts + "/" + d.Hex() + "." + strconv.FormatUint(id.Device, 16) + "-" + strconv.FormatUint(id.Inode, 16) + "-" + strconv.FormatInt(id.Changed, 16)
+}
 
 // Mount gives the folder where the image's root file system is, mounted read-only, without setuid and without devices. It
 // stays mounted for the next sandbox until the image is pruned: one mount, and one page cache, serves all of them. The
 // folder is root's alone; a sandbox gets a copy of the mount with ids of its own.
 func (i *Image) Mount() (string, error) {
-	f, err := i.store.openRoot(i.record)
+	s := i.store
+	f, id, err := s.openRoot(i.record)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	dir := i.store.mountPath(i.Digest)
-	if mounted(dir) {
+	dir := s.mountPath(i.Digest, id)
+	if mounted(dir) { // so this very file was checked, since the machine has started
 		return dir, nil
 	}
 	if os.Geteuid() != 0 {
 		return "", ErrNeedsRoot
 	}
-	l, err := i.store.acquire("mount-"+i.Digest.Hex(), unix.LOCK_EX)
-	if err != nil {
+	if err := s.confirm(f, id, i.record); err != nil {
 		return "", err
+	}
+	l, err := s.lockMounts()
+	if err != nil {
+		return "", fmt.Errorf("mount image %s: %w", i.Ref, err)
 	}
 	defer l.release()
 	if mounted(dir) {
 		return dir, nil
 	}
-	if err := makeMountPoint(dir); err != nil {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", fmt.Errorf("mount image %s: %w", i.Ref, err)
 	}
 	fault.Point("before the mount")
 	if err := mountFile(f, dir); err != nil {
-		return "", fmt.Errorf("mount image %s from %s: %w", i.Ref, f.Name(), err)
+		return "", fmt.Errorf("mount image %s from %s: %w", i.Ref, f.Name(), errors.Join(err, remove(dir)))
 	}
 	fault.Point("mounted")
 	return dir, nil
 }
 
-// makeMountPoint makes the folder. On the way to it, which leads to files of every id and mode, nobody but root may go.
-func makeMountPoint(dir string) error {
-	err := os.MkdirAll(dir, 0o700)
-	for range 10 { // somebody may be removing the folder above, which was empty
-		if !errors.Is(err, fs.ErrNotExist) {
-			break
+// storeLink is a link beside the mounts of a store that is not the machine's: it tells where the store is.
+const storeLink = "store"
+
+// lockMounts makes the folder of the mounts, and locks it: mounts come and go one at a time. On the way to it, which leads to files of
+// every id and mode, nobody but root may go.
+func (s *Store) lockMounts() (*lock, error) {
+	l, err := acquire(s.mounts, unix.LOCK_EX, func(path string) (*os.File, error) {
+		for {
+			if err := os.MkdirAll(path, 0o700); err != nil {
+				return nil, err
+			}
+			f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+			if !errors.Is(err, fs.ErrNotExist) { // else somebody has removed it, which was empty
+				return f, err
+			}
 		}
-		err = os.MkdirAll(dir, 0o700)
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = os.Chmod(mountDir, 0o700)
+	if err == nil && s.mounts != mountDir {
+		err = s.leaveLink()
 	}
 	if err != nil {
+		l.release()
+		return nil, err
+	}
+	return l, nil
+}
+
+// leaveLink says whose the mounts are.
+func (s *Store) leaveLink() error {
+	link := s.mounts + "/" + storeLink
+	if at, err := os.Readlink(link); err == nil && at == s.dir {
+		return nil
+	}
+	if err := os.RemoveAll(link); err != nil {
 		return err
 	}
-	return os.Chmod(mountDir, 0o700)
+	return os.Symlink(s.dir, link)
 }
 
 // mounted tells whether an EROFS file system is mounted at a folder.
@@ -123,29 +160,80 @@ func detached(source string) (int, error) {
 	return mnt, nil
 }
 
-// unmount takes an image's mount away; what sandboxes have of it stays theirs.
+// unmount takes an image's mounts away; what sandboxes have of them stays theirs. The caller knows that nobody is about to copy one.
 func (s *Store) unmount(d Digest) error {
-	dir := s.mountPath(d)
-	// Who may not look into root's folder has nothing mounted there.
-	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+	return s.eachMount(func(m Digest) bool { return m == d })
+}
+
+// eachMount unmounts those images that unused takes.
+func (s *Store) eachMount(unused func(Digest) bool) error {
+	if os.Geteuid() != 0 || !exists(s.mounts) { // who is not root has nothing mounted
 		return nil
 	}
-	l, err := s.acquire("mount-"+d.Hex(), unix.LOCK_EX)
+	l, err := s.lockMounts()
 	if err != nil {
 		return err
 	}
 	defer l.release()
+	names, err := os.ReadDir(s.mounts)
+	if err != nil {
+		return err
+	}
+	left := 0
+	for _, e := range names {
+		hex, _, isMount := strings.Cut(e.Name(), ".")
+		d, err := ParseDigest(algorithm + hex)
+		switch {
+		case err != nil || !isMount:
+		case !unused(d):
+			left++
+		default:
+			if err := unmountDir(s.mounts + "/" + e.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	if left > 0 || s.mounts == mountDir {
+		return nil
+	}
+	_ = os.Remove(s.mounts + "/" + storeLink)
+	_ = os.Remove(s.mounts)
+	return nil
+}
+
+func unmountDir(dir string) error {
 	for mounted(dir) {
 		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 			return fmt.Errorf("unmount %s: %w", dir, err)
 		}
 	}
 	fault.Point("unmounted")
-	if err := remove(dir); err != nil {
-		return err
+	return remove(dir)
+}
+
+// forsaken unmounts the images of stores that were removed, or put elsewhere: nobody would look for those mounts again, and each keeps a
+// file on the disk.
+func forsaken() error {
+	names, err := os.ReadDir(mountDir)
+	if err != nil {
+		return nil //nolint:nilerr // nothing was ever mounted, or this is not root
 	}
-	if s.mounts != mountDir {
-		_ = os.Remove(s.mounts) // when it was the last
+	var errs []error
+	for _, e := range names {
+		if !strings.HasPrefix(e.Name(), "of-") {
+			continue
+		}
+		mounts := filepath.Join(mountDir, e.Name())
+		dir, err := os.Readlink(mounts + "/" + storeLink)
+		if err != nil {
+			continue // its store is just making or removing it
+		}
+		other := Store{dir: dir, mounts: mounts}
+		var st unix.Stat_t
+		if unix.Stat(dir, &st) == nil && mountsOf(&st) == mounts {
+			continue
+		}
+		errs = append(errs, other.eachMount(func(Digest) bool { return true }))
 	}
-	return nil
+	return errors.Join(errs...)
 }

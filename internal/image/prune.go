@@ -2,6 +2,8 @@ package image
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,12 +52,13 @@ func (s *Store) Prune(all bool) (Pruned, error) {
 			return Pruned{}, err
 		}
 	}
-	return s.sweep(true)
+	p, err := s.sweep(true)
+	return p, errors.Join(err, forsaken())
 }
 
 // untagUnused removes the references none of whose images is used.
 func (s *Store) untagUnused() error {
-	list, err := s.Entries()
+	list, err := s.readable()
 	if err != nil {
 		return err
 	}
@@ -83,49 +86,92 @@ func (s *Store) untagUnused() error {
 	return nil
 }
 
-// sweep removes what is not marked. The caller has the store alone. A reference that cannot be read stops it: what it
-// leads to is not known.
+// readable gives all references. One that cannot be read stops who would remove something: what it leads to is not known.
+func (s *Store) readable() ([]*Entry, error) {
+	list, err := s.Entries()
+	if err != nil {
+		return nil, fmt.Errorf("nothing is removed while a reference cannot be read, after `brig image verify` it is set aside: %w", err)
+	}
+	return list, nil
+}
+
+// sweep removes what is not marked. The caller has the store alone.
 func (s *Store) sweep(everything bool) (Pruned, error) {
+	var p Pruned
 	keep, err := s.mark()
 	if err != nil {
-		return Pruned{}, err
+		return p, err
 	}
-	var p Pruned
+	if err := s.sweepRoots(keep, everything, &p); err != nil {
+		return p, err
+	}
+	if err := errors.Join(s.sweepBlobs(keep, &p), s.sweepAttached(keep)); err != nil || !everything {
+		return p, err
+	}
+	return p, errors.Join(s.sweepMounts(), s.sweepTemp(&p), s.sweepLocks())
+}
+
+func (s *Store) sweepRoots(keep map[Digest]bool, everything bool, p *Pruned) error {
 	files, err := os.ReadDir(s.path("roots"))
 	if err != nil {
-		return p, err
+		return err
 	}
 	roots := map[Digest]bool{}
 	for _, f := range files {
-		if d, err := ParseDigest(algorithm + strings.TrimSuffix(f.Name(), ".erofs")); err == nil {
-			roots[d] = true
-		}
-	}
-	for d := range roots {
+		d, err := ParseDigest(algorithm + strings.TrimSuffix(f.Name(), ".erofs"))
 		switch {
-		case keep[d] && everything:
-			s.idle(d)
-		case !keep[d]:
-			if err := s.sweepRoot(d, &p, keep); err != nil {
-				return p, err
+		case err == nil:
+			roots[d] = true
+		case everything: // nobody's
+			if err := os.RemoveAll(s.path("roots", f.Name())); err != nil {
+				return err
 			}
 		}
 	}
-	if err := errors.Join(s.sweepBlobs(keep, &p), s.sweepAttached(keep)); err != nil {
-		return p, err
+	for d := range roots {
+		if keep[d] {
+			continue
+		}
+		if err := s.sweepRoot(d, p, keep); err != nil {
+			return err
+		}
 	}
-	if everything {
-		return p, s.sweepTemp(&p)
-	}
-	return p, nil
+	return nil
 }
 
-// idle unmounts an image that stays, but that no sandbox uses.
-func (s *Store) idle(d Digest) {
-	if l, err := s.unused(d); err == nil {
-		_ = s.unmount(d)
-		l.release()
+// sweepMounts unmounts what no sandbox uses, also of images that stay, or that were removed by hand.
+func (s *Store) sweepMounts() error {
+	return s.eachMount(func(d Digest) bool {
+		l, err := s.unused(d)
+		l.release() // nobody takes it into use while the store is the caller's
+		return err == nil
+	})
+}
+
+// sweepLocks removes the locks of what is not here. The caller has the store alone, so that only images in use have some that are taken.
+func (s *Store) sweepLocks() error {
+	files, err := os.ReadDir(s.path("locks"))
+	if err != nil {
+		return err
 	}
+	for _, f := range files {
+		kind, hex, _ := strings.Cut(f.Name(), "-")
+		d, err := ParseDigest(algorithm + hex)
+		if err != nil || kind == "blob" && s.HasBlob(d, -1) || kind != "blob" && exists(s.recordPath(d)) {
+			continue
+		}
+		if kind == "root" {
+			if l, err := s.unused(d); err != nil {
+				continue
+			} else { //nolint:revive // l is only here
+				defer l.release()
+			}
+		}
+		if err := remove(s.path("locks", f.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sweepRoot removes a root, or marks all that its manifest needs when a sandbox uses it.
@@ -145,13 +191,13 @@ func (s *Store) sweepRoot(d Digest, p *Pruned, keep map[Digest]bool) error {
 	// The record first: an image without one is nothing, and the next sweep finds it.
 	for _, path := range []string{s.recordPath(d), s.imagePath(d)} {
 		p.Bytes += diskSize(path)
-		if err := remove(path); err != nil {
+		if err := os.RemoveAll(path); err != nil {
 			return err
 		}
 		fault.Point("root removed")
 	}
 	p.Roots++
-	for _, kind := range []string{"make-", "mount-", "root-"} {
+	for _, kind := range []string{"make-", "root-"} {
 		if err := remove(s.path("locks", kind+d.Hex())); err != nil {
 			return err
 		}
@@ -171,7 +217,7 @@ func (s *Store) sweepBlobs(keep map[Digest]bool, p *Pruned) error {
 		}
 		p.Bytes += diskSize(path)
 		p.Blobs++
-		if err := remove(path); err != nil {
+		if err := os.RemoveAll(path); err != nil {
 			return err
 		}
 		fault.Point("blob removed")
@@ -198,18 +244,22 @@ func (s *Store) sweepTemp(p *Pruned) error {
 	return nil
 }
 
-// diskSize is what a file takes of the disk.
+// diskSize is what a file, or all that is in a folder, takes of the disk.
 func diskSize(path string) int64 {
-	var st unix.Stat_t
-	if unix.Lstat(filepath.Clean(path), &st) != nil {
-		return 0
-	}
-	return st.Blocks * 512 // stat(2)
+	var sum int64
+	_ = filepath.WalkDir(path, func(path string, _ fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil && unix.Lstat(path, &st) == nil {
+			sum += st.Blocks * 512 // stat(2)
+		}
+		return nil
+	})
+	return sum
 }
 
 // mark finds all that references lead to.
 func (s *Store) mark() (map[Digest]bool, error) {
-	list, err := s.Entries()
+	list, err := s.readable()
 	if err != nil {
 		return nil, err
 	}

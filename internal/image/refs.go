@@ -42,12 +42,26 @@ func (s *Store) Tag(ref Ref, target Descriptor, p Platform, manifest Digest) err
 		}
 	}
 	e.Platforms[p.String()] = manifest
+	if err := s.persistImage(target.Digest, manifest); err != nil {
+		return s.full(fmt.Errorf("write image %s to the disk: %w", ref, err))
+	}
 	fault.Point("before the reference")
 	if err := s.writeFile(s.refPath(e.Name), e, true); err != nil {
 		return s.full(err)
 	}
 	fault.Point("reference in place")
 	return nil
+}
+
+// persistImage has all of an image on the disk before a reference says that it is here: a power cut takes back the reference first.
+func (s *Store) persistImage(target, manifest Digest) error {
+	files := []string{s.blobPath(target), s.blobPath(manifest), s.imagePath(manifest), s.recordPath(manifest)}
+	if m, err := s.Manifest(manifest); err == nil {
+		for _, d := range append([]Descriptor{m.Config}, m.Layers...) {
+			files = append(files, s.blobPath(d.Digest))
+		}
+	}
+	return persist(files, []string{s.path("blobs", "sha256"), s.path("roots")})
 }
 
 // Alias gives an entry another name.
@@ -74,20 +88,28 @@ func (s *Store) Untag(ref Ref) error {
 	} else if err != nil {
 		return err
 	}
-	return syncDir(s.path("refs"))
+	return syncPath(s.path("refs"))
 }
 
 // Entry is what the store knows of a reference; ErrNotHere when it knows nothing.
 func (s *Store) Entry(ref Ref) (*Entry, error) {
-	var e Entry
-	path := s.refPath(ref.Name())
-	switch err := readFile(path, &e); {
+	e, err := s.readEntry(s.refPath(ref.Name()))
+	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%s: %w", ref, ErrNotHere)
 	case err != nil:
 		return nil, fmt.Errorf("image %s: %w", ref, err)
-	case e.Name != ref.Name():
-		return nil, fmt.Errorf("image %s: %w", ref, &CorruptError{path, fmt.Sprintf("it is of %q", e.Name)})
+	}
+	return e, nil
+}
+
+func (s *Store) readEntry(path string) (*Entry, error) {
+	var e Entry
+	if err := readFile(path, &e); err != nil {
+		return nil, err
+	}
+	if s.refPath(e.Name) != path {
+		return nil, &CorruptError{path, fmt.Sprintf("it is of %q", e.Name)}
 	}
 	return &e, nil
 }
@@ -101,13 +123,12 @@ func (s *Store) Entries() ([]*Entry, error) {
 	var list []*Entry
 	var errs []error
 	for _, f := range files {
-		var e Entry
-		switch err := readFile(s.path("refs", f.Name()), &e); {
+		switch e, err := s.readEntry(s.path("refs", f.Name())); {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
 			errs = append(errs, err)
 		default:
-			list = append(list, &e)
+			list = append(list, e)
 		}
 	}
 	slices.SortFunc(list, func(a, b *Entry) int { return strings.Compare(a.Name, b.Name) })

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"brig/internal/fault"
@@ -45,18 +46,22 @@ type identity struct {
 	Boot    string `json:"boot"`
 }
 
+// bootID is the kernel's, of this boot (proc_sys_kernel(5)).
+var bootID = sync.OnceValues(func() (string, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id)), err
+})
+
 func identityOf(f *os.File) (identity, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil { //nolint:gosec // a file descriptor
 		return identity{}, err
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := bootID()
 	if err != nil {
 		return identity{}, err
 	}
-	return identity{
-		Size: st.Size, Device: uint64(st.Dev), Inode: st.Ino, Changed: st.Ctim.Nano(), Boot: strings.TrimSpace(string(boot)), //nolint:unconvert // 32 bits elsewhere
-	}, nil
+	return identity{Size: st.Size, Device: uint64(st.Dev), Inode: st.Ino, Changed: st.Ctim.Nano(), Boot: boot}, nil //nolint:unconvert // 32 bits elsewhere
 }
 
 func (s *Store) imagePath(d Digest) string  { return s.path("roots", d.Hex()+".erofs") }
@@ -87,7 +92,7 @@ func (s *Store) MakeRoot(d Digest, config *Config, fill func(*os.File) (int64, e
 		return nil, err
 	}
 	defer l.release()
-	if r, err := s.intact(d); err == nil {
+	if r, err := s.intact(d); err == nil { // else it is made anew
 		return r, nil
 	}
 	tmp := s.path("tmp", "root-"+d.Hex())
@@ -106,17 +111,24 @@ func (s *Store) MakeRoot(d Digest, config *Config, fill func(*os.File) (int64, e
 	return r, nil
 }
 
-// intact gives the record of an image whose file is what was checked.
+// intact gives the record of an image whose file is what was checked. The caller has the lock "make-".
 func (s *Store) intact(d Digest) (*Record, error) {
 	r, err := s.Record(d)
 	if err != nil {
 		return nil, err
 	}
-	f, err := s.openRoot(r)
+	f, id, err := s.openRoot(r)
 	if err != nil {
 		return nil, err
 	}
-	return r, f.Close()
+	defer f.Close() //nolint:errcheck // read only
+	if r.Sealed {
+		return r, confirmSealed(f, r)
+	}
+	if id != r.Checked {
+		err = s.recheck(f, id, r)
+	}
+	return r, err
 }
 
 // describe has the image written, and computes its digest.
@@ -126,6 +138,7 @@ func describe(f *os.File, d Digest, config *Config, fill func(*os.File) (int64, 
 		return nil, err
 	}
 	fault.Point("root filled")
+	flush(f, 0)
 	sum, err := fsverity.Digest(f, size)
 	if err != nil {
 		return nil, fmt.Errorf("compute the digest of the root file system: %w", err)
@@ -145,17 +158,23 @@ func (s *Store) publish(tmp string, r *Record) error {
 	if err := seal(f, r); err != nil {
 		return err
 	}
-	// A mount of an earlier file of this manifest would stay what it was.
-	if err := s.unmount(r.Manifest); err != nil {
+	// The old record first: it is of another file.
+	if err := os.RemoveAll(s.recordPath(r.Manifest)); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, s.imagePath(r.Manifest)); err != nil {
+	if err := place(tmp, s.imagePath(r.Manifest)); err != nil {
 		return err
 	}
 	fault.Point("root in place")
 	if r.Checked, err = identityOf(f); err != nil {
 		return err
 	}
+	// The lock that its users take, so that they can when the store is read-only.
+	l, err := s.acquire("root-"+r.Manifest.Hex(), unix.LOCK_SH)
+	if err != nil {
+		return err
+	}
+	l.release()
 	if err := s.writeFile(s.recordPath(r.Manifest), r, false); err != nil {
 		return err
 	}
@@ -175,32 +194,68 @@ func seal(f *os.File, r *Record) error {
 	return confirmSealed(f, r)
 }
 
-// openRoot opens the EROFS image of a record, and checks that it is the one: by fs-verity where it is sealed, else by
-// whether it is untouched since its digest was last computed, else by computing it.
-func (s *Store) openRoot(r *Record) (*os.File, error) {
+// openRoot opens the EROFS image of a record, and checks nothing of it.
+func (s *Store) openRoot(r *Record) (*os.File, identity, error) {
 	path := s.imagePath(r.Manifest)
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	f, err := openRegular(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &CorruptError{path, "it is gone"}
+		return nil, identity{}, &CorruptError{path, "it is gone, or was found damaged and set aside"}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open the root file system: %w", err)
+		return nil, identity{}, fmt.Errorf("open the root file system: %w", err)
 	}
-	if err := s.confirm(f, r); err != nil {
-		return nil, errors.Join(err, f.Close())
+	id, err := identityOf(f)
+	if err != nil {
+		return nil, identity{}, errors.Join(err, f.Close())
 	}
-	return f, nil
+	return f, id, nil
 }
 
-func (s *Store) confirm(f *os.File, r *Record) error {
+// confirm checks that an EROFS image is the one: by fs-verity where it is sealed, else by whether it is untouched since its digest was
+// last computed, else by computing it.
+func (s *Store) confirm(f *os.File, id identity, r *Record) error {
 	if r.Sealed {
 		return confirmSealed(f, r)
 	}
-	id, err := identityOf(f)
-	if err != nil || id == r.Checked {
+	if id == r.Checked {
+		return nil
+	}
+	// Of many that start sandboxes after a boot, one computes it.
+	l, err := s.acquire("make-"+r.Manifest.Hex(), unix.LOCK_EX)
+	if err != nil {
+		return checkDigest(f, id.Size, r) // the store cannot be written
+	}
+	defer l.release()
+	if now, err := s.Record(r.Manifest); err == nil && now.Verity == r.Verity && now.Checked == id {
+		r.Checked = id
+		return nil
+	}
+	return s.recheck(f, id, r)
+}
+
+// verifyRoot computes the digest of an EROFS image, whatever is known of it, and sets it aside when it is another.
+func (s *Store) verifyRoot(r *Record) error {
+	f, id, err := s.openRoot(r)
+	if err != nil {
 		return err
 	}
-	return s.recheck(f, r)
+	defer f.Close() //nolint:errcheck // read only
+	if r.Sealed {
+		err = confirmSealed(f, r)
+	}
+	if err == nil {
+		err = checkDigest(f, id.Size, r)
+	}
+	var damage *CorruptError
+	if !errors.As(err, &damage) {
+		return err
+	}
+	l, lockErr := s.acquire("make-"+r.Manifest.Hex(), unix.LOCK_EX|unix.LOCK_NB)
+	if lockErr != nil { // it is being made anew, or the store cannot be written
+		return err
+	}
+	defer l.release()
+	return errors.Join(err, s.setAside(f.Name(), f))
 }
 
 func confirmSealed(f *os.File, r *Record) error {
@@ -214,21 +269,23 @@ func confirmSealed(f *os.File, r *Record) error {
 	return nil
 }
 
-// recheck computes the digest anew, and notes that it did.
-func (s *Store) recheck(f *os.File, r *Record) error {
-	id, err := identityOf(f)
-	if err != nil {
-		return err
-	}
+// recheck computes the digest anew, and notes that it did. The caller has the lock "make-".
+func (s *Store) recheck(f *os.File, id identity, r *Record) error {
 	if err := checkDigest(f, id.Size, r); err != nil {
 		return err
 	}
 	r.Checked = id
-	// Who may read the store but not write it checks each time.
-	if err := s.writeFile(s.recordPath(r.Manifest), r, false); err != nil && !errors.Is(err, unix.EROFS) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.ENOSPC) {
-		return err
+	now, err := s.Record(r.Manifest)
+	if err != nil || now.Verity != r.Verity {
+		return nil //nolint:nilerr // it is of another file by now; this one is what was wanted
 	}
-	return nil
+	fault.Point("before the note")
+	// Who may read the store but not write it checks each time, as long as it is not mounted; so does who has no room to note it.
+	err = s.writeFile(s.recordPath(r.Manifest), r, false)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return nil
+	}
+	return err
 }
 
 func checkDigest(f *os.File, size int64, r *Record) error {
@@ -236,6 +293,9 @@ func checkDigest(f *os.File, size int64, r *Record) error {
 		return &CorruptError{f.Name(), fmt.Sprintf("it has %d bytes, and had %d", size, r.Size)}
 	}
 	sum, err := fsverity.Digest(f, size)
+	if errors.Is(err, unix.EIO) { // what fs-verity gives, and a broken disk
+		return &CorruptError{f.Name(), fmt.Sprintf("it cannot be read: %v", err)}
+	}
 	if err != nil {
 		return fmt.Errorf("check %s: %w", f.Name(), err)
 	}

@@ -6,6 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+
+	"brig/internal/fault"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,35 +54,83 @@ func Open(dir string) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{dir: dir, mounts: mountDir}
-	if dir != machineDir {
-		// Another store may have another file for the same manifest, so its mounts are apart.
-		s.mounts = filepath.Join(mountDir, "of-"+DigestOf([]byte(dir)).Short())
-	}
-	if err := s.check(); err != nil {
+	st, err := s.check()
+	if err != nil {
 		return nil, err
+	}
+	if dir != machineDir {
+		s.mounts = mountsOf(st)
 	}
 	return s, nil
 }
 
+// mountsOf is where the images of a store are mounted that is not the machine's. Another store may have another file for the same
+// manifest, so they are apart. The name is from what the folder is, not from its path: a store that was moved keeps its mounts, and one that
+// was put in its place has none.
+func mountsOf(st *unix.Stat_t) string {
+	return mountDir + "/of-" + strconv.FormatUint(uint64(st.Dev), 16) + "-" + strconv.FormatUint(st.Ino, 16) //nolint:unconvert // 32 bits elsewhere
+}
+
+// folders are those of a store.
+var folders = []string{"blobs", "blobs/sha256", "refs", "attached", "roots", "tmp", "locks"}
+
 // check makes what is missing of the folders, and refuses a store that somebody else could write to: who owns the store
 // owns what runs from it.
-func (s *Store) check() error {
-	var st unix.Stat_t
-	err := unix.Stat(s.dir+"/locks", &st)
+func (s *Store) check() (*unix.Stat_t, error) {
+	var st, sub unix.Stat_t
+	err := unix.Stat(s.dir, &st)
 	if errors.Is(err, unix.ENOENT) {
-		for _, sub := range []string{"blobs/sha256", "refs", "roots", "tmp", "locks"} {
-			if err := os.MkdirAll(s.path(sub), 0o700); err != nil {
-				return fmt.Errorf("make the store of images: %w", err)
+		if err = os.MkdirAll(s.dir, 0o700); err == nil {
+			err = unix.Stat(s.dir, &st)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the store of images %s: %w", s.dir, s.full(err))
+	}
+	if err := ours(s.dir, &st); err != nil {
+		return nil, err
+	}
+	for _, name := range folders {
+		err := unix.Lstat(s.dir+"/"+name, &sub)
+		if errors.Is(err, unix.ENOENT) {
+			if err = s.makeFolders(); err == nil {
+				err = unix.Lstat(s.dir+"/"+name, &sub)
 			}
 		}
-	} else if err != nil {
-		return fmt.Errorf("open the store of images: %w", err)
+		if err != nil {
+			return nil, fmt.Errorf("open the store of images: %w", err)
+		}
+		if err := ours(s.dir+"/"+name, &sub); err != nil {
+			return nil, err
+		}
 	}
-	if err := unix.Stat(s.dir, &st); err != nil {
-		return fmt.Errorf("open the store of images %s: %w", s.dir, err)
+	return &st, nil
+}
+
+func ours(dir string, st *unix.Stat_t) error {
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return fmt.Errorf("%s, of the store of images, is no folder", dir)
 	}
 	if int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
-		return fmt.Errorf("the store of images %s belongs to user %d with mode %#o; it must be yours, and nobody else may write it", s.dir, st.Uid, st.Mode&0o7777)
+		return fmt.Errorf("%s, of the store of images, belongs to user %d with mode %#o; it must be yours, and nobody else may write it", dir, st.Uid, st.Mode&0o7777)
+	}
+	return nil
+}
+
+// makeFolders makes a store. The locks that removing things needs are made with it: on a full disk there may be no room for them.
+func (s *Store) makeFolders() error {
+	for _, name := range folders {
+		if err := os.Mkdir(s.path(name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return s.full(err)
+		}
+		fault.Point("folder made")
+	}
+	for _, name := range []string{"store", "refs"} {
+		l, err := s.acquire(name, unix.LOCK_SH)
+		if err != nil {
+			return err
+		}
+		l.release()
 	}
 	return nil
 }
@@ -94,7 +145,8 @@ func (s *Store) path(parts ...string) string {
 // TempDir is a folder in the store for what is half-made; what is left in it is removed by the next prune.
 func (s *Store) TempDir() string { return s.path("tmp") }
 
-// Room tells whether need bytes more find room on the store's disk, before they are fetched. A margin is left for everybody else.
+// Room tells whether need bytes more find room on the store's disk, before they are fetched. What the file system reserves for root
+// is left for everybody else. A quota may be narrower: then writing fails.
 func (s *Store) Room(need int64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(s.dir, &st); err != nil {
@@ -112,23 +164,37 @@ type lock struct{ f *os.File }
 
 // acquire takes a lock by name: LOCK_SH or LOCK_EX, with LOCK_NB or waiting.
 func (s *Store) acquire(name string, how int) (*lock, error) {
-	for {
-		f, err := os.OpenFile(s.path("locks", name), os.O_RDWR|os.O_CREATE, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("lock the store of images: %w", err)
+	l, err := acquire(s.path("locks", name), how, func(path string) (*os.File, error) {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		if errors.Is(err, unix.EROFS) {
+			// What is in a store that cannot be written can be used all the same. flock(2) asks for no right to write.
+			f, err = os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 		}
-		if err := flock(f, how); err != nil {
-			_ = f.Close()
+		return f, err
+	})
+	if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("lock the store of images: %w", s.full(err))
+	}
+	return l, err
+}
+
+// acquire takes a lock on a file that may be removed and made anew by whoever holds its lock.
+func acquire(path string, how int, open func(string) (*os.File, error)) (*lock, error) {
+	for {
+		f, err := open(path)
+		if err != nil {
 			return nil, err
 		}
-		// prune removes lock files, while it holds them: then this one is a file that nobody else sees.
+		if err := flock(f, how); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		// If it was removed meanwhile, this is a file that nobody else sees.
 		var mine, there unix.Stat_t
 		err = unix.Fstat(int(f.Fd()), &mine) //nolint:gosec // a file descriptor
-		if err == nil && unix.Stat(f.Name(), &there) == nil && mine.Ino == there.Ino {
+		if err == nil && unix.Lstat(path, &there) == nil && mine.Ino == there.Ino && mine.Dev == there.Dev {
 			return &lock{f}, nil
 		}
-		_ = f.Close()
-		if err != nil {
+		if err = errors.Join(err, f.Close()); err != nil {
 			return nil, err
 		}
 	}

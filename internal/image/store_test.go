@@ -138,7 +138,7 @@ func TestUse(t *testing.T) {
 	if p, err := s.Prune(false); err != nil || p.Roots != 1 || p.Blobs != 3 {
 		t.Errorf("%+v, %v", p, err)
 	}
-	if mounted(root) || exists(root) {
+	if mounted(root) || exists(root) || exists(s.mounts) {
 		t.Errorf("%s is still there", root)
 	}
 	if _, err := s.Use("example.test/app:1", ThisPlatform()); !errors.Is(err, ErrNotHere) {
@@ -188,73 +188,6 @@ func TestIngest(t *testing.T) {
 	if left, _ := filepath.Glob(s.path("tmp", "*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
-}
-
-// TestDamage: one changed byte anywhere in the store is found before the file is used, and the file is named.
-func TestDamage(t *testing.T) {
-	t.Parallel()
-	testenv.Check(t, testenv.Root)
-	s := newStore(t)
-	md := addImage(t, s, "example.test/app:1", strings.Repeat("content", 5000))
-	use := func() error {
-		i, err := s.Use("example.test/app:1", ThisPlatform())
-		if err != nil {
-			return err
-		}
-		defer i.Close() //nolint:errcheck // a lock
-		_, err = i.Mount()
-		return err
-	}
-	check := func() error { return s.Check(func(string, int64) {}) }
-	if err := errors.Join(use(), check()); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		path string
-		try  func() error
-	}{
-		{s.imagePath(md), use}, {s.imagePath(md), check}, {s.recordPath(md), use}, {s.recordPath(md), check}, {s.blobPath(md), check},
-		{s.refPath("example.test/app:1"), use}, {s.refPath("example.test/app:1"), check},
-	} {
-		for _, at := range []int64{0, -1} {
-			restore := flip(t, c.path, at)
-			err := c.try()
-			var damage *CorruptError
-			if !errors.As(err, &damage) || damage.Path != c.path {
-				t.Errorf("%s with another byte at %d: %v", c.path, at, err)
-			}
-			restore()
-			if err := c.try(); err != nil {
-				t.Errorf("%s as it was: %v", c.path, err)
-			}
-		}
-	}
-}
-
-// flip changes a byte, counted from the end when at is below 0, and gives what changes it back.
-func flip(t *testing.T, path string, at int64) (restore func()) {
-	t.Helper()
-	change := func() {
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close() //nolint:errcheck // a test
-		st, _ := f.Stat()
-		b, off := make([]byte, 1), at
-		if off < 0 {
-			off += st.Size()
-		}
-		if _, err := f.ReadAt(b, off); err != nil {
-			t.Fatal(err)
-		}
-		b[0] ^= 1
-		if _, err := f.WriteAt(b, off); err != nil {
-			t.Fatal(err)
-		}
-	}
-	change()
-	return change
 }
 
 // TestLoop: where the kernel mounts no files, a loop device serves, and goes with the mount.

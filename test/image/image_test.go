@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"brig/internal/image"
 	"brig/internal/testenv"
 	"brig/test/image/fixture"
 
@@ -138,8 +137,11 @@ func (m *machine) mkdir(name string) string {
 // mounts is where the images of the store are mounted.
 func (m *machine) mounts() []string {
 	m.t.Helper()
-	dir := "/run/brig/images/of-" + image.DigestOf([]byte(m.store)).Short() + "/"
-	list, err := mountinfo.GetMounts(mountinfo.PrefixFilter(strings.TrimSuffix(dir, "/")))
+	var st unix.Stat_t
+	if unix.Stat(m.store, &st) != nil {
+		return nil
+	}
+	list, err := mountinfo.GetMounts(mountinfo.PrefixFilter(fmt.Sprintf("/run/brig/images/of-%x-%x", st.Dev, st.Ino)))
 	if err != nil {
 		m.t.Fatal(err)
 	}

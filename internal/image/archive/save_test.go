@@ -156,9 +156,6 @@ func TestDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	data[len(data)/2] ^= 1
-	if err := os.WriteFile(blob, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	file := filepath.Join(dir, "a.tar")
 	if err := os.WriteFile(file, []byte("before"), 0o600); err != nil {
 		t.Fatal(err)
@@ -167,6 +164,9 @@ func TestDamaged(t *testing.T) {
 		to string
 		o  SaveOptions
 	}{{file, SaveOptions{}}, {file, SaveOptions{Docker: true}}, {filepath.Join(dir, "folder") + "/", SaveOptions{}}} {
+		if err := os.WriteFile(blob, data, 0o600); err != nil { // what is found to be damaged is set aside
+			t.Fatal(err)
+		}
 		var corrupt *image.CorruptError
 		if err := save(s, c.to, c.o, "one:1"); !errors.As(err, &corrupt) || !strings.Contains(err.Error(), m.Layers[0].Digest.Hex()) {
 			t.Errorf("%+v: %v", c, err)

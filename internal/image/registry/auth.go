@@ -205,7 +205,7 @@ func (t authorized) RoundTrip(req *http.Request) (*http.Response, error) {
 	t.e.mu.Unlock()
 	req = req.Clone(req.Context())
 	req.Header.Del("Authorization")
-	if t.header != "" && req.URL.Scheme == scheme && req.URL.Host == t.e.host && req.Host == t.e.host {
+	if t.header != "" && req.URL.Scheme == scheme && req.URL.Host == t.e.host && (req.Host == "" || req.Host == t.e.host) {
 		req.Header.Set("Authorization", t.header)
 	} else {
 		req.Header.Del("Cookie")

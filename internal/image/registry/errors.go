@@ -270,11 +270,14 @@ func (s *session) unauthorized(n int, err error) string {
 		s.repository, who, s.e.host, strings.Join(s.looked, ", "))
 }
 
+// tlsAlert is the operation in which crypto/tls reports the other side's alerts; their type is its own.
+const tlsAlert = "remote error"
+
 func certificateReason(err error) string {
 	var unknown x509.UnknownAuthorityError
 	var name x509.HostnameError
 	var invalid x509.CertificateInvalidError
-	var alert tls.AlertError
+	var op *net.OpError
 	switch {
 	case errors.As(err, &unknown):
 		return fmt.Sprintf("its certificate is signed by an authority that this machine does not know; name the file with it as \"ca\" in a [[registry]] section of %s", operator.File)
@@ -282,8 +285,8 @@ func certificateReason(err error) string {
 		return "its certificate is for another name: " + name.Error()
 	case errors.As(err, &invalid):
 		return "its certificate is not valid: " + invalid.Error()
-	case errors.As(err, &alert):
-		return fmt.Sprintf("it ends the TLS handshake (%s); when it wants a client certificate, name \"cert\" and \"key\" in a [[registry]] section of %s", alert.Error(), operator.File)
+	case errors.As(err, &op) && op.Op == tlsAlert:
+		return fmt.Sprintf("it ends the TLS handshake (%s); when it wants a client certificate, name \"cert\" and \"key\" in a [[registry]] section of %s", op.Err, operator.File)
 	}
 	return ""
 }

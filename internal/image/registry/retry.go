@@ -70,13 +70,13 @@ func (e *endpoint) passes(err error) bool {
 	var lied *lieError
 	var redirect *redirectError
 	var verify *tls.CertificateVerificationError
-	var alert tls.AlertError
+	var op *net.OpError
 	var record tls.RecordHeaderError
 	var unknown x509.UnknownAuthorityError
 	var dns *net.DNSError
 	switch {
 	case errors.As(err, &local), errors.As(err, &lied), errors.As(err, &redirect), errors.Is(err, errPlain), errors.Is(err, context.Canceled),
-		errors.As(err, &verify), errors.As(err, &alert), errors.As(err, &record), errors.As(err, &unknown),
+		errors.As(err, &verify), errors.As(err, &op) && op.Op == tlsAlert, errors.As(err, &record), errors.As(err, &unknown),
 		errors.As(err, &dns) && dns.IsNotFound:
 		return false
 	case errors.Is(err, syscall.ECONNREFUSED):

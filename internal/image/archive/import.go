@@ -48,12 +48,12 @@ func Import(ctx context.Context, s *image.Store, in Input, name string, o Import
 		return nil, err
 	}
 	defer session.End()
-	f, err := layerFile(ctx, s, in, o)
+	l := &loader{ctx: ctx, s: s, o: Options{Build: o.Build, Accept: o.Accept, Progress: o.Progress, Notice: o.Notice}}
+	f, err := layerFile(ctx, s, in, o, l.progress)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	l := &loader{ctx: ctx, s: s, o: Options{Build: o.Build, Accept: o.Accept, Progress: o.Progress, Notice: o.Notice}}
 	layer, diffID, err := l.layerOf(f)
 	if err != nil {
 		return nil, err
@@ -75,7 +75,7 @@ func Import(ctx context.Context, s *image.Store, in Input, name string, o Import
 }
 
 // layerFile gives the layer in a file that can be read at any place.
-func layerFile(ctx context.Context, s *image.Store, in Input, o ImportOptions) (*os.File, error) {
+func layerFile(ctx context.Context, s *image.Store, in Input, o ImportOptions, progress func(want, done int64)) (*os.File, error) {
 	f, st, err := in.open()
 	if err != nil {
 		return nil, err
@@ -85,14 +85,14 @@ func layerFile(ctx context.Context, s *image.Store, in Input, o ImportOptions) (
 	}
 	defer f.Close() //nolint:errcheck // read only
 	if !st.IsDir() {
-		return spool(s, &reader{ctx, f}, o.Build.Limits.Size)
+		return spool(s, &coming{reader{ctx, f}, progress}, o.Build.Limits.Size)
 	}
 	layer, err := temporary(s)
 	if err != nil {
 		return nil, err
 	}
 	fault.Point("import begun")
-	if err := writeTree(ctx, s, f, layer, o); err != nil {
+	if err := writeTree(ctx, s, f, layer, o, progress); err != nil {
 		return nil, errors.Join(fmt.Errorf("import %s: %w", f.Name(), err), layer.Close())
 	}
 	fault.Point("import read")

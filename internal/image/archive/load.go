@@ -53,12 +53,13 @@ func Load(ctx context.Context, s *image.Store, in Input, o Options) ([]Loaded, e
 		return nil, err
 	}
 	defer session.End()
-	src, err := openSource(ctx, s, in, o.Build.Limits)
+	l := &loader{ctx: ctx, s: s, o: o}
+	src, err := openSource(ctx, s, in, o.Build.Limits, l.progress)
 	if err != nil {
 		return nil, err
 	}
 	defer src.close() //nolint:errcheck // read only
-	l := &loader{ctx: ctx, s: s, src: src, o: o}
+	l.src = src
 	if err := l.find(); err != nil {
 		return nil, err
 	}

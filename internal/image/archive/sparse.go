@@ -116,7 +116,7 @@ func (w *tree) sparse(f *os.File, hdr *tar.Header, list []segment) error {
 		return err
 	}
 	for _, s := range list {
-		n, err := io.Copy(w.b, &reader{w.ctx, io.NewSectionReader(f, s.offset, s.size)})
+		n, err := io.Copy(w.b, &coming{reader{w.ctx, io.NewSectionReader(f, s.offset, s.size)}, w.progress})
 		if err == nil && n != s.size {
 			err = errors.New("it became shorter while it was read")
 		}

@@ -44,7 +44,7 @@ func (in Input) open() (*os.File, os.FileInfo, error) {
 
 // openSource opens an archive as a folder or a tar. A tar that is compressed, or cannot be read at any place, is copied into the
 // store's temporary folder first: what says how to read it may be its last entry.
-func openSource(ctx context.Context, s *image.Store, in Input, l layers.Limits) (source, error) {
+func openSource(ctx context.Context, s *image.Store, in Input, l layers.Limits, progress func(want, done int64)) (source, error) {
 	f, st, err := in.open()
 	if err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func openSource(ctx context.Context, s *image.Store, in Input, l layers.Limits) 
 	if st.IsDir() {
 		return openFolderOf(f, in)
 	}
-	plain, err := seekable(ctx, s, f, st, l)
+	plain, err := seekable(ctx, s, f, st, l, progress)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -77,7 +77,7 @@ func openFolderOf(f *os.File, in Input) (source, error) {
 }
 
 // seekable gives the archive uncompressed, in a file that can be read at any place: the same one, if it is that.
-func seekable(ctx context.Context, s *image.Store, f *os.File, st os.FileInfo, l layers.Limits) (*os.File, error) {
+func seekable(ctx context.Context, s *image.Store, f *os.File, st os.FileInfo, l layers.Limits, progress func(want, done int64)) (*os.File, error) {
 	if st.Mode().IsRegular() {
 		packing, err := packingOf(f, l)
 		if err != nil {
@@ -87,7 +87,7 @@ func seekable(ctx context.Context, s *image.Store, f *os.File, st os.FileInfo, l
 			return f, nil
 		}
 	}
-	r, packing, err := layers.Decompress(&reader{ctx, f}, l)
+	r, packing, err := layers.Decompress(&coming{reader{ctx, f}, progress}, l)
 	if err != nil {
 		return nil, unread(packing, err)
 	}
@@ -159,4 +159,16 @@ func (r *reader) Read(p []byte) (int, error) {
 		return 0, context.Cause(r.ctx)
 	}
 	return r.r.Read(p)
+}
+
+// coming tells of bytes whose number nobody knows before.
+type coming struct {
+	reader
+	progress func(want, done int64)
+}
+
+func (c *coming) Read(p []byte) (int, error) {
+	n, err := c.reader.Read(p)
+	c.progress(int64(n), int64(n))
+	return n, err
 }

@@ -22,23 +22,24 @@ import (
 // tree writes a folder of the host's as a layer. Names are sorted, links are not followed, and every name is looked up in the open
 // folder that it is in, so that nothing outside gets in while somebody moves things about.
 type tree struct {
-	ctx    context.Context
-	t      *tar.Writer
-	b      *bufio.Writer    // what t writes to
-	device uint64           // other file systems are left out
-	links  map[inode]string // the first name of a file that has several
-	notice func(text string)
-	size   int64
-	limit  int64
-	room   func(int64) error
+	ctx      context.Context
+	t        *tar.Writer
+	b        *bufio.Writer    // what t writes to
+	device   uint64           // other file systems are left out
+	links    map[inode]string // the first name of a file that has several
+	notice   func(text string)
+	size     int64
+	limit    int64
+	room     func(int64) error
+	progress func(want, done int64)
 }
 
 type inode struct{ device, number uint64 }
 
 // writeTree writes the folder root as a tar archive into to.
-func writeTree(ctx context.Context, s *image.Store, root, to *os.File, o ImportOptions) error {
+func writeTree(ctx context.Context, s *image.Store, root, to *os.File, o ImportOptions, progress func(want, done int64)) error {
 	b := bufio.NewWriterSize(to, 256<<10)
-	w := &tree{ctx: ctx, t: tar.NewWriter(b), b: b, links: map[inode]string{}, notice: o.Notice, limit: o.Build.Limits.Size, room: s.Room}
+	w := &tree{ctx: ctx, t: tar.NewWriter(b), b: b, links: map[inode]string{}, notice: o.Notice, limit: o.Build.Limits.Size, room: s.Room, progress: progress}
 	if w.notice == nil {
 		w.notice = func(string) {}
 	}
@@ -236,7 +237,7 @@ func (w *tree) file(f *os.File, hdr *tar.Header) error {
 	if err := w.t.WriteHeader(hdr); err != nil {
 		return err
 	}
-	n, err := io.Copy(w.t, &reader{w.ctx, io.NewSectionReader(f, 0, hdr.Size)})
+	n, err := io.Copy(w.t, &coming{reader{w.ctx, io.NewSectionReader(f, 0, hdr.Size)}, w.progress})
 	if err == nil && n != hdr.Size {
 		err = errors.New("it became shorter while it was read")
 	}

@@ -73,7 +73,12 @@ func (s *Store) Alias(e *Entry, ref Ref) error {
 	defer l.release()
 	other := *e
 	other.Name, other.Since = ref.Name(), time.Now().UTC()
-	return s.full(s.writeFile(s.refPath(other.Name), &other, true))
+	fault.Point("before the reference")
+	if err := s.writeFile(s.refPath(other.Name), &other, true); err != nil {
+		return s.full(err)
+	}
+	fault.Point("reference in place")
+	return nil
 }
 
 // Untag removes a reference, and nothing of what it points to.

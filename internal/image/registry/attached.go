@@ -82,7 +82,7 @@ func (a *attaching) run(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("more than %d artifacts are attached; the rest is left out", maxAttached))
 			break
 		}
-		if !d.IsManifest() || d.Size > image.MaxManifest || len(d.URLs) > 0 {
+		if !d.IsManifest() || d.Digest == "" || d.Size > image.MaxManifest || len(d.URLs) > 0 {
 			continue
 		}
 		if err := a.add(ctx, d, ""); err != nil && len(errs) < maxComplaints {
@@ -108,7 +108,7 @@ func (a *attaching) add(ctx context.Context, d image.Descriptor, tag string) err
 		return nil
 	}
 	if err := m.CheckLayers(); err != nil {
-		return err
+		return fmt.Errorf("artifact %s: %w", d.Digest, err)
 	}
 	one := Attached{Descriptor: d, Manifest: m, Tag: tag}
 	var blobs []image.Descriptor

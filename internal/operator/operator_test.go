@@ -37,6 +37,16 @@ func TestMistakes(t *testing.T) {
 		"[limits]\npids = -1":                               "a limit below zero",
 		"[isolation]\ndefault = \"kata\"":                   `isolation.default = "kata": there are native, gvisor, vm`,
 		"[[isolation.rule]]\nisolation = \"vm\"":            "annotation is missing",
+
+		"[[registry]]\ninsecure = true":                                              "registry: host is missing",
+		"[[registry]]\nhost = \"https://registry.example\"":                          "it is a host name",
+		"[[registry]]\nhost = \"a.example\"\n[[registry]]\nhost = \"A.example\"":     "there are two sections",
+		"[[registry]]\nhost = \"a.example\"\ncert = \"/c\"":                          "cert and key belong together",
+		"[[registry]]\nhost = \"a.example\"\nca = \"ca.pem\"":                        `"ca.pem" is no absolute path`,
+		"[[registry]]\nhost = \"a.example\"\nmirrors = [\"https://m.example/path\"]": "without a path",
+		"[[registry]]\nhost = \"a.example\"\nmirrors = [\"https://u:p@m.example\"]":  "without a path",
+		"[[registry]]\nhost = \"a.example\"\nmirrors = [\"ftp://m.example\"]":        "a mirror is a host",
+		"[[registry]]\nhost = \"a.example\"\nskip-verify = true":                     "unknown key",
 	} {
 		if p, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s\n%+v, %v\nwant %s", text, p, err, want)
@@ -287,5 +297,23 @@ func TestIsolation(t *testing.T) {
 	}
 	if _, err := (*Policy)(nil).ChooseIsolation("brig-oci", map[string]string{annotation.Isolation: "none"}); err == nil {
 		t.Error("an unknown isolation is taken")
+	}
+}
+
+// TestRegistries: sections of registries are read, and change no bundle.
+func TestRegistries(t *testing.T) {
+	t.Parallel()
+	p := parse(t, "[[registry]]\nhost = \"a.example:5000\"\nmirrors = [\"m.example\", \"https://n.example:1/\", \"http://127.0.0.1:5000\"]\nca = \"/ca\"\ncert = \"/c\"\nkey = \"/k\"\n"+
+		"[[registry]]\nhost = \"b.example\"\ninsecure = true\n")
+	if len(p.Registries) != 2 || len(p.Registries[0].Mirrors) != 3 || p.Registries[0].Key != "/k" || !p.Registries[1].Insecure {
+		t.Errorf("%+v", p.Registries)
+	}
+	s := bundle()
+	if err := p.Tighten(s); err != nil {
+		t.Error(err)
+	}
+	s.Annotations = nil
+	if want := bundle(); !reflect.DeepEqual(s, want) {
+		t.Errorf("%+v", s)
 	}
 }

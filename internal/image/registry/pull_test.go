@@ -221,7 +221,7 @@ func TestRefused(t *testing.T) {
 				described(image.MediaIndex, text(p.manifest), "amd64")}})))
 		}, []string{"announced as " + image.MediaIndex}},
 		"no such tag": {func(f *fake, _ *pushed) {
-			f.do(func(w http.ResponseWriter, r *http.Request) bool {
+			f.do(func(_ http.ResponseWriter, r *http.Request) bool {
 				r.URL.Path = strings.Replace(r.URL.Path, "/1", "/none", 1)
 				return false
 			})

@@ -299,7 +299,6 @@ func TestRetryAfter(t *testing.T) {
 // TestNextCommandResumes: what a broken command brought is there for the next one; when it was wrong, it is fetched again.
 func TestNextCommandResumes(t *testing.T) {
 	t.Parallel()
-	const size = 3 << 20
 	for _, wrong := range []bool{false, true} {
 		s := newStore(t)
 		x := newWeather(t, func(_ int64, w http.ResponseWriter, r *http.Request, l []byte) bool { cut(w, r, l, 1000); return true })

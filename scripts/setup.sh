@@ -11,6 +11,7 @@ packages=(
   erofs-utils fsverity                  # the judges of images and their digests
   umoci                                 # the judge of the tree that layers give
   e2fsprogs                             # the place on disk to write over a root
+  xfsprogs btrfs-progs                  # file systems that a store may lie on
   openssl                               # makes the keys and signatures that images are checked with
   libseccomp-dev pkg-config gcc libc6-dev # the judge of the filter compiler
   curl git make nodejs perl python3 strace xz-utils # real programs that must run unchanged

@@ -52,39 +52,6 @@ var deeds = map[string]func(*Store) error{
 	"check": checkAll,
 }
 
-// pullApp does to the store what a pull does.
-func pullApp(s *Store) error {
-	session, err := s.Begin()
-	if err != nil {
-		return err
-	}
-	defer session.End()
-	content := strings.Repeat(appContent, 1000)
-	m, err := storeBlobs(s, content)
-	if err != nil {
-		return err
-	}
-	signature, err := s.Put([]byte(`{"schemaVersion":2,"mediaType":"` + MediaManifest + `","config":{"mediaType":"x","digest":"` + string(m.Config.Digest) + `","size":1},"layers":[]}`))
-	if err != nil {
-		return err
-	}
-	if err := s.Attach(m.digest, []Descriptor{{MediaType: MediaManifest, Digest: signature}}); err != nil {
-		return err
-	}
-	config, err := s.ImageConfig(m.Manifest)
-	if err != nil {
-		return err
-	}
-	if _, err := s.MakeRoot(m.digest, config, fillWith(content)); err != nil {
-		return err
-	}
-	ref, err := ParseRef(app)
-	if err != nil {
-		return err
-	}
-	return s.Tag(ref, Descriptor{MediaType: MediaManifest, Digest: m.digest}, ThisPlatform(), m.digest)
-}
-
 // process does one deed in a process of its own, which is killed at the point of that number.
 func process(t *testing.T, dir, do string, point int) (code int, killed bool, told string) {
 	t.Helper()

@@ -168,7 +168,9 @@ func (s *Store) acquire(name string, how int) (*lock, error) {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if errors.Is(err, unix.EROFS) {
 			// What is in a store that cannot be written can be used all the same. flock(2) asks for no right to write.
-			f, err = os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+			if have, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0); err == nil {
+				return have, nil
+			}
 		}
 		return f, err
 	})

@@ -64,6 +64,39 @@ func storeBlobs(s *Store, content string) (*stored, error) {
 	return &stored{&m, md, int64(len(text))}, err
 }
 
+// pullApp does to the store what a pull does.
+func pullApp(s *Store) error {
+	session, err := s.Begin()
+	if err != nil {
+		return err
+	}
+	defer session.End()
+	content := strings.Repeat(appContent, 1000)
+	m, err := storeBlobs(s, content)
+	if err != nil {
+		return err
+	}
+	signature, err := s.Put([]byte(`{"schemaVersion":2,"mediaType":"` + MediaManifest + `","config":{"mediaType":"x","digest":"` + string(m.Config.Digest) + `","size":1},"layers":[]}`))
+	if err != nil {
+		return err
+	}
+	if err := s.Attach(m.digest, []Descriptor{{MediaType: MediaManifest, Digest: signature}}); err != nil {
+		return err
+	}
+	config, err := s.ImageConfig(m.Manifest)
+	if err != nil {
+		return err
+	}
+	if _, err := s.MakeRoot(m.digest, config, fillWith(content)); err != nil {
+		return err
+	}
+	ref, err := ParseRef(app)
+	if err != nil {
+		return err
+	}
+	return s.Tag(ref, Descriptor{MediaType: MediaManifest, Digest: m.digest}, ThisPlatform(), m.digest)
+}
+
 // addImage puts an image of one file into the store and gives its manifest.
 func addImage(t *testing.T, s *Store, ref, content string) Digest {
 	t.Helper()

@@ -150,11 +150,18 @@ func (p *pull) document(ctx context.Context, want image.Descriptor) (image.Descr
 	if want.Size > image.MaxManifest {
 		return image.Descriptor{}, fmt.Errorf("the manifest %s is larger than %d MiB", want.Digest, image.MaxManifest>>20)
 	}
-	err := p.c.document(ctx, p.s, p.ref, want)
-	if err != nil {
-		return image.Descriptor{}, err
+	var d image.Descriptor
+	var err error
+	for range 2 {
+		if err = p.c.document(ctx, p.s, p.ref, want); err != nil {
+			return d, err
+		}
+		// One that was here and is damaged is set aside when it is read: then it comes anew.
+		var damaged *image.CorruptError
+		if d, err = p.here(want.Digest); !errors.As(err, &damaged) {
+			break
+		}
 	}
-	d, err := p.here(want.Digest)
 	if err == nil && (want.Size >= 0 && d.Size != want.Size || want.MediaType != "" && d.IsIndex() != want.IsIndex()) {
 		err = fmt.Errorf("the manifest %s is announced as %s of %d bytes, and is %s of %d", want.Digest, want.MediaType, want.Size, d.MediaType, d.Size)
 	}
@@ -209,6 +216,7 @@ func (p *pull) choose(ctx context.Context, d image.Descriptor) (image.Descriptor
 // blobs fetches the configuration and the layers that are not here, a few at once, and gives the bytes that came. Before the first byte there
 // must be room for all.
 func (p *pull) blobs(ctx context.Context, manifest image.Digest, m *image.Manifest) (int64, error) {
+	_, _ = p.s.ImageConfig(m) // one that is damaged is set aside, and is missing then
 	var missing []image.Descriptor
 	var sum int64
 	sizes := map[image.Digest]int64{}

@@ -1,8 +1,11 @@
 package registry
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -264,6 +267,33 @@ func TestHeadLies(t *testing.T) {
 		})
 		if out, err = pullFor(t, c, s, f.ref(":1")); err != nil || out.Manifest != p.digest || f.count("GET", "manifests/1") != 1 {
 			t.Errorf("%q: %+v, %v, %q", told, out, err, f.asked)
+		}
+	}
+}
+
+// TestMends: documents that are damaged in the store come anew with the pull that finds it.
+func TestMends(t *testing.T) {
+	t.Parallel()
+	f, s := newFake(t), newStore(t)
+	p := f.push("t", "amd64", 10)
+	x := f.index("1", described(image.MediaManifest, text(p.manifest), "amd64"))
+	ref := f.ref("@" + string(image.DigestOf(x)))
+	for _, spoiled := range [][]byte{nil, x, text(p.manifest), p.config} {
+		if spoiled != nil {
+			path := filepath.Join(s.Dir(), "blobs/sha256", image.DigestOf(spoiled).Hex())
+			if err := os.Chmod(path, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, bytes.ToUpper(spoiled), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := pullFor(t, newClient(t, Options{}), s, ref); err != nil {
+			t.Fatal(err)
+		}
+		whole(t, s, p)
+		if _, err := s.Index(image.DigestOf(x)); err != nil {
+			t.Error(err)
 		}
 	}
 }

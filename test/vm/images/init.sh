@@ -13,7 +13,10 @@ result=failed
 # The two tests of the kernel's own fs-verity must not end with "has none".
 TMPDIR=/tmp erofs.test -test.v -test.parallel 2 -test.run 'TestKernel|TestLarge|TestSparse|TestGolden' &&
 	TMPDIR=/mnt/tmp fsverity.test -test.v -test.run 'TestKernel|TestShort' >/tmp/fsverity.log 2>&1 &&
-	! grep -q 'has no fs-verity' /tmp/fsverity.log && result=passed
+	! grep -q 'has no fs-verity' /tmp/fsverity.log &&
+	TMPDIR=/mnt/tmp BRIG_TEST_DISK=/ext4 image.test -test.v -test.run 'TestVerity|TestUse|TestLoop|TestPrunePastDamage' >/tmp/image.log 2>&1 &&
+	grep -q '^--- PASS: TestVerity' /tmp/image.log && result=passed
+cat /tmp/image.log
 cat /tmp/fsverity.log
 dmesg | grep -i erofs | grep -vi mounted
 echo "images test: $result"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Boots a virtual machine under software emulation and has its kernel, which is older than those that mount a file without a loop
-# device, judge the images that are written; and has it measure fs-verity, which the machine that tests Brig may not have. The
-# guest is Debian's kernel and an initramfs of busybox-static and the tests of two packages. It takes a minute.
+# device, judge the images that are written; and has it measure fs-verity, which the machine that tests Brig may not have, and
+# hold a store to it. The guest is Debian's kernel and an initramfs of busybox-static and the tests of three packages. It takes a minute.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../../.." && pwd)
@@ -40,6 +40,7 @@ ln -s busybox "$root/bin/sh"
 for package in erofs fsverity; do
 	(cd "$top" && CGO_ENABLED=0 go test -c -o "$root/bin/$package.test" "./internal/$package")
 done
+(cd "$top" && CGO_ENABLED=0 go test -tags vm -c -o "$root/bin/image.test" ./internal/image)
 for name in loop erofs; do
 	modprobe -d "$work/kernel" -S "$version" --show-depends "$name"
 done | sed -n 's/^insmod //p' | awk '!seen[$1]++ {print $1}' >"$work/modules"

@@ -13,7 +13,7 @@ import (
 func detachedLoop(f *os.File) (int, error) {
 	loop, err := attachLoop(f)
 	if err != nil {
-		return -1, fmt.Errorf("find a loop device: %w", err)
+		return -1, fmt.Errorf("the kernel mounts no file from the file system of the store itself, and there is no loop device to do it (`losetup -a` lists those in use, the module is loop): %w", err)
 	}
 	mnt, err := detached(loop.Name())
 	// From here on the mount keeps the device, or nothing does, and it is free again.

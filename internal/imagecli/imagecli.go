@@ -29,6 +29,8 @@ type app struct {
 func Run(args []string, in, out, errw *os.File) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// A second Ctrl-C ends it at once: it may be waiting for another command's lock, and may be killed anywhere.
+	context.AfterFunc(ctx, stop)
 	a := &app{in: in, out: out, err: errw}
 	root := a.root()
 	root.SetArgs(args)

@@ -23,6 +23,22 @@ func (s *Store) HasBlob(d Digest, size int64) bool {
 	return err == nil && st.Mode().IsRegular() && (size < 0 || st.Size() == size)
 }
 
+// smallBlob is the size up to which a blob that is here is read again before it is taken for what comes: manifests and configurations.
+const smallBlob = 1 << 20
+
+// hasGood is HasBlob, and computes the digest of a small one: a damaged one is brought in again.
+func (s *Store) hasGood(d Digest, size int64) bool {
+	st, err := os.Lstat(s.blobPath(d))
+	if err != nil || !st.Mode().IsRegular() || size >= 0 && st.Size() != size {
+		return false
+	}
+	if st.Size() > smallBlob {
+		return true
+	}
+	_, err = s.Blob(d, smallBlob)
+	return err == nil
+}
+
 // OpenBlob opens a blob; the caller closes it. What is read from it is not checked again: see Blob and VerifiedReader.
 func (s *Store) OpenBlob(d Digest) (*os.File, error) {
 	f, err := openRegular(s.blobPath(d))
@@ -144,7 +160,7 @@ func (p *Partial) Reset() error {
 // that want one blob at once, one fetches, and the others wait for it. When it is here already fetch is not called. After
 // an error what came stays for the next attempt, unless it was wrong.
 func (s *Store) Ingest(d Digest, size int64, fetch func(*Partial) error) error {
-	if s.HasBlob(d, size) {
+	if s.hasGood(d, size) {
 		return nil
 	}
 	l, err := s.acquire("blob-"+d.Hex(), unix.LOCK_EX)
@@ -152,7 +168,7 @@ func (s *Store) Ingest(d Digest, size int64, fetch func(*Partial) error) error {
 		return err
 	}
 	defer l.release()
-	if s.HasBlob(d, size) {
+	if s.hasGood(d, size) {
 		return nil
 	}
 	p, err := s.partial(d, size)

@@ -51,8 +51,14 @@ func Run(args []string, in, out, errw *os.File) int {
 		_ = (&app{}).becomeImage(append(args[:1:1], args[2:]...))
 		return 1 // nothing to complete with
 	}
+	if len(args) > 1 && args[0] == "help" && args[1] == "image" {
+		_ = (&app{}).becomeImage(append(args[:1:1], args[2:]...)) // where it fails, the command's own line is shown
+	}
 	debug.SetGCPercent(400) // a short life: fewer collections, a few MiB at most
 	a := &app{in: in, out: out, err: errw}
+	if err := dockersWord(args); err != nil {
+		return a.fail(err)
+	}
 	root := a.command(args)
 	root.SetArgs(args)
 	root.SetIn(in)
@@ -115,7 +121,13 @@ var oneLine = strings.NewReplacer("\n\nDid you mean this?\n\t", "; did you mean 
 
 // fail prints one line and gives the exit code.
 func (a *app) fail(err error) int {
-	fmt.Fprintf(a.err, "brig: %s\n", oneLine.Replace(strings.TrimSpace(err.Error())))
+	if text := oneLine.Replace(strings.TrimSpace(err.Error())); text != "" {
+		fmt.Fprintf(a.err, "brig: %s\n", text)
+	}
+	var pull *imageError
+	if errors.As(err, &pull) && pull.interrupted() {
+		return pull.ended.ExitCode()
+	}
 	var detach *sandbox.DetachError
 	if errors.As(err, &detach) {
 		return detach.Code

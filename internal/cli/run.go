@@ -354,7 +354,7 @@ func (a *app) run() *cobra.Command {
 			"which sees the host's programs read-only and nothing else of it; or of a folder, with --rootfs.\n" +
 			"An image is never written to. Its environment, user, working directory and program hold where nothing else is said.\n" +
 			"A sandbox in the foreground leaves nothing behind; one started with -d stays in `brig ps` until `brig rm`.",
-		DisableFlagsInUseLine: true,
+		DisableFlagsInUseLine: true, ValidArgsFunction: f.images,
 		RunE: func(c *cobra.Command, args []string) error {
 			p, err := a.prepare(c, &f, args, true)
 			if err != nil {

@@ -27,7 +27,7 @@ func (a *app) inspect() *cobra.Command {
 	var f output.Format
 	var o inspect.Options
 	c := &cobra.Command{
-		Use: "inspect [flags] SANDBOX", Short: "what confines a sandbox: asked for, and in force as the kernel says", Args: cobra.ExactArgs(1), ValidArgsFunction: a.names,
+		Use: "inspect [flags] SANDBOX", Short: "what confines a sandbox: asked for, and in force as the kernel says", Args: output.Args(cobra.ExactArgs(1)), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
 			asJSON, err := f.JSON()
 			if err != nil {
@@ -172,7 +172,7 @@ func (a *app) explain() *cobra.Command {
 		Short: "print what run would do: one line a system call, grouped by layer; runs nothing",
 		Long: "Print the launch program that `brig run` with the same flags would run in the new process: every system call in\n" +
 			"order, one line each, under the layer it belongs to. Nothing is run, and no privileges are needed.",
-		DisableFlagsInUseLine: true,
+		DisableFlagsInUseLine: true, ValidArgsFunction: f.images,
 		RunE: func(c *cobra.Command, args []string) error {
 			asJSON, err := form.JSON()
 			if err != nil {
@@ -245,7 +245,7 @@ func (a *app) doctor() *cobra.Command {
 	var f output.Format
 	var long bool
 	c := &cobra.Command{
-		Use: "doctor [flags]", Short: "what this host can enforce, layer by layer, and what that means", Args: cobra.NoArgs,
+		Use: "doctor [flags]", Short: "what this host can enforce, layer by layer, and what that means", Args: output.Args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			asJSON, err := f.JSON()
 			if err != nil {
@@ -310,7 +310,7 @@ func (a *app) policy() *cobra.Command {
 	var form output.Format
 	show := &cobra.Command{
 		Use: "show [flags of run] [IMAGE [ARG...] | -- PROGRAM [ARG...]]", Short: "print the policy that preset, file and flags make together",
-		DisableFlagsInUseLine: true,
+		DisableFlagsInUseLine: true, ValidArgsFunction: f.images,
 		RunE: func(c *cobra.Command, args []string) error {
 			asJSON, err := form.JSON()
 			if err != nil {
@@ -336,7 +336,7 @@ func (a *app) policy() *cobra.Command {
 	form.Register(show.Flags())
 	f.complete(show)
 	check := &cobra.Command{
-		Use: "check FILE...", Short: "check policy files, each against its preset", Args: cobra.MinimumNArgs(1),
+		Use: "check FILE...", Short: "check policy files, each against its preset", Args: output.Args(cobra.MinimumNArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			for _, name := range args {
 				if err := checkPolicy(name); err != nil {
@@ -348,7 +348,7 @@ func (a *app) policy() *cobra.Command {
 		},
 	}
 	schema := &cobra.Command{
-		Use: "schema", Short: "print the JSON schema of a policy file", Args: cobra.NoArgs,
+		Use: "schema", Short: "print the JSON schema of a policy file", Args: output.Args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			_, err := a.out.Write(policy.Schema())
 			return err
@@ -373,7 +373,7 @@ func checkPolicy(name string) error {
 func (a *app) version() *cobra.Command {
 	var f output.Format
 	c := &cobra.Command{
-		Use: "version", Short: "print version, commit and kernel interface", Args: cobra.NoArgs,
+		Use: "version", Short: "print version, commit and kernel interface", Args: output.Args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			asJSON, err := f.JSON()
 			if err != nil {

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
 
+	"brig/internal/cli/output"
 	"brig/internal/host"
 	"brig/internal/image"
 	"brig/internal/image/trust"
@@ -16,6 +18,7 @@ import (
 	"brig/internal/sandbox"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,10 +30,23 @@ func (a *app) runImage(args ...string) error {
 	}
 	cmd := exec.Command(name, args...) //nolint:gosec // beside this program
 	cmd.Stderr = a.err                 // progress and errors; what it prints for people who call it is none of ours
-	err = cmd.Run()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM) // it ends first, and says so
+	if err = cmd.Start(); err == nil {
+		go func() {
+			for s := range signals {
+				if s == unix.SIGTERM { // Ctrl-C goes to both
+					_ = cmd.Process.Signal(s)
+				}
+			}
+		}()
+		err = cmd.Wait()
+		signal.Stop(signals)
+		close(signals)
+	}
 	var ended *exec.ExitError
 	if errors.As(err, &ended) {
-		return &imageError{code: max(ended.ExitCode(), 1)}
+		return &imageError{ended}
 	}
 	if err != nil {
 		return fmt.Errorf("run %s: %w", name, err)
@@ -38,12 +54,38 @@ func (a *app) runImage(args ...string) error {
 	return nil
 }
 
-// imageError is an end of brig-image that was no success; it has said why.
-type imageError struct{ code int }
+// imageError is an end of brig-image that was no success.
+type imageError struct{ ended *exec.ExitError }
 
-func (e *imageError) Error() string {
-	return fmt.Sprintf("as brig-image said above (exit code %d)", e.code)
+func (e *imageError) Error() string { return "brig-image ended with " + e.ended.Error() }
+
+// said tells whether brig-image has said why. By a signal, or by a fault of its own, it ends without a word.
+func (e *imageError) said() bool { return e.ended.ExitCode() == 125 || e.interrupted() }
+
+// interrupted tells of Ctrl-C and SIGTERM, after which the words are brig-image's.
+func (e *imageError) interrupted() bool {
+	return slices.Contains([]int{128 + int(unix.SIGINT), 128 + int(unix.SIGTERM)}, e.ended.ExitCode())
 }
+
+// pullError is an image that could not be fetched. What brig-image has said is not said twice.
+type pullError struct {
+	ref string
+	err error
+}
+
+func (e *pullError) Error() string {
+	var image *imageError
+	ended := errors.As(e.err, &image)
+	switch {
+	case ended && image.said() && !image.interrupted() && !strings.ContainsAny(e.ref, "/:@"):
+		return fmt.Sprintf("to run a program of the host's: brig run -- %s", e.ref)
+	case ended && image.said():
+		return ""
+	}
+	return fmt.Sprintf("fetch the image %s: %v", e.ref, e.err)
+}
+
+func (e *pullError) Unwrap() error { return e.err }
 
 // useImage takes the policy's image into use, and fetches it before if it is not here and fetch allows it. nil for a policy without
 // one. The caller closes it.
@@ -99,6 +141,25 @@ func (a *app) useImage(p *policy.Policy, fetch bool) (*image.Image, error) {
 	return img, nil
 }
 
+// images completes the word for an image with those that are here.
+func (f *policyFlags) images(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 || f.rootfs != "" {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	store, err := image.Open(os.Getenv("BRIG_STORE"))
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	list, _ := store.Entries() // what cannot be read is no name
+	var words []string
+	for _, e := range list {
+		if ref, err := e.Ref(); err == nil {
+			words = append(words, ref.String())
+		}
+	}
+	return words, cobra.ShellCompDirectiveNoFileComp
+}
+
 func (a *app) pull(p *policy.Policy) error {
 	args := []string{"pull"}
 	if p.Platform != "" {
@@ -107,8 +168,11 @@ func (a *app) pull(p *policy.Policy) error {
 	for _, key := range p.Verify {
 		args = append(args, "--verify", key)
 	}
+	if output.Width(a.err) == 0 {
+		fmt.Fprintf(a.err, "brig: fetching the image %s\n", p.Image) // where a terminal has the bars
+	}
 	if err := a.runImage(append(args, "--", p.Image)...); err != nil {
-		return fmt.Errorf("the image %s could not be fetched, %w; to run a program of the host's: brig run -- %s", p.Image, err, p.Image)
+		return &pullError{p.Image, err}
 	}
 	return nil
 }

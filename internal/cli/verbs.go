@@ -30,11 +30,7 @@ func (a *app) find(ref string) (*sandbox.Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := store.Find(ref)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", ref, err)
-	}
-	return b, nil
+	return store.Find(ref)
 }
 
 func (a *app) exec() *cobra.Command {
@@ -44,7 +40,7 @@ func (a *app) exec() *cobra.Command {
 	c := &cobra.Command{
 		Use: "exec [flags] SANDBOX PROGRAM [ARG...]", Short: "run one more program in a running sandbox",
 		Long:                  "Run one more program in a running sandbox, behind the same layers and in the same cgroup.",
-		DisableFlagsInUseLine: true, Args: cobra.MinimumNArgs(2), ValidArgsFunction: a.names,
+		DisableFlagsInUseLine: true, Args: output.Args(cobra.MinimumNArgs(2)), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
 			b, err := a.find(args[0])
 			if err != nil {
@@ -108,7 +104,7 @@ func (a *app) ps() *cobra.Command {
 	var f output.Format
 	var all, quiet bool
 	c := &cobra.Command{
-		Use: "ps [flags]", Short: "list sandboxes", Args: cobra.NoArgs, Aliases: []string{"list", "ls"},
+		Use: "ps [flags]", Short: "list sandboxes", Args: output.Args(cobra.NoArgs), Aliases: []string{"list", "ls"},
 		RunE: func(*cobra.Command, []string) error {
 			asJSON, err := f.JSON()
 			if err != nil {
@@ -185,7 +181,7 @@ func (a *app) logs() *cobra.Command {
 	var follow bool
 	var tail int
 	c := &cobra.Command{
-		Use: "logs [flags] SANDBOX", Short: "print what a detached sandbox has written", Args: cobra.ExactArgs(1), ValidArgsFunction: a.names,
+		Use: "logs [flags] SANDBOX", Short: "print what a detached sandbox has written", Args: output.Args(cobra.ExactArgs(1)), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
 			b, err := a.find(args[0])
 			if err != nil {
@@ -218,7 +214,7 @@ func (a *app) resume() *cobra.Command {
 
 func (a *app) verb(name, short string, do func(*sandbox.Sandbox) error) *cobra.Command {
 	return &cobra.Command{
-		Use: name + " SANDBOX...", Short: short, Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.names,
+		Use: name + " SANDBOX...", Short: short, Args: output.Args(cobra.MinimumNArgs(1)), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error { return a.each(args, do) },
 	}
 }
@@ -277,7 +273,7 @@ func (a *app) stop() *cobra.Command {
 func (a *app) wait() *cobra.Command {
 	var f output.Format
 	c := &cobra.Command{
-		Use: "wait SANDBOX", Short: "wait for the end of a sandbox, print its exit code and exit with it", Args: cobra.ExactArgs(1), ValidArgsFunction: a.names,
+		Use: "wait SANDBOX", Short: "wait for the end of a sandbox, print its exit code and exit with it", Args: output.Args(cobra.ExactArgs(1)), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
 			asJSON, err := f.JSON()
 			if err != nil {

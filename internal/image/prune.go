@@ -17,6 +17,7 @@ import (
 type Pruned struct {
 	Roots, Blobs int
 	Bytes        int64 // that the disk has again
+	InUse        int   // images without a name that sandboxes still use: a later prune takes them
 }
 
 // Remove removes references and then what nothing refers to any more, unless somebody is adding to the store: then that is left for
@@ -179,6 +180,7 @@ func (s *Store) sweepRoot(d Digest, p *Pruned, keep map[Digest]bool) error {
 	l, err := s.unused(d)
 	if errors.Is(err, ErrInUse) {
 		s.markManifest(d, keep)
+		p.InUse++
 		return nil
 	}
 	if err != nil {

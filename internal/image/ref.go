@@ -42,6 +42,9 @@ func parseRef(text string) (r Ref, reason string) {
 	if text == "" || len(text) > maxReferenceText {
 		return r, "it is empty or too long"
 	}
+	if scheme, _, ok := strings.Cut(text, "://"); ok {
+		return r, fmt.Sprintf("a reference begins with the registry's host, without %s://", scheme)
+	}
 	rest, digest, hasDigest := strings.Cut(text, "@")
 	if hasDigest {
 		d, err := ParseDigest(digest)
@@ -54,7 +57,7 @@ func parseRef(text string) (r Ref, reason string) {
 	if slash, colon := strings.LastIndexByte(rest, '/'), strings.LastIndexByte(rest, ':'); colon > slash {
 		rest, r.tag = rest[:colon], rest[colon+1:]
 		if !validTag(r.tag) {
-			return r, fmt.Sprintf("the tag %.130q has letters, digits, \"_\", \".\" and \"-\", at most %d", r.tag, maxTag)
+			return r, fmt.Sprintf("a tag has letters, digits, \"_\", \".\" and \"-\", at least one and at most %d of them, and this is %.130q", maxTag, r.tag)
 		}
 	}
 	if r.registry, r.repository = splitRegistry(rest); !validRegistry(r.registry) {

@@ -29,7 +29,13 @@ func (a *app) load() *cobra.Command {
 	var input string
 	var verify []string
 	c := &cobra.Command{
-		Use: "load [flags]", Short: "bring in images from an archive or an image layout", Args: cobra.NoArgs,
+		Use: "load [flags]", Short: "bring in images from an archive or an image layout",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("load reads standard input, or the file that -i names: `brig image load -i %s`", args[0])
+			}
+			return nil
+		},
 		Long: "Bring in the images of an OCI image layout or of an archive that docker or podman saved: a folder or a tar, which may\n" +
 			"be compressed with gzip or zstd. Every blob is verified. Names are those of the archive; what has none is kept under\n" +
 			"its digest.",
@@ -73,7 +79,7 @@ func (a *app) save() *cobra.Command {
 	var o archive.SaveOptions
 	var to, format string
 	c := &cobra.Command{
-		Use: "save [flags] IMAGE...", Short: "write images into an archive, for a machine without network", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.names,
+		Use: "save [flags] IMAGE...", Short: "write images into an archive, for a machine without network", Args: output.Args(cobra.MinimumNArgs(1)), ValidArgsFunction: a.names,
 		Long: "Write images into one tar that is an OCI image layout and an archive of docker's at once: brig, docker, podman and\n" +
 			"skopeo read it. With a slash at the end of the output's name, an image layout is written there as a folder.\n" +
 			"The same images give the same bytes. Signatures go with them, and of an image for several platforms those that are here.",
@@ -114,7 +120,7 @@ func (a *app) importRoot() *cobra.Command {
 	var f output.Format
 	var o archive.ImportOptions
 	c := &cobra.Command{
-		Use: "import [flags] FOLDER|FILE|- NAME", Short: "make an image of a root file system", Args: cobra.ExactArgs(2),
+		Use: "import [flags] FOLDER|FILE|- NAME", Short: "make an image of a root file system", Args: output.Args(cobra.ExactArgs(2)),
 		Long: "Make an image of a root file system: a folder, or a tar (compressed or not), from standard input with -. Owners, times,\n" +
 			"hard links and extended attributes are kept. Links in a folder are not followed, other file systems mounted in it and sockets are\n" +
 			"left out. The same files give the same image.",
@@ -140,7 +146,7 @@ func (a *app) importRoot() *cobra.Command {
 			lines.end()
 			a.tell(told)
 			if err != nil {
-				return err
+				return fmt.Errorf("import %s: %w", cmp.Or(in.Path, "standard input"), err)
 			}
 			return a.printLoaded([]archive.Loaded{*l}, asJSON)
 		},

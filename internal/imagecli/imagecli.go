@@ -5,11 +5,14 @@
 package imagecli
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"brig/internal/image"
@@ -27,10 +30,16 @@ type app struct {
 
 // Run is the whole program: it gives the exit code.
 func Run(args []string, in, out, errw *os.File) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	// A second Ctrl-C ends it at once: it may be waiting for another command's lock, and may be killed anywhere.
-	context.AfterFunc(ctx, stop)
+	signals := make(chan os.Signal, 1)
+	var ended atomic.Int32 // by this signal
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		ended.Store(int32((<-signals).(syscall.Signal))) //nolint:forcetypeassert,gosec // one of the two
+		signal.Stop(signals) // a second one ends it at once: it may be waiting for another command's lock, and may be killed anywhere
+		stop()
+	}()
 	a := &app{in: in, out: out, err: errw}
 	root := a.root()
 	root.SetArgs(args)
@@ -38,7 +47,15 @@ func Run(args []string, in, out, errw *os.File) int {
 	root.SetOut(out)
 	root.SetErr(errw)
 	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(errw, "brig: %s\n", oneLine.Replace(strings.TrimSpace(err.Error())))
+		if s := ended.Load(); s != 0 {
+			fmt.Fprintf(errw, "brig: ended by a signal (%s)\n", syscall.Signal(s))
+			return 128 + int(s)
+		}
+		text := oneLine.Replace(strings.TrimSpace(err.Error()))
+		if errors.Is(err, image.ErrNotHere) {
+			text += "; `brig image ls` lists those that are"
+		}
+		fmt.Fprintf(errw, "brig: %s\n", text)
 		return 125
 	}
 	return a.code
@@ -66,13 +83,15 @@ func (a *app) root() *cobra.Command {
 		return fmt.Errorf("%w; `%s --help` lists the flags", err, c.CommandPath())
 	})
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.PersistentFlags().StringVar(&a.dir, "store", os.Getenv("BRIG_STORE"), "`FOLDER` of the images (default /var/lib/brig/images, or $XDG_DATA_HOME/brig/images; $BRIG_STORE)")
+	root.PersistentFlags().StringVar(&a.dir, "store", "", "`FOLDER` of the images (default /var/lib/brig/images, or $XDG_DATA_HOME/brig/images; $BRIG_STORE)")
 	root.AddCommand(a.pull(), a.ls(), a.inspect(), a.history(), a.tag(), a.rm(), a.prune(), a.verify())
 	root.AddCommand(a.load(), a.save(), a.importRoot())
 	return root
 }
 
-func (a *app) store() (*image.Store, error) { return image.Open(a.dir) }
+func (a *app) store() (*image.Store, error) {
+	return image.Open(cmp.Or(a.dir, os.Getenv("BRIG_STORE")))
+}
 
 // names completes with the images that are here.
 func (a *app) names(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

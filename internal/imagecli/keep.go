@@ -14,7 +14,7 @@ import (
 
 func (a *app) tag() *cobra.Command {
 	return &cobra.Command{
-		Use: "tag IMAGE NAME", Short: "give an image another name", Args: cobra.ExactArgs(2), ValidArgsFunction: a.names,
+		Use: "tag IMAGE NAME", Short: "give an image another name", Args: output.Args(cobra.ExactArgs(2)), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
 			s, err := a.store()
 			if err != nil {
@@ -43,7 +43,7 @@ func (a *app) tag() *cobra.Command {
 
 func (a *app) rm() *cobra.Command {
 	return &cobra.Command{
-		Use: "rm IMAGE...", Short: "remove names of images, and what nothing refers to then", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.names,
+		Use: "rm IMAGE...", Short: "remove names of images, and what nothing refers to then", Args: output.Args(cobra.MinimumNArgs(1)), ValidArgsFunction: a.names,
 		Long: "Remove names of images, and the data that no other name leads to. An image that a sandbox uses loses its name,\n" +
 			"and its data with the next rm or prune after the sandbox has ended.",
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -64,8 +64,10 @@ func (a *app) rm() *cobra.Command {
 				refs = append(refs, ref)
 			}
 			if len(refs) > 0 {
-				_, err = s.Remove(refs...)
+				var p image.Pruned
+				p, err = s.Remove(refs...)
 				errs = append(errs, err)
+				a.inUse(p)
 			}
 			if err == nil {
 				for _, r := range refs {
@@ -77,11 +79,25 @@ func (a *app) rm() *cobra.Command {
 	}
 }
 
+// inUse tells of images that stay.
+func (a *app) inUse(p image.Pruned) {
+	if p.InUse > 0 {
+		fmt.Fprintf(a.err, "brig: notice: sandboxes still use %s without a name; `brig image prune` frees the place when they have ended\n", count(p.InUse, "image"))
+	}
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
 func (a *app) prune() *cobra.Command {
 	var f output.Format
 	var all bool
 	c := &cobra.Command{
-		Use: "prune [flags]", Short: "remove what no name leads to and no sandbox uses", Args: cobra.NoArgs,
+		Use: "prune [flags]", Short: "remove what no name leads to and no sandbox uses", Args: output.Args(cobra.NoArgs),
 		Long: "Remove layers and file systems that no name leads to, what broken pulls have left, and mounts that no sandbox\n" +
 			"uses. What a sandbox uses stays, whatever its names.",
 		RunE: func(*cobra.Command, []string) error {
@@ -98,9 +114,10 @@ func (a *app) prune() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return output.JSON(a.out, map[string]any{"images": p.Roots, "blobs": p.Blobs, "bytes": p.Bytes})
+				return output.JSON(a.out, map[string]any{"images": p.Roots, "blobs": p.Blobs, "bytes": p.Bytes, "inUse": p.InUse})
 			}
-			fmt.Fprintf(a.out, "removed %d images and %d blobs, %s\n", p.Roots, p.Blobs, units.HumanSize(float64(p.Bytes)))
+			fmt.Fprintf(a.out, "removed %s and %s, %s\n", count(p.Roots, "image"), count(p.Blobs, "blob"), units.HumanSize(float64(p.Bytes)))
+			a.inUse(p)
 			return nil
 		},
 	}

@@ -21,7 +21,7 @@ func (a *app) pull() *cobra.Command {
 	var verify []string
 	var quiet bool
 	c := &cobra.Command{
-		Use: "pull [flags] IMAGE...", Short: "fetch images from their registries", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.names,
+		Use: "pull [flags] IMAGE...", Short: "fetch images from their registries", Args: output.Args(cobra.MinimumNArgs(1)), ValidArgsFunction: a.names,
 		Long: "Fetch images from their registries. Every blob is checked against its digest, every layer against the digest of\n" +
 			"what it unpacks to, and the image is made before its name points to it. What is here already is not fetched.",
 		RunE: func(c *cobra.Command, args []string) error {

@@ -50,7 +50,7 @@ func (a *app) ls() *cobra.Command {
 				}
 				cells = append(cells, []string{r.Name, r.Platform, r.Digest.Short(), units.HumanSize(float64(r.Size)), output.Ago(r.Since)})
 			}
-			if !quiet {
+			if !quiet && (len(rows) > 0 || len(args) == 0) {
 				output.Table(a.out, []string{"IMAGE", "PLATFORM", "DIGEST", "SIZE", "PULLED"}, cells, 0)
 			}
 			return err
@@ -118,7 +118,7 @@ func (a *app) inspect() *cobra.Command {
 	var platform, attestation string
 	var keyFiles []string
 	c := &cobra.Command{
-		Use: "inspect [flags] IMAGE", Short: "what an image is: digests, configuration, layers, what is attached to it", Args: cobra.ExactArgs(1), ValidArgsFunction: a.names,
+		Use: "inspect [flags] IMAGE", Short: "what an image is: digests, configuration, layers, what is attached to it", Args: output.Args(cobra.ExactArgs(1)), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
 			asJSON, err := f.JSON()
 			if err != nil {
@@ -226,7 +226,7 @@ func (a *app) detailsTable(d *details) {
 	for _, r := range rows {
 		r[1] = printable(r[1])
 	}
-	output.Table(a.out, []string{"", ""}, rows, 1)
+	output.Table(a.out, nil, rows, 1)
 }
 
 func quoted(words []string) string {
@@ -260,7 +260,7 @@ func (a *app) history() *cobra.Command {
 	var f output.Format
 	var platform string
 	c := &cobra.Command{
-		Use: "history [flags] IMAGE", Short: "the steps by which an image was made, the latest first", Args: cobra.ExactArgs(1), ValidArgsFunction: a.names,
+		Use: "history [flags] IMAGE", Short: "the steps by which an image was made, the latest first", Args: output.Args(cobra.ExactArgs(1)), ValidArgsFunction: a.names,
 		RunE: func(_ *cobra.Command, args []string) error {
 			asJSON, err := f.JSON()
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,7 +58,7 @@ func Width(out *os.File) int {
 	return w
 }
 
-// Table prints rows below a header without lines between them, as ps and docker do. On a terminal the column named
+// Table prints rows below a header, or without one when it is nil, without lines between them, as ps and docker do. On a terminal the column named
 // wrap is folded so that the table fits.
 func Table(out *os.File, header []string, rows [][]string, wrap int) {
 	t := table.NewWriter()
@@ -67,7 +68,7 @@ func Table(out *os.File, header []string, rows [][]string, wrap int) {
 	style.Options = table.OptionsNoBordersAndSeparators
 	style.Box.PaddingLeft, style.Box.PaddingRight = "", "   "
 	style.Format.Header = text.FormatDefault
-	total, widest := 0, make([]int, len(header))
+	total, widest := 0, make([]int, max(len(header), len(slices.Concat(rows[:min(len(rows), 1)]...))))
 	for _, row := range append([][]string{header}, rows...) {
 		for i, cell := range row {
 			for line := range strings.Lines(cell) {
@@ -82,7 +83,9 @@ func Table(out *os.File, header []string, rows [][]string, wrap int) {
 		room := max(widest[wrap]-(total-w)-1, 20)
 		t.SetColumnConfigs([]table.ColumnConfig{{Number: wrap + 1, WidthMax: room, WidthMaxEnforcer: text.WrapSoft}})
 	}
-	t.AppendHeader(cells(header))
+	if header != nil {
+		t.AppendHeader(cells(header))
+	}
 	for _, row := range rows {
 		t.AppendRow(cells(row))
 	}

@@ -43,7 +43,7 @@ func TestHostile(t *testing.T) {
 		fill func(p *packer)
 		says string
 	}{
-		{"empty", func(*packer) {}, "no archive of images"},
+		{"empty", func(*packer) {}, "it is empty"},
 		{"a root file system", func(p *packer) { p.text("etc/passwd", "") }, "brig image import"},
 		{"before 1.10", func(p *packer) { p.text("repositories", "{}") }, "older than 1.10"},
 		{"no images", func(p *packer) { p.index() }, "no image"},

@@ -125,6 +125,9 @@ func (l *loader) find() error {
 	case has(l.src, "repositories"):
 		return errors.New("the archive was saved by a docker older than 1.10, which knew no digests: load it there and save it anew")
 	}
+	if t, ok := l.src.(*tarball); ok && len(t.files) == 0 {
+		return errors.New("it is empty")
+	}
 	return errors.New("this is no archive of images: it has neither index.json nor manifest.json; a root file system is brought in by `brig image import`")
 }
 

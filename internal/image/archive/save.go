@@ -40,7 +40,9 @@ func Save(ctx context.Context, s *image.Store, names []string, to Output, o Save
 	defer session.End()
 	w := &saver{ctx: ctx, s: s, o: o, lists: map[image.Digest][]byte{}, index: image.Index{SchemaVersion: 2, MediaType: image.MediaIndex, Manifests: []image.Descriptor{}}}
 	for _, name := range names {
-		if err := w.add(name); err != nil {
+		if err := w.add(name); errors.Is(err, image.ErrNotHere) {
+			return err // it has the name
+		} else if err != nil {
 			return fmt.Errorf("save %s: %w", name, err)
 		}
 	}

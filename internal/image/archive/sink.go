@@ -131,7 +131,10 @@ func pending(final string) (*os.File, error) {
 	dir := filepath.Dir(final)
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return os.CreateTemp(dir, "."+filepath.Base(final)+".")
+		if st, missing := os.Stat(dir); missing == nil && st.IsDir() {
+			return os.CreateTemp(dir, "."+filepath.Base(final)+".")
+		}
+		return nil, fmt.Errorf("the folder %s: %w", dir, err)
 	}
 	return os.NewFile(uintptr(fd), ""), nil //nolint:gosec // a file descriptor
 }

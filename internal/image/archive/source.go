@@ -117,6 +117,9 @@ func indexTar(ctx context.Context, f *os.File) (*tarball, error) {
 		if errors.Is(err, io.EOF) {
 			return t, nil
 		}
+		if count == 0 && errors.Is(err, tar.ErrHeader) {
+			return nil, errors.New("this is no tar archive, nor one that gzip or zstd has compressed")
+		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
 			return nil, fmt.Errorf("read the tar archive: %w", err)
 		}

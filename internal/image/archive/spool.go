@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"brig/internal/fault"
@@ -25,7 +26,10 @@ func (in Input) open() (*os.File, os.FileInfo, error) {
 	f := in.File
 	if in.Path != "" {
 		var err error
-		if f, err = os.Open(in.Path); err != nil {
+		var path *fs.PathError
+		if f, err = os.Open(in.Path); errors.As(err, &path) {
+			return nil, nil, path.Err // the caller names it
+		} else if err != nil {
 			return nil, nil, err
 		}
 	} else {

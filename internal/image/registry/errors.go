@@ -207,7 +207,7 @@ func (s *session) failure(what string, err error) string {
 	var lied *lieError
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return "there is no host of the name " + dns.Name
+		return "no host of the name " + dns.Name + " is found; see to the name and to this machine's network (`brig image load` needs none)"
 	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return "it speaks no TLS, and " + errPlain.Error()
 	case errors.As(err, &plain) && !s.e.plain && plain.host == s.e.host:

@@ -37,7 +37,7 @@ func Run(args []string, in, out, errw *os.File) int {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
 		ended.Store(int32((<-signals).(syscall.Signal))) //nolint:forcetypeassert,gosec // one of the two
-		signal.Stop(signals) // a second one ends it at once: it may be waiting for another command's lock, and may be killed anywhere
+		signal.Stop(signals)                             // a second one ends it at once: it may be waiting for another command's lock, and may be killed anywhere
 		stop()
 	}()
 	a := &app{in: in, out: out, err: errw}

@@ -109,7 +109,7 @@ func TestPlaces(t *testing.T) {
 			if _, err := s.Prune(false); err != nil {
 				t.Fatal(err)
 			}
-			readOnly(t, s, dir)
+			readOnly(t, dir)
 			if err := flip(2000)(s.imagePath(r.Manifest)); err != nil {
 				t.Fatal(err)
 			}
@@ -125,7 +125,7 @@ func TestPlaces(t *testing.T) {
 }
 
 // readOnly uses a store that cannot be written. A bind mount of its own makes it so, for a loop device's file system may be busy.
-func readOnly(t *testing.T, s *Store, dir string) {
+func readOnly(t *testing.T, dir string) {
 	t.Helper()
 	if err := errors.Join(unix.Mount(dir, dir, "", unix.MS_BIND, ""), unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")); err != nil {
 		t.Fatal(err)

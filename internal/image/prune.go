@@ -57,6 +57,13 @@ func (s *Store) Prune(all bool) (Pruned, error) {
 	return p, errors.Join(err, forsaken())
 }
 
+// Busy tells whether somebody is adding to the store, so that Prune would wait.
+func (s *Store) Busy() bool {
+	l, err := s.acquire("store", unix.LOCK_EX|unix.LOCK_NB)
+	l.release()
+	return errors.Is(err, unix.EWOULDBLOCK)
+}
+
 // untagUnused removes the references none of whose images is used.
 func (s *Store) untagUnused() error {
 	list, err := s.readable()

@@ -67,3 +67,23 @@ func TestHundreds(t *testing.T) {
 		t.Error("something is still mounted")
 	}
 }
+
+// TestBusy: prune can tell beforehand that it would wait.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	if s.Busy() {
+		t.Error("nobody is adding")
+	}
+	session, err := s.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.Busy() {
+		t.Error("somebody is adding")
+	}
+	session.End()
+	if s.Busy() {
+		t.Error("nobody is adding any more")
+	}
+}

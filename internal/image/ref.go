@@ -106,12 +106,12 @@ func validTag(t string) bool {
 
 // validRegistry: a host name, an IPv4 address, or an IPv6 address in brackets, and a port.
 func validRegistry(r string) bool {
-	host, port, hasPort := r, "", false
+	var host, port string
+	var hasPort bool
 	if v6, after, ok := strings.Cut(r, "]"); ok {
 		if !strings.HasPrefix(v6, "[") || len(v6) < 3 || strings.Trim(v6[1:], "abcdefABCDEF:."+digits) != "" || after != "" && after[0] != ':' {
 			return false
 		}
-		host = ""
 		port, hasPort = strings.CutPrefix(after, ":")
 	} else {
 		host, port, hasPort = strings.Cut(r, ":")

@@ -100,7 +100,7 @@ func (a *app) prune() *cobra.Command {
 		Use: "prune [flags]", Short: "remove what no name leads to and no sandbox uses", Args: output.Args(cobra.NoArgs),
 		Long: "Remove layers and file systems that no name leads to, what broken pulls have left, and mounts that no sandbox\n" +
 			"uses. What a sandbox uses stays, whatever its names.",
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			asJSON, err := f.JSON()
 			if err != nil {
 				return err
@@ -109,7 +109,11 @@ func (a *app) prune() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p, err := s.Prune(all)
+			if s.Busy() {
+				fmt.Fprintln(a.err, "brig: another command is bringing in images: waiting for it to end")
+			}
+			var p image.Pruned
+			err = unlessStopped(c.Context(), func() (err error) { p, err = s.Prune(all); return err })
 			if err != nil {
 				return err
 			}
@@ -133,7 +137,7 @@ func (a *app) verify() *cobra.Command {
 		Use: "verify [flags] [IMAGE...]", Short: "hold images, or everything in the store, against digests and signatures", ValidArgsFunction: a.names,
 		Long: "Compute the digest of everything in the store, and name what is damaged; with names, those of these images, and check that\n" +
 			"they are signed as --key and " + operator.File + " demand, with the signatures that came with them.",
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return a.verifyImages(args, keys, platform)
 			}
@@ -148,11 +152,13 @@ func (a *app) verify() *cobra.Command {
 			var bytes int64
 			lines := a.bars()
 			bar := lines.one("verify")
-			err = s.Check(func(_ string, size int64) {
-				files++
-				bytes += size
-				bar.want(size)
-				bar.add(size)
+			err = unlessStopped(c.Context(), func() error {
+				return s.Check(func(_ string, size int64) {
+					files++
+					bytes += size
+					bar.want(size)
+					bar.add(size)
+				})
 			})
 			lines.end()
 			if err != nil {

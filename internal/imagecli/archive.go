@@ -58,7 +58,7 @@ func (a *app) load() *cobra.Command {
 			o.Accept = a.accept(s, verify)
 			o.Build, o.Progress, o.Notice = a.building(lines), lines.one("load").both, told.add
 			list, err := archive.Load(c.Context(), s, in, o)
-			lines.end()
+			lines.end(err)
 			a.tell(told)
 			if err != nil {
 				return fmt.Errorf("load %s: %w", cmp.Or(input, "standard input"), err)
@@ -106,7 +106,7 @@ func (a *app) save() *cobra.Command {
 			lines := a.bars()
 			o.Limits, o.Progress = layers.DefaultLimits(), lines.one("save").both
 			err = archive.Save(c.Context(), s, args, out, o)
-			lines.end()
+			lines.end(err)
 			return err
 		},
 	}
@@ -143,7 +143,7 @@ func (a *app) importRoot() *cobra.Command {
 			o.Accept = a.accept(s, nil)
 			o.Build, o.Progress, o.Notice = a.building(lines), lines.one("import").both, told.add
 			l, err := archive.Import(c.Context(), s, in, args[1], o)
-			lines.end()
+			lines.end(err)
 			a.tell(told)
 			if err != nil {
 				return fmt.Errorf("import %s: %w", cmp.Or(in.Path, "standard input"), err)

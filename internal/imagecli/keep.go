@@ -160,7 +160,7 @@ func (a *app) verify() *cobra.Command {
 					bar.add(size)
 				})
 			})
-			lines.end()
+			lines.end(err)
 			if err != nil {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 
 	"brig/internal/cli/output"
 
+	"github.com/vbauerster/cupwriter"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 )
@@ -30,7 +31,17 @@ func (a *app) bars() *bars {
 	if output.Width(a.err) == 0 {
 		return &bars{}
 	}
-	return &bars{progress: mpb.New(mpb.WithOutput(a.err), mpb.WithAutoRefresh(), mpb.WithRefreshRate(100*time.Millisecond), mpb.WithWidth(40))}
+	w := cupwriter.New(lineStart{a.err}, false)
+	w.SetTermFd(int(a.err.Fd())) //nolint:gosec // a file descriptor
+	return &bars{progress: mpb.New(mpb.WithConsoleWriter(w), mpb.WithAutoRefresh(), mpb.WithRefreshRate(100*time.Millisecond), mpb.WithWidth(40))}
+}
+
+// lineStart begins every frame at the start of its line: the terminal has echoed ^C, or what else somebody typed.
+type lineStart struct{ w io.Writer }
+
+func (l lineStart) Write(p []byte) (int, error) {
+	n, err := l.w.Write(append([]byte{'\r'}, p...))
+	return max(n-1, 0), err
 }
 
 // one adds a line. Its total grows by want.
@@ -70,12 +81,17 @@ func (b *bar) end() {
 	}
 }
 
-// end takes the lines to their end and waits until they are drawn; nothing else is written to the terminal before.
-func (l *bars) end() {
+// end takes the lines to their end and waits until they are drawn; nothing else is written to the terminal before. After an error they
+// are taken away: how far it came is nobody's concern then.
+func (l *bars) end(err error) {
 	if l.progress == nil {
 		return
 	}
 	for _, b := range l.live {
+		if err != nil {
+			b.b.Abort(true)
+			continue
+		}
 		b.end()
 	}
 	l.progress.Wait()

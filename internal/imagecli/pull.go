@@ -69,7 +69,7 @@ type pulled struct {
 	Size     int64          `json:"size"`    // bytes of the EROFS image
 }
 
-func (a *app) pullOne(ctx context.Context, word string, platform image.Platform, keys []string) (*pulled, error) {
+func (a *app) pullOne(ctx context.Context, word string, platform image.Platform, keys []string) (_ *pulled, err error) {
 	ref, err := image.ParseRef(word)
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func (a *app) pullOne(ctx context.Context, word string, platform image.Platform,
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	lines := a.bars()
-	defer lines.end()
+	defer func() { lines.end(err) }()
 	fetch := lines.one("fetch")
 	admission := &admission{s: s, ref: ref, demands: demands}
 	making := &making{s: s, lines: lines, stop: cancel}
@@ -108,7 +108,9 @@ func (a *app) pullOne(ctx context.Context, word string, platform image.Platform,
 	defer client.Close()
 	admission.client = client
 	p, err := client.Pull(ctx, s, ref, platform)
-	fetch.end()
+	if err == nil {
+		fetch.end()
+	}
 	r, made := making.end(err)
 	if err != nil {
 		cancel()
@@ -116,6 +118,9 @@ func (a *app) pullOne(ctx context.Context, word string, platform image.Platform,
 	missed := admission.end()
 	if made != nil && !errors.Is(made, errNotFetched) {
 		return nil, fmt.Errorf("image %s: %w", ref, made)
+	}
+	if admission.refused != nil {
+		return nil, admission.refused // it has the image's name
 	}
 	if err != nil {
 		return nil, err

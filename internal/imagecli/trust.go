@@ -21,6 +21,7 @@ type admission struct {
 	s       *image.Store
 	ref     image.Ref
 	demands []trust.Demand
+	refused error      // why the image may not come
 	rest    chan error // how the fetching of what nobody demands ended; nil when there is none
 }
 
@@ -39,6 +40,7 @@ func (d *admission) admit(ctx context.Context, target, manifest image.Digest) er
 	if err != nil && missed != nil {
 		err = fmt.Errorf("%w; %w", err, missed)
 	}
+	d.refused = err
 	return err
 }
 

@@ -145,6 +145,9 @@ func (e *Entry) Ref() (Ref, error) { return ParseRef(e.Name) }
 
 // Find finds an image by a reference, a digest of an index or a manifest, or the beginning of one (at least 6 digits).
 func (s *Store) Find(text string) (*Entry, error) {
+	if IsDigest(text) {
+		return s.findHex(text, strings.TrimPrefix(text, algorithm))
+	}
 	ref, err := ParseRef(text)
 	if err == nil {
 		e, err := s.Entry(ref)
@@ -152,8 +155,7 @@ func (s *Store) Find(text string) (*Entry, error) {
 			return e, err
 		}
 	}
-	hex := strings.TrimPrefix(text, algorithm)
-	isHex := len(hex) >= 6 && strings.Trim(hex, "0123456789abcdef") == ""
+	hex, isHex := text, beginsDigest(text)
 	if d := ref.Digest(); d != "" {
 		hex, isHex = d.Hex(), true
 	}
@@ -164,6 +166,19 @@ func (s *Store) Find(text string) (*Entry, error) {
 		return nil, fmt.Errorf("%s: %w", text, ErrNotHere)
 	}
 	return s.findHex(text, hex)
+}
+
+// IsDigest tells whether a word means a digest or the beginning of one and nothing else, though the grammar of references has it for a
+// name, too: an archive could give that name to an image, which would then be taken for the one that has the digest. docker refuses to
+// give such names for the same reason (its reference store: "ambiguous tag using digest algorithm as name").
+func IsDigest(text string) bool {
+	hex, ok := strings.CutPrefix(text, algorithm)
+	return (ok || len(text) == 64) && beginsDigest(hex)
+}
+
+// beginsDigest tells whether a word can be the beginning of a digest. It can be a name as well.
+func beginsDigest(text string) bool {
+	return len(text) >= 6 && len(text) <= 64 && strings.Trim(text, "0123456789abcdef") == ""
 }
 
 func (s *Store) findHex(text, hex string) (*Entry, error) {

@@ -79,7 +79,8 @@ func Demands(p *operator.Policy, ref image.Ref, keyFiles []string) ([]Demand, er
 
 // Require is all of it at once: it holds an image in the store against the operator's policy and the given files of keys. names are
 // what it is called: the reference that the store has it under, and what was asked for. Every one has to be allowed; a
-// digest without a name has no say. target is what the name points to: manifest, or the index that manifest was chosen from.
+// digest without a name has no say. A few hexadecimal digits are a name as well ("facade"): who makes an image can have its digest begin
+// with them, so what is demanded of that name holds. target is what the name points to: manifest, or the index that manifest was chosen from.
 func Require(s *image.Store, names []string, target, manifest image.Digest, keyFiles []string) error {
 	policy, err := operator.Load()
 	if err != nil {
@@ -88,8 +89,8 @@ func Require(s *image.Store, names []string, target, manifest image.Digest, keyF
 	seen := map[string]bool{}
 	for i, name := range names {
 		ref, err := image.ParseRef(name)
-		if i > 0 && (err != nil || !strings.Contains(name, "@")) || seen[ref.Name()] {
-			continue // other than by name@digest the store finds what has just this name, or what begins with this digest
+		if i > 0 && (err != nil || image.IsDigest(name)) || seen[ref.Name()] {
+			continue
 		}
 		if err != nil {
 			return err

@@ -42,7 +42,23 @@ var formats = []struct {
 // memory that does not depend on the layer; members one after the other are one stream, and what follows the last one is an error,
 // but for the zeros with which some tools fill up a gzip file. It must be closed.
 func Decompress(r io.Reader, l Limits) (io.ReadCloser, Compression, error) {
-	in := &input{r: r}
+	return unpack(r, l, &unpacked{})
+}
+
+// Decompress is the same for a layer that is to be merged next. The limits hold for all layers of an image together: a bomb may be cut
+// into a thousand of them, or be one layer that the manifest has a thousand times.
+func (m *Merger) Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
+	return unpack(r, m.limits, &m.unpacked)
+}
+
+// unpacked counts what went through decompression so far, which reads ahead.
+type unpacked struct {
+	in, out atomic.Int64
+	filled  atomic.Int64 // of out, without blocks of zeros
+}
+
+func unpack(r io.Reader, l Limits, count *unpacked) (io.ReadCloser, Compression, error) {
+	in := &input{r, count}
 	buffered := bufio.NewReaderSize(in, 256<<10)
 	name, served, err := detect(buffered)
 	if err != nil {
@@ -51,7 +67,7 @@ func Decompress(r io.Reader, l Limits) (io.ReadCloser, Compression, error) {
 	if !served {
 		return nil, name, fmt.Errorf("the layer is compressed with %s; an image's layers may be with gzip, with zstd or not at all", name)
 	}
-	out := &output{in: in, limits: l, name: name, close: func() error { return nil }}
+	out := &output{count: count, limits: l, name: name, close: func() error { return nil }}
 	switch name {
 	case Gzip:
 		// Decompression is what takes longest of all that is done with a layer: it gets a processor of its own.
@@ -95,13 +111,13 @@ func detect(r *bufio.Reader) (Compression, bool, error) {
 
 // input counts what is read of a compressed layer.
 type input struct {
-	r io.Reader
-	n atomic.Int64 // zstd reads ahead
+	r     io.Reader
+	count *unpacked
 }
 
 func (i *input) Read(p []byte) (int, error) {
 	n, err := i.r.Read(p)
-	i.n.Add(int64(n))
+	i.count.in.Add(int64(n))
 	return n, err
 }
 
@@ -109,26 +125,23 @@ func (i *input) Read(p []byte) (int, error) {
 type output struct {
 	r      io.Reader
 	close  func() error
-	in     *input
+	count  *unpacked
 	limits Limits
 	name   Compression
-	size   int64 // bytes so far
-	filled int64 // the same without blocks of zeros
 }
 
 func (o *output) Close() error { return o.close() }
 
 func (o *output) Read(p []byte) (int, error) {
 	n, err := o.r.Read(p)
-	o.size += int64(n)
-	if o.size > o.limits.Size {
-		return 0, &LimitError{Limit: "Size", Max: o.limits.Size, What: "the layer's archive has more bytes than it may"}
+	if o.count.out.Add(int64(n)) > o.limits.Size {
+		return 0, &LimitError{Limit: "Size", Max: o.limits.Size, What: "the layer's archive, with those below it, has more bytes than it may"}
 	}
 	if o.name != None {
-		o.filled += filled(p[:n])
-		if in := o.in.n.Load(); o.filled > o.limits.RatioFrom && o.filled/o.limits.Ratio > in {
+		all := o.count.filled.Add(filled(p[:n]))
+		if in := o.count.in.Load(); all > o.limits.RatioFrom && all/o.limits.Ratio > in {
 			return 0, &LimitError{Limit: "Ratio", Max: o.limits.Ratio,
-				What: fmt.Sprintf("the layer is a bomb: %d bytes of %s gave %d, blocks of zeros not counted", in, o.name, o.filled)}
+				What: fmt.Sprintf("the layer is a bomb: with those below it, %d bytes of %s gave %d, blocks of zeros not counted", in, o.name, all)}
 		}
 	}
 	if err != nil && !errors.Is(err, io.EOF) {

@@ -174,6 +174,41 @@ func TestBombs(t *testing.T) {
 	}
 }
 
+// TestBombsInPieces: a bomb that is cut into layers, each of which is within the limits.
+func TestBombsInPieces(t *testing.T) {
+	t.Parallel()
+	l := DefaultLimits()
+	l.RatioFrom, l.Size = 20<<20, 100<<20
+	for _, c := range []struct {
+		name  string
+		block []byte
+		limit string
+		least int // layers that go through
+	}{{"text", bytes.Repeat([]byte("a"), 1<<20), "Ratio", 1}, {"zeros", make([]byte, 1<<20), "Size", 5}} {
+		for _, kind := range []Compression{Gzip, Zstd} {
+			piece := repeated(t, kind, c.block, 15)
+			m := NewMerger(nil, l, KeepDevices)
+			for i := range 1000 {
+				r, _, err := m.Decompress(bytes.NewReader(piece))
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = io.Copy(io.Discard, r)
+				if closed := r.Close(); closed != nil {
+					t.Error(closed)
+				}
+				var limit *LimitError
+				if errors.As(err, &limit) && limit.Limit == c.limit && i >= c.least {
+					break
+				}
+				if err != nil || i > 10 {
+					t.Fatalf("%s, %s: after %d layers: %v", c.name, kind, i, err)
+				}
+			}
+		}
+	}
+}
+
 // TestCloseEarly: closed in the middle, nothing goes on reading. A bubble of synctest ends only with all goroutines begun in it.
 func TestCloseEarly(t *testing.T) {
 	t.Parallel()

@@ -3,15 +3,15 @@ package layers
 // Limits bound what the layers of one image may cost. What the kernel bounds has no limit here, since nothing could use more: a
 // path (PATH_MAX), a name (NAME_MAX), an extended attribute. A PAX header is at most 1 MiB, which archive/tar sees to.
 type Limits struct {
-	// Size is how many bytes the regular files of all layers may have together, holes included, and how many bytes one
-	// layer's archive may.
+	// Size is how many bytes the regular files of all layers may have together, holes included, and how many bytes their
+	// archives may.
 	Size int64
 	// Entries is how many entries all layers may have together, with the folders made on the way and with whiteouts.
 	Entries int64
 	// Metadata is how many bytes the names, link targets and extended attributes of all layers may have together.
 	Metadata int64
-	// Ratio is how many bytes may come out of a compressed layer for each byte of it. Blocks of zeros are not counted: they
-	// take no disk. It counts from RatioFrom bytes on, so that a small layer may be as repetitive as it likes.
+	// Ratio is how many bytes may come out of the compressed layers for each byte of them. Blocks of zeros are not counted: they
+	// take no disk. It counts from RatioFrom bytes on, so that a small image may be as repetitive as it likes.
 	Ratio, RatioFrom int64
 	// Window is how much memory a zstd frame may ask for to look back.
 	Window int64

@@ -29,6 +29,8 @@ type Merger struct {
 	limits  Limits
 	devices DevicePolicy
 	used    used
+	// unpacked is of all layers so far.
+	unpacked unpacked
 
 	root *erofs.Inode
 	// names counts the names of regular files that have more than one.

@@ -81,7 +81,7 @@ func apply(s *image.Store, merger *layers.Merger, layer, diffID image.Digest, o 
 	}
 	defer blob.Close() //nolint:errcheck // read only
 	count := &counter{r: blob, layer: layer, told: o.Layer}
-	tar, _, err := layers.Decompress(count, o.Limits)
+	tar, _, err := merger.Decompress(count)
 	if err != nil {
 		return err
 	}

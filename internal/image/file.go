@@ -53,6 +53,9 @@ func (s *Store) writeFile(path string, v any, durable bool) error {
 	body = append(body, '\n')
 	text := append(body, DigestOf(body)...)
 	text = append(text, '\n')
+	if len(text) > maxFile { // JSON can be six times what it was before it was read and written
+		return fmt.Errorf("write %s: it would have %d bytes, and %d are the most: the image's configuration is too large", path, len(text), maxFile)
+	}
 	f, err := os.CreateTemp(s.path("tmp"), "file-")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"brig/internal/fault"
 
@@ -53,7 +54,10 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, mounts: mountDir}
+	s := &Store{mounts: mountDir}
+	if s.dir, err = trodden(dir); err != nil {
+		return nil, err
+	}
 	st, err := s.check()
 	if err != nil {
 		return nil, err
@@ -133,6 +137,36 @@ func (s *Store) makeFolders() error {
 		l.release()
 	}
 	return nil
+}
+
+// trodden gives the way to root's store without links, each folder of which nobody else can put another in the place of: what is checked of
+// the store and what is used then is the same. $BRIG_STORE may be another person's word, by sudo. Users may keep theirs as they
+// like.
+func trodden(dir string) (string, error) {
+	if os.Geteuid() != 0 {
+		return dir, nil
+	}
+	there := dir
+	for !exists(there) {
+		there = filepath.Dir(there)
+	}
+	real, err := filepath.EvalSymlinks(there)
+	if err != nil {
+		return "", fmt.Errorf("open the store of images: %w", err)
+	}
+	for up := real; ; up = filepath.Dir(up) {
+		var st unix.Stat_t
+		if err := unix.Lstat(up, &st); err != nil {
+			return "", fmt.Errorf("open the store of images: %s: %w", up, err)
+		}
+		if st.Uid != 0 || st.Mode&0o022 != 0 && st.Mode&unix.S_ISVTX == 0 {
+			return "", fmt.Errorf("the store of images %s is in %s, which belongs to user %d with mode %#o: "+
+				"it must be root's, and nobody else may write it; another one is given with BRIG_STORE or --store", dir, up, st.Uid, st.Mode&0o7777)
+		}
+		if up == "/" {
+			return filepath.Join(real, strings.TrimPrefix(dir, there)), nil
+		}
+	}
 }
 
 // Dir is the store's folder.

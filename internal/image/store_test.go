@@ -262,3 +262,59 @@ func TestLoop(t *testing.T) {
 	}
 	_, _ = unix.Close(file), unix.Close(mnt)
 }
+
+// TestStoreInReach: a store of root's that somebody else could put another in the place of, by a folder above it or by a link, is refused.
+func TestStoreInReach(t *testing.T) {
+	t.Parallel()
+	testenv.Check(t, testenv.Root)
+	dir := t.TempDir()
+	for name, mode := range map[string]os.FileMode{"theirs": 0o755, "open": 0o777, "sticky": 0o777 | os.ModeSticky} {
+		above := filepath.Join(dir, name)
+		for _, d := range []string{above, filepath.Join(above, "store")} {
+			if err := os.Mkdir(d, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Chmod(above, mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join(above, "store"), filepath.Join(dir, name+"-link")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chown(filepath.Join(dir, "theirs"), 1000, 1000); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"theirs/store", "theirs/new/store", "theirs-link", "open/store", "open/new", "open-link"} {
+		if s, err := Open(filepath.Join(dir, path)); err == nil || !strings.Contains(err.Error(), "nobody else may write it") {
+			t.Errorf("%s: %v, %v", path, s, err)
+		}
+	}
+	for _, path := range []string{"theirs/new", "open/new"} {
+		if exists(filepath.Join(dir, path)) {
+			t.Errorf("%s was made", path)
+		}
+	}
+	// What is used is not the link that was checked.
+	s, err := Open(filepath.Join(dir, "sticky-link/new"))
+	if err != nil || s.Dir() != filepath.Join(dir, "sticky/store/new") {
+		t.Errorf("%v, %v", s, err)
+	}
+}
+
+// TestRecordTooLarge: a configuration that fits, but whose record nobody could read, is refused when it comes and not at every use.
+func TestRecordTooLarge(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	m, err := storeBlobs(s, "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Config{Labels: map[string]string{"label": strings.Repeat("<", 7<<20)}}
+	if _, err := s.MakeRoot(m.digest, c, fillWith("x")); err == nil || !strings.Contains(err.Error(), "configuration is too large") {
+		t.Errorf("%v", err)
+	}
+	if _, err := s.Record(m.digest); !errors.Is(err, ErrNotHere) {
+		t.Errorf("%v", err)
+	}
+}

@@ -335,6 +335,14 @@ func TestPlaces(t *testing.T) {
 	want("helper")
 	_, err = lookup("broken.example", "a")
 	refused(t, err, "docker-credential-none-such")
+	put("docker-credential-/x", "#!/bin/sh\necho '{\"Username\":\"planted\",\"Secret\":\"x\"}'\n")
+	if err := os.Chmod(dir+"/docker-credential-/x", 0o700); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	put(".docker/config.json", `{"credHelpers":{"broken.example":"/x","registry.example":"test"}}`)
+	_, err = lookup("broken.example", "a")
+	refused(t, err, "is no name of a credential helper")
 	put(".config/containers/auth.json", `{"auths":{"other.example":{}}}`)
 	want("helper")
 	put(".config/containers/auth.json", entry("config"))

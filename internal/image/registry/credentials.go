@@ -130,6 +130,9 @@ func splitKey(key string) (host, path string) {
 // fromHelper asks a credential helper; the registry's name goes to its standard input.
 func fromHelper(helper, server string) (*authn.AuthConfig, error) {
 	program := "docker-credential-" + helper
+	if strings.Contains(helper, "/") { // which would be a program of the working directory's
+		return nil, fmt.Errorf("%q is no name of a credential helper: it is looked for in PATH, and has no slash", helper)
+	}
 	got, err := client.Get(client.NewShellProgramFunc(program), server)
 	switch {
 	case credentials.IsErrCredentialsNotFound(err):

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"brig/internal/cli/output"
 	"brig/internal/sandbox"
 
 	"github.com/spf13/cobra"
@@ -122,7 +123,7 @@ var oneLine = strings.NewReplacer("\n\nDid you mean this?\n\t", "; did you mean 
 // fail prints one line and gives the exit code.
 func (a *app) fail(err error) int {
 	if text := oneLine.Replace(strings.TrimSpace(err.Error())); text != "" {
-		fmt.Fprintf(a.err, "brig: %s\n", text)
+		fmt.Fprintf(a.err, "brig: %s\n", output.Printable(text))
 	}
 	var pull *imageError
 	if errors.As(err, &pull) && pull.interrupted() {

@@ -56,7 +56,7 @@ func (a *app) inspect() *cobra.Command {
 
 func (a *app) inspectTable(r *inspect.Report) {
 	st := r.State
-	fmt.Fprintf(a.out, "sandbox %s %s  %s  pid %d  started %s\ncommand %s\n", st.ID, st.Name, ending(st), st.PID, output.Ago(st.Started), strings.Join(st.Command, " "))
+	fmt.Fprintf(a.out, "sandbox %s %s  %s  pid %d  started %s\ncommand %s\n", st.ID, st.Name, ending(st), st.PID, output.Ago(st.Started), output.Printable(strings.Join(st.Command, " ")))
 	if st.Image != nil {
 		fmt.Fprintf(a.out, "image %s  %s\n", st.Image.Ref, st.Image.Digest)
 	}

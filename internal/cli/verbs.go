@@ -146,7 +146,7 @@ func (a *app) ps() *cobra.Command {
 func (a *app) psTable(list []*sandbox.State) {
 	rows := make([][]string, len(list))
 	for i, st := range list {
-		rows[i] = []string{st.ID, none(st.Name), ending(st), output.Ago(st.Created), none(imageName(st)), none(st.Preset), strings.Join(st.Command, " ")}
+		rows[i] = []string{st.ID, none(st.Name), ending(st), output.Ago(st.Created), none(imageName(st)), none(st.Preset), output.Printable(strings.Join(st.Command, " "))}
 	}
 	output.Table(a.out, []string{"ID", "NAME", "STATUS", "CREATED", "IMAGE", "PRESET", "COMMAND"}, rows, 6)
 }

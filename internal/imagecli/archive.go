@@ -200,7 +200,7 @@ func (a *app) tell(n notices) {
 			fmt.Fprintf(a.err, "brig: and %d more\n", len(n)-most)
 			break
 		}
-		fmt.Fprintf(a.err, "brig: %s\n", text)
+		fmt.Fprintf(a.err, "brig: %s\n", output.Printable(text))
 	}
 }
 

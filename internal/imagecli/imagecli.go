@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"brig/internal/cli/output"
 	"brig/internal/image"
 
 	"github.com/spf13/cobra"
@@ -55,7 +56,7 @@ func Run(args []string, in, out, errw *os.File) int {
 		if errors.Is(err, image.ErrNotHere) {
 			text += "; `brig image ls` lists those that are"
 		}
-		fmt.Fprintf(errw, "brig: %s\n", text)
+		fmt.Fprintf(errw, "brig: %s\n", output.Printable(text))
 		return 125
 	}
 	return a.code

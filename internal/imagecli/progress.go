@@ -102,5 +102,5 @@ func (l *bars) notice(w io.Writer) func(string) {
 	if l.progress != nil {
 		w = l.progress
 	}
-	return func(text string) { fmt.Fprintln(w, "brig: notice:", text) }
+	return func(text string) { fmt.Fprintln(w, "brig: notice:", output.Printable(text)) }
 }

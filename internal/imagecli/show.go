@@ -48,7 +48,7 @@ func (a *app) ls() *cobra.Command {
 					fmt.Fprintln(a.out, r.Name)
 					continue
 				}
-				cells = append(cells, []string{r.Name, r.Platform, r.Digest.Short(), units.HumanSize(float64(r.Size)), output.Ago(r.Since)})
+				cells = append(cells, []string{r.Name, output.Printable(r.Platform), r.Digest.Short(), units.HumanSize(float64(r.Size)), output.Ago(r.Since)})
 			}
 			if !quiet && (len(rows) > 0 || len(args) == 0) {
 				output.Table(a.out, []string{"IMAGE", "PLATFORM", "DIGEST", "SIZE", "PULLED"}, cells, 0)
@@ -224,7 +224,7 @@ func (a *app) detailsTable(d *details) {
 	rows = append(rows, attachedRows(d.Attached)...)
 	rows = slices.DeleteFunc(rows, func(r []string) bool { return r[1] == "" })
 	for _, r := range rows {
-		r[1] = printable(r[1])
+		r[1] = output.Printable(r[1])
 	}
 	output.Table(a.out, nil, rows, 1)
 }
@@ -235,16 +235,6 @@ func quoted(words []string) string {
 		q[i] = fmt.Sprintf("%q", w)
 	}
 	return strings.Join(q, " ")
-}
-
-// printable keeps an image's words from writing to the terminal what is no text.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '�'
-		}
-		return r
-	}, s)
 }
 
 // step is a line of history.
@@ -280,7 +270,7 @@ func (a *app) history() *cobra.Command {
 				if t, err := time.Parse(time.RFC3339Nano, s.Created); err == nil {
 					created = output.Ago(t)
 				}
-				rows = append(rows, []string{s.Layer.Short(), created, units.HumanSize(float64(s.Size)), printable(s.CreatedBy + s.Comment)})
+				rows = append(rows, []string{s.Layer.Short(), created, units.HumanSize(float64(s.Size)), output.Printable(s.CreatedBy + s.Comment)})
 			}
 			output.Table(a.out, []string{"LAYER", "CREATED", "SIZE", "CREATED BY"}, rows, 3)
 			return nil

@@ -187,7 +187,7 @@ func (a *app) attestation(list []trust.Attachment, word string, signed bool) err
 	if output.Width(a.out) > 0 { // a terminal takes some bytes for orders
 		var lines []string
 		for line := range strings.SplitSeq(string(text), "\n") {
-			lines = append(lines, printable(line))
+			lines = append(lines, output.Printable(line))
 		}
 		text = []byte(strings.Join(lines, "\n"))
 	}

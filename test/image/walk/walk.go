@@ -44,7 +44,7 @@ var types = map[uint32]string{
 // Walk tells the tree at root in the order of filepath.WalkDir. What skip names (by the path from root, with a leading slash) is left out with
 // all that is below it: the mounts of a sandbox.
 func Walk(root string, skip func(path string) bool, tell func(Entry) error) error {
-	first := map[[2]uint64]string{}
+	first := map[[2]uint64]*Entry{}
 	return filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -61,7 +61,7 @@ func Walk(root string, skip func(path string) bool, tell func(Entry) error) erro
 			return fmt.Errorf("%s: %w", path, err)
 		}
 		e.Path, e.First, e.To = text(e.Path), text(e.First), text(e.To)
-		return tell(e)
+		return tell(*e)
 	})
 }
 
@@ -73,12 +73,13 @@ func text(name string) string {
 	return strconv.Quote(name)
 }
 
-func look(name, path string, first map[[2]uint64]string) (Entry, error) {
+// look tells one entry. first has the first names of files that have several.
+func look(name, path string, first map[[2]uint64]*Entry) (*Entry, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(name, &st); err != nil {
-		return Entry{}, err
+		return nil, err
 	}
-	e := Entry{
+	e := &Entry{
 		Path: path, Type: types[st.Mode&unix.S_IFMT], Mode: fmt.Sprintf("%04o", st.Mode&0o7777), UID: st.Uid, GID: st.Gid,
 		Mtime: fmt.Sprintf("%d.%09d", st.Mtim.Sec, st.Mtim.Nsec),
 	}
@@ -86,16 +87,20 @@ func look(name, path string, first map[[2]uint64]string) (Entry, error) {
 		e.Links = uint64(st.Nlink) //nolint:unconvert // 32 bits on other architectures
 		if e.Links > 1 {
 			at := [2]uint64{uint64(st.Dev), st.Ino} //nolint:unconvert // the same
-			if first[at] == "" {
-				first[at] = path
+			if first[at] == nil {
+				first[at] = e
 			}
-			e.First = first[at]
+			e.First = first[at].Path
 		}
 	}
 	var err error
 	switch e.Type {
 	case "file":
 		e.Size = st.Size
+		if same := first[[2]uint64{uint64(st.Dev), st.Ino}]; same != nil && same.Hash != "" { //nolint:unconvert // the same
+			e.Hash = same.Hash // of the same file
+			break
+		}
 		e.Hash, err = hash(name)
 	case "symlink":
 		e.Size = st.Size

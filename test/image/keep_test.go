@@ -171,7 +171,7 @@ func TestDamage(t *testing.T) {
 	for _, b := range blobs {
 		spoil(t, b)
 		m.fails([]string{filepath.Base(b)}, "image", "verify")
-		spoil(t, b) // back
+		m.ok("image", "pull", name) // what was found is set aside, and comes anew
 	}
 	m.ok("image", "verify")
 }

@@ -404,14 +404,6 @@ func lies() []lie {
 		},
 		says: []string{},
 	}, {
-		name: "gzip-bomb",
-		tell: func(t *testing.T, f *forge, o *forged) string {
-			o.add(byHand(raw{name: "bomb", data: strings.Repeat("\x00", 1<<30)}))
-			f.push(o, "1")
-			return f.ref("forged:1")
-		},
-		says: []string{"sha256:"},
-	}, {
 		name: "not-for-this-machine",
 		tell: func(_ *testing.T, f *forge, o *forged) string {
 			o.config["architecture"] = "s390x"

@@ -24,7 +24,7 @@ func (m *Merger) describe(node *erofs.Inode, format uint32, hdr *tar.Header) err
 	if err != nil {
 		return err
 	}
-	if err := m.takeMetadata(size); err != nil {
+	if err := m.takeMetadata(size + len(xattrs)*xattrCost); err != nil {
 		return err
 	}
 	node.Mode = format | uint32(hdr.Mode)&0o7777 //nolint:gosec // twelve bits
@@ -82,6 +82,10 @@ const (
 	maxXattrValue  = math.MaxUint16
 	maxXattrsOfOne = 64 << 10
 )
+
+// xattrCost is what an attribute takes of memory beside its bytes, here and while the image is written. A layer of very many that have but
+// a byte each would else take twenty times the limit.
+const xattrCost = 160
 
 // xattrsOf gives the extended attributes among an entry's PAX records, and how many bytes they have.
 func xattrsOf(format uint32, records map[string]string) (map[string]string, int, error) {

@@ -8,7 +8,8 @@ type Limits struct {
 	Size int64
 	// Entries is how many entries all layers may have together, with the folders made on the way and with whiteouts.
 	Entries int64
-	// Metadata is how many bytes the names, link targets and extended attributes of all layers may have together.
+	// Metadata is how many bytes the names, link targets and extended attributes of all layers may have together, with what attributes
+	// take of memory beside them.
 	Metadata int64
 	// Ratio is how many bytes may come out of the compressed layers for each byte of them. Blocks of zeros are not counted: they
 	// take no disk. It counts from RatioFrom bytes on, so that a small image may be as repetitive as it likes.

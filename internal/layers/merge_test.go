@@ -437,6 +437,14 @@ func TestDevicesRefused(t *testing.T) {
 	}
 }
 
+// many has that many attributes of few bytes.
+func many(e entry, n int) entry {
+	for i := range n {
+		e = xattr(e, fmt.Sprint("user.", i), "x")
+	}
+	return e
+}
+
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -452,6 +460,7 @@ func TestLimits(t *testing.T) {
 		{"Metadata", func(l *Limits) { l.Metadata = 10 }, [][]entry{{file("a", "")}, {file("0123456789", "")}}},
 		{"Metadata", func(l *Limits) { l.Metadata = 10 }, [][]entry{{symlink("a", "0123456789")}}},
 		{"Metadata", func(l *Limits) { l.Metadata = 10 }, [][]entry{{xattr(file("a", ""), "user.a", "1234")}}},
+		{"Metadata", func(l *Limits) { l.Metadata = 1000 }, [][]entry{{many(file("a", ""), 10)}}},
 	} {
 		l := DefaultLimits()
 		c.change(&l)

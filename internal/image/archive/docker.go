@@ -23,8 +23,11 @@ type dockerImage struct {
 	LayerSources map[image.Digest]image.Descriptor `json:",omitempty"`
 }
 
-// maxImages is how many images an archive may have.
-const maxImages = 1000
+// maxImages is how many images an archive may have, and maxLayers how many layers one of them.
+const (
+	maxImages = 1000
+	maxLayers = 1000
+)
 
 // findDocker reads manifest.json.
 func (l *loader) findDocker() error {
@@ -64,6 +67,9 @@ func (f *found) bringDocker() ([]Loaded, error) {
 	d := f.docker
 	if len(d.Layers) != len(config.DiffIDs) {
 		return nil, fmt.Errorf("the archive has %d layers of the image, and its configuration %d", len(d.Layers), len(config.DiffIDs))
+	}
+	if len(d.Layers) > maxLayers {
+		return nil, fmt.Errorf("the image has %d layers; more than %d are refused", len(d.Layers), maxLayers)
 	}
 	for _, source := range d.LayerSources {
 		if len(source.URLs) > 0 {
@@ -116,6 +122,9 @@ func (f *found) dockerConfig() ([]byte, *image.Config, error) {
 // dockerLayer brings in a layer as it is in the archive. One that is not compressed, as docker itself writes them, has its diffID
 // for a digest.
 func (f *found) dockerLayer(name string, diffID image.Digest) (image.Descriptor, error) {
+	if d, ok := f.packed[name]; ok {
+		return d, nil // however often it is named, it is read once
+	}
 	file, err := f.src.open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return image.Descriptor{}, fmt.Errorf("the archive lacks the layer %s", quote(name))
@@ -142,10 +151,16 @@ func (f *found) dockerLayer(name string, diffID image.Digest) (image.Descriptor,
 			return d, err
 		}
 	}
-	if f.s.HasBlob(d.Digest, d.Size) {
-		return d, nil
+	if !f.s.HasBlob(d.Digest, d.Size) {
+		err = f.copy(file, "layer "+name, d.Digest, d.Size)
 	}
-	return d, f.copy(file, "layer "+name, d.Digest, d.Size)
+	if err == nil && packing != layers.None {
+		if f.packed == nil {
+			f.loader.packed = map[string]image.Descriptor{}
+		}
+		f.packed[name] = d
+	}
+	return d, err
 }
 
 // packingOf tells how a layer is compressed.

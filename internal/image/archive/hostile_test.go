@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,6 +48,16 @@ func TestHostile(t *testing.T) {
 		{"a root file system", func(p *packer) { p.text("etc/passwd", "") }, "brig image import"},
 		{"before 1.10", func(p *packer) { p.text("repositories", "{}") }, "older than 1.10"},
 		{"no images", func(p *packer) { p.index() }, "no image"},
+		{"names without end", func(p *packer) {
+			for i := range 70 {
+				p.text(strings.Repeat("n", 1_000_000)+fmt.Sprint(i), "")
+			}
+		}, "more than 64 MiB together"},
+		{"layers without end", func(p *packer) {
+			p.file("c.json", configOf(t, arch(), slices.Repeat([][]byte{good}, 1001)...))
+			p.file("l.tar", good)
+			p.json("manifest.json", []dockerImage{{Config: "c.json", Layers: slices.Repeat([]string{"l.tar"}, 1001)}})
+		}, "more than 1000 are refused"},
 		{"null images", func(p *packer) { p.text("oci-layout", `{"imageLayoutVersion":"1.0.0"}`); p.text("index.json", "null") }, "index.json"},
 		{"docker's null", func(p *packer) { p.text("manifest.json", "[null]") }, "no configuration"},
 		{"docker's none", func(p *packer) { p.text("manifest.json", "[]") }, "0 images"},

@@ -87,6 +87,8 @@ type loader struct {
 	// referrers are artifacts of the layout by the digest that they refer to, and loose ones refer to the image that is beside them.
 	referrers map[image.Digest][]image.Descriptor
 	loose     []image.Descriptor
+	// packed are compressed layers that were brought in, by their names in the archive.
+	packed map[string]image.Descriptor
 }
 
 // found is an image that the archive has.

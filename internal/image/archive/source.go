@@ -18,6 +18,7 @@ import (
 // Bounds of an archive's own index. Docker writes three entries a layer.
 const (
 	maxEntries = 1 << 18
+	maxNames   = 64 << 20 // bytes of all names
 	maxHops    = 10
 )
 
@@ -95,6 +96,7 @@ func (d *folder) close() error { return d.root.Close() }
 type tarball struct {
 	f     *os.File
 	files map[string]entry
+	names int // bytes
 }
 
 // entry is a regular file, or a link to one.
@@ -167,6 +169,9 @@ func (t *tarball) add(hdr *tar.Header) error {
 	}
 	old, twice := t.files[name]
 	if !twice {
+		if t.names += len(name) + len(e.link); t.names > maxNames {
+			return fmt.Errorf("the names in the archive have more than %d MiB together", maxNames>>20)
+		}
 		t.files[strings.Clone(name)] = e
 		return nil
 	}

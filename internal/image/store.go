@@ -150,11 +150,11 @@ func trodden(dir string) (string, error) {
 	for !exists(there) {
 		there = filepath.Dir(there)
 	}
-	real, err := filepath.EvalSymlinks(there)
+	resolved, err := filepath.EvalSymlinks(there)
 	if err != nil {
 		return "", fmt.Errorf("open the store of images: %w", err)
 	}
-	for up := real; ; up = filepath.Dir(up) {
+	for up := resolved; ; up = filepath.Dir(up) {
 		var st unix.Stat_t
 		if err := unix.Lstat(up, &st); err != nil {
 			return "", fmt.Errorf("open the store of images: %s: %w", up, err)
@@ -164,7 +164,7 @@ func trodden(dir string) (string, error) {
 				"it must be root's, and nobody else may write it; another one is given with BRIG_STORE or --store", dir, up, st.Uid, st.Mode&0o7777)
 		}
 		if up == "/" {
-			return filepath.Join(real, strings.TrimPrefix(dir, there)), nil
+			return filepath.Join(resolved, strings.TrimPrefix(dir, there)), nil
 		}
 	}
 }

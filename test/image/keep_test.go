@@ -34,7 +34,7 @@ func TestLayouts(t *testing.T) {
 	t.Parallel()
 	newMachine(t)
 	i := images.Images["busybox:1"]
-	skopeo := func(t *testing.T, m *machine, to string) string {
+	skopeo := func(t *testing.T, to string) string {
 		t.Helper()
 		output(t, "skopeo", "--insecure-policy", "copy", "-q", "oci:"+i.Layout+":"+i.Tag, to)
 		_, file, _ := strings.Cut(to, ":")
@@ -42,12 +42,12 @@ func TestLayouts(t *testing.T) {
 		return file
 	}
 	for name, source := range map[string]func(t *testing.T, m *machine) string{
-		"oci-folder": func(t *testing.T, m *machine) string { return skopeo(t, m, "oci:"+m.dir+"/oci:example.test/loaded:1") },
+		"oci-folder": func(t *testing.T, m *machine) string { return skopeo(t, "oci:"+m.dir+"/oci:example.test/loaded:1") },
 		"oci-archive": func(t *testing.T, m *machine) string {
-			return skopeo(t, m, "oci-archive:"+m.dir+"/oci.tar:example.test/loaded:1")
+			return skopeo(t, "oci-archive:"+m.dir+"/oci.tar:example.test/loaded:1")
 		},
 		"docker-archive": func(t *testing.T, m *machine) string {
-			return skopeo(t, m, "docker-archive:"+m.dir+"/docker.tar:example.test/loaded:1")
+			return skopeo(t, "docker-archive:"+m.dir+"/docker.tar:example.test/loaded:1")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

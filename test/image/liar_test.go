@@ -300,7 +300,7 @@ func lies() []lie {
 		says: []string{"layers"},
 	}, {
 		name: "config-of-100-MB",
-		tell: func(t *testing.T, f *forge, o *forged) string {
+		tell: func(_ *testing.T, f *forge, o *forged) string {
 			o.config["config"] = map[string]any{"Labels": map[string]string{"large": strings.Repeat("x", 100<<20)}}
 			f.push(o, "1")
 			return f.ref("forged:1")
@@ -315,7 +315,7 @@ func lies() []lie {
 		says: []string{},
 	}, {
 		name: "config-a-million-deep",
-		tell: func(t *testing.T, f *forge, o *forged) string {
+		tell: func(_ *testing.T, f *forge, o *forged) string {
 			deep := f.blob([]byte(`{"os":"linux","architecture":"amd64","x":` + strings.Repeat(`{"a":`, 1e6) + "1" + strings.Repeat("}", 1e6) + "}"))
 			o.manifest["config"] = described(deep, image.MediaConfig)
 			f.push(o, "1")

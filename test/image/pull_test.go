@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,7 +32,7 @@ func serve(t *testing.T, o fixture.Options) *fixture.Registry {
 func fetched(r *fixture.Registry) map[string]int {
 	count := map[string]int{}
 	for _, q := range r.Requests() {
-		if _, digest, ok := strings.Cut(q.Path, "/blobs/"); ok && q.Method == "GET" {
+		if _, digest, ok := strings.Cut(q.Path, "/blobs/"); ok && q.Method == http.MethodGet {
 			count[digest]++
 		}
 	}

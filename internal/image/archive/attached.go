@@ -79,7 +79,7 @@ func (w *saver) embedded(target image.Digest, manifests []image.Digest) error {
 	}
 	for _, m := range manifests {
 		for _, d := range trust.Embedded(x, m) {
-			w.need(w.present(d, "", 0)...)
+			w.need(w.present(d, "")...)
 		}
 	}
 	return nil
@@ -101,7 +101,7 @@ func (w *saver) attached(subject image.Digest) (image.Digest, error) {
 		if err != nil {
 			return "", err
 		}
-		blobs := w.present(d, "", 0)
+		blobs := w.present(d, "")
 		if blobs == nil {
 			continue // it was too large to be fetched
 		}

@@ -101,7 +101,7 @@ func (w *saver) add(word string) error {
 	if w.o.Platform == "" {
 		only = ""
 	}
-	blobs := w.present(target, only, 0)
+	blobs := w.present(target, only)
 	if !slices.ContainsFunc(blobs, func(d image.Descriptor) bool { return d.Digest == manifest }) {
 		return fmt.Errorf("not all of its blobs are here; `brig image pull` brings them: %w", image.ErrNotHere)
 	}
@@ -183,10 +183,16 @@ func (w *saver) descriptor(d image.Digest) (image.Descriptor, error) {
 }
 
 // present gives all that is here of what a descriptor leads to: of an index the manifests that lack no blob, or only one of them.
-func (w *saver) present(d image.Descriptor, only image.Digest, depth int) []image.Descriptor {
-	if depth > maxNested || !w.s.HasBlob(d.Digest, d.Size) {
+func (w *saver) present(d image.Descriptor, only image.Digest) []image.Descriptor {
+	return w.presentBelow(d, only, map[image.Digest]bool{}, 0)
+}
+
+// presentBelow looks at each document once: a thousand indexes that each have the next a thousand times would take years.
+func (w *saver) presentBelow(d image.Descriptor, only image.Digest, seen map[image.Digest]bool, depth int) []image.Descriptor {
+	if depth > maxNested || seen[d.Digest] || !w.s.HasBlob(d.Digest, d.Size) {
 		return nil
 	}
+	seen[d.Digest] = true
 	list := []image.Descriptor{d}
 	if d.IsManifest() {
 		m, err := w.s.Manifest(d.Digest)
@@ -205,7 +211,7 @@ func (w *saver) present(d image.Descriptor, only image.Digest, depth int) []imag
 	}
 	for _, m := range x.Manifests {
 		if m.IsManifest() || m.IsIndex() {
-			list = append(list, w.present(m, only, depth+1)...)
+			list = append(list, w.presentBelow(m, only, seen, depth+1)...)
 		}
 	}
 	return list

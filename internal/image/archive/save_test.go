@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -102,6 +103,30 @@ func TestIndex(t *testing.T) {
 	got, err = Load(context.Background(), three, Input{Path: part}, Options{Build: limits(), AllPlatforms: true})
 	if err != nil || len(got) != 1 || got[0].Platform.Architecture != other() {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestIndexBomb: of four indexes each has the next one a thousand times. It is an image like any other, and saved as fast.
+func TestIndexBomb(t *testing.T) {
+	t.Parallel()
+	s, p := newStore(t), newPacker(t)
+	d := p.manifest(arch(), layer(t, "a", "1"))
+	for range 4 {
+		platform := d.Platform
+		d = p.blob(image.MediaIndex, asJSON(t, image.Index{SchemaVersion: 2, MediaType: image.MediaIndex, Manifests: slices.Repeat([]image.Descriptor{d}, 1000)}))
+		d.Platform = platform
+	}
+	p.index(called(d, "bomb:1"))
+	if _, err := load(t, s, p.bytes(), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	to := filepath.Join(t.TempDir(), "bomb.tar")
+	if err := save(s, to, SaveOptions{}, "bomb:1"); err != nil {
+		t.Fatal(err)
+	}
+	there := newStore(t)
+	if _, err := Load(context.Background(), there, Input{Path: to}, Options{Build: limits()}); err != nil || names(t, there) != names(t, s) {
+		t.Errorf("%v, %q", err, names(t, there))
 	}
 }
 

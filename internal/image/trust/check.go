@@ -133,7 +133,7 @@ func subjects(s *image.Store, target, manifest image.Digest) ([]image.Digest, er
 	if target == "" || target == manifest {
 		return []image.Digest{manifest}, nil
 	}
-	in, err := within(s, target, manifest, 0)
+	in, err := within(s, target, manifest, map[image.Digest]bool{}, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +145,9 @@ func subjects(s *image.Store, target, manifest image.Digest) ([]image.Digest, er
 
 const maxNesting = 4
 
-func within(s *image.Store, index, manifest image.Digest, depth int) (bool, error) {
+// within looks into each index once: a thousand that each have the next a thousand times would take years.
+func within(s *image.Store, index, manifest image.Digest, seen map[image.Digest]bool, depth int) (bool, error) {
+	seen[index] = true
 	x, err := s.Index(index)
 	if err != nil {
 		return false, err
@@ -154,8 +156,8 @@ func within(s *image.Store, index, manifest image.Digest, depth int) (bool, erro
 		if d.Digest == manifest {
 			return true, nil
 		}
-		if d.IsIndex() && depth < maxNesting && s.HasBlob(d.Digest, -1) {
-			if in, err := within(s, d.Digest, manifest, depth+1); in && err == nil {
+		if d.IsIndex() && depth < maxNesting && !seen[d.Digest] && s.HasBlob(d.Digest, -1) {
+			if in, err := within(s, d.Digest, manifest, seen, depth+1); in && err == nil {
 				return true, nil
 			}
 		}

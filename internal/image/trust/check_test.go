@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -217,6 +218,14 @@ func TestIndex(t *testing.T) {
 	f.attach(outer, f.simple(s, claimOf(name, outer)))
 	if err := Check(f.s, outer, f.manifest, []Demand{demand(t, s)}); err != nil {
 		t.Errorf("an index in an index: %v", err)
+	}
+	// Each of four indexes has the next one a thousand times, and the last has not what is looked for.
+	bomb := f.put(image.Index{SchemaVersion: 2, MediaType: image.MediaIndex, Manifests: []image.Descriptor{}})
+	for range 4 {
+		bomb = f.put(image.Index{SchemaVersion: 2, MediaType: image.MediaIndex, Manifests: slices.Repeat([]image.Descriptor{{MediaType: image.MediaIndex, Digest: bomb}}, 1000)})
+	}
+	if err := Check(f.s, bomb, f.manifest, []Demand{demand(t, s)}); err == nil || !strings.Contains(err.Error(), "has no manifest") {
+		t.Errorf("a bomb of indexes: %v", err)
 	}
 	swapped := f.image("swapped")
 	if err := Check(f.s, f.index, swapped, []Demand{demand(t, s)}); err == nil || !strings.Contains(err.Error(), "has no manifest") {

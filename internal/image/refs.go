@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -237,7 +238,11 @@ func (e *Entry) Manifest(want Platform) (Digest, error) {
 		}
 	}
 	if score == 0 {
-		return "", fmt.Errorf("%s for %s: %w", e.Name, want, ErrNotHere)
+		name := e.Name
+		if ref, err := e.Ref(); err == nil {
+			name = ref.String()
+		}
+		return "", fmt.Errorf("%s is here for %s; for %s %w", name, strings.Join(slices.Sorted(maps.Keys(e.Platforms)), ", "), want, ErrNotHere)
 	}
 	return best, nil
 }

@@ -50,7 +50,7 @@ func (a *app) ls() *cobra.Command {
 				}
 				cells = append(cells, []string{r.Name, output.Printable(r.Platform), r.Digest.Short(), units.HumanSize(float64(r.Size)), output.Ago(r.Since)})
 			}
-			if !quiet && (len(rows) > 0 || len(args) == 0) {
+			if !quiet && (len(rows) > 0 || err == nil) {
 				output.Table(a.out, []string{"IMAGE", "PLATFORM", "DIGEST", "SIZE", "PULLED"}, cells, 0)
 			}
 			return err

@@ -161,7 +161,10 @@ func answered(err error) bool {
 func (s *session) explain(what string, err error) error {
 	var local *localError
 	var done *Error
-	if errors.As(err, &local) || errors.As(err, &done) || errors.Is(err, context.Canceled) {
+	if errors.As(err, &local) {
+		return local // without the requests that it came in the way of
+	}
+	if errors.As(err, &done) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	e := &Error{Host: s.e.host, status: status(err), err: classOf(err)}

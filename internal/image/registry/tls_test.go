@@ -139,6 +139,9 @@ func TestTLS(t *testing.T) {
 			_, err := pullFor(t, client, s, c.f.ref(":"+strings.ReplaceAll(name, " ", "-")))
 			if c.says != "" {
 				refused(t, err, c.says, c.f.host)
+				if strings.Contains(err.Error(), "Get ") {
+					t.Errorf("a request shows in what is said: %v", err)
+				}
 				return
 			}
 			if err != nil {

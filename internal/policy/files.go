@@ -188,11 +188,17 @@ func (w *writer) ram() {
 	}
 }
 
+// maxVolumes is how many an image may have; those that there are have a few.
+const maxVolumes = 64
+
 // volumes are the places that an image means to be written (VOLUME of a Dockerfile): each is a tmpfs with a copy of what the image
 // has there. A mount of the person's at the same place replaces it.
 func (w *writer) volumes() error {
 	if w.h.Image == nil || w.p.Image == "" {
 		return nil
+	}
+	if n := len(w.h.Image.Volumes); n > maxVolumes {
+		return bad("image", "its config has %d volumes (config.Volumes), each a mount; more than %d are refused", n, maxVolumes)
 	}
 	for _, name := range slices.Sorted(slices.Values(w.h.Image.Volumes)) {
 		target := path.Clean(name)

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -95,6 +96,11 @@ func TestImageRefused(t *testing.T) {
 		{"config.Volumes", Policy{Image: "a"}, func(h *Host) { h.Image.Volumes = []string{"/proc/self"} }},
 		{"config.Volumes", Policy{Image: "a"}, func(h *Host) { h.Image.Volumes = []string{"/a/../../b"} }},
 		{"config.Volumes", Policy{Image: "a"}, func(h *Host) { h.Image.Volumes = []string{"data"} }},
+		{"more than 64", Policy{Image: "a"}, func(h *Host) {
+			for i := range 65 {
+				h.Image.Volumes = append(h.Image.Volumes, fmt.Sprint("/", i))
+			}
+		}},
 		{"is not here", Policy{Image: "a"}, func(h *Host) { h.Image = nil }},
 		{"contradicts image", Policy{Image: "a", Root: &Root{Path: "/srv/root"}}, nil},
 		{"contradicts root.writable", Policy{Image: "a", Root: &Root{ReadOnly: &yes, Writable: "ram"}}, nil},

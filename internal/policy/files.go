@@ -201,7 +201,7 @@ func (w *writer) volumes() error {
 		return bad("image", "its config has %d volumes (config.Volumes), each a mount; more than %d are refused", n, maxVolumes)
 	}
 	for _, name := range slices.Sorted(slices.Values(w.h.Image.Volumes)) {
-		target := path.Clean(name)
+		target := w.inImage(name)
 		refused := slices.ContainsFunc([]string{"/proc", "/sys", "/dev"}, func(dir string) bool { return target == dir || strings.HasPrefix(target, dir+"/") })
 		if !path.IsAbs(name) || target == "/" || refused || strings.IndexByte(name, 0) >= 0 || slices.Contains(strings.Split(name, "/"), "..") {
 			return bad("image", "its config has %q as a volume (config.Volumes), which can be none; give a tmpfs or folder at another place", name)
@@ -209,6 +209,33 @@ func (w *writer) volumes() error {
 		w.replace(specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: target, Options: []string{"nosuid", "nodev", "tmpcopyup", "size=256m", "nr_inodes=65536"}})
 	}
 	return nil
+}
+
+// inImage gives the place that a path leads to in the image, by its links: a link to /proc is /proc, and what is mounted there hides the
+// kernel's word. The image does not change, so what is found here is what is mounted over.
+func (w *writer) inImage(name string) string {
+	const maxLinks = 40 // the kernel's (path_resolution(7))
+	at, todo := "/", strings.Split(name, "/")
+	for links := 0; len(todo) > 0; {
+		next := todo[0]
+		todo = todo[1:]
+		if next = path.Join(at, next); next == at {
+			continue
+		}
+		to, isLink := w.h.Link(w.h.Image.Root + next)
+		if !isLink {
+			at = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return "/" // which nothing is mounted at
+		}
+		if path.IsAbs(to) {
+			at = "/"
+		}
+		todo = append(strings.Split(to, "/"), todo...)
+	}
+	return at
 }
 
 func (w *writer) mount(i int) error {

@@ -193,3 +193,25 @@ func TestStrangeConfigs(t *testing.T) {
 		}
 	}
 }
+
+// TestVolumesThroughLinks: a volume is where its path leads to in the image, and not over what the kernel says.
+func TestVolumesThroughLinks(t *testing.T) {
+	t.Parallel()
+	m, f := newMachine(t), newForge(t)
+	for i, c := range []struct{ to, says string }{
+		{"/proc", "Volumes"}, {"../../proc/self", "Volumes"}, {"other", "Volumes"}, {"/sys/fs/cgroup", "Volumes"}, {"mnt/../dev", "Volumes"},
+		{"/", "Volumes"}, {"v", "Volumes"}, {"/mnt", ""},
+	} {
+		o := newForged(t, func(w *fixture.Tar) {
+			w.Symlink("v", c.to)
+			w.Symlink("other", "/dev")
+		})
+		o.config["config"] = map[string]any{"Cmd": []string{"/bin/sh", "-c", "echo x > /mnt/new && cat /mnt/new"}, "Volumes": map[string]any{"/v/": nil}}
+		tag := fmt.Sprintf("v%d", i)
+		f.push(o, tag)
+		r := m.brig("run", f.ref("forged:"+tag))
+		if c.says == "" && r.out != "x\n" || c.says != "" && (r.code == 0 || !strings.Contains(r.err, c.says)) {
+			t.Errorf("a link to %s: exit code %d, %q, %s", c.to, r.code, r.out, r.err)
+		}
+	}
+}

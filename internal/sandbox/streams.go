@@ -183,11 +183,19 @@ func (p *plumbing) attach(master *os.File) {
 	if in == nil {
 		return
 	}
-	if isTerminal(in) {
+	typed := isTerminal(in)
+	if typed {
 		p.raw(in, master)
 	}
-	go func() { _, _ = io.Copy(master, in) }()
+	go func() {
+		if _, err := io.Copy(master, in); err == nil && !typed {
+			_, _ = master.WriteString(endOfFile) // a file or a pipe has ended, and who reads the terminal waits for it
+		}
+	}()
 }
+
+// endOfFile is what ends the input of a terminal: VEOF behind a line, and once more where the last line had no end (termios(3)).
+const endOfFile = "\x04\x04"
 
 // raw puts the caller's terminal into raw mode for the time of the sandbox, and keeps both of one size.
 func (p *plumbing) raw(in, master *os.File) {

@@ -56,6 +56,13 @@ func attacks(t *testing.T) []attack {
 		{name: "whiteout-of-dot-dot", layer: entries(raw{name: "etc/.wh..."}), says: []string{".wh..."}},
 		{name: "whiteout-of-nothing", layer: entries(raw{name: "etc/.wh."}), says: []string{".wh."}},
 		{name: "whiteout-of-dot", layer: entries(raw{name: "etc/.wh.."}), says: []string{".wh.."}},
+		{name: "whiteout-of-the-root", layer: func(string) []byte {
+			data, err := program()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return byHand(raw{name: ".wh..wh..opq"}, raw{name: "bin/sh", mode: "0000755\x00", data: string(data)})
+		}, look: "echo /bin/*; [ -e /etc/passwd ] || echo gone", shows: "/bin/sh\ngone"},
 		{name: "whiteout-through-a-symlink-out", layer: func(c string) []byte {
 			return byHand(raw{name: "out", kind: tar.TypeSymlink, link: c}, raw{name: "out/.wh.secret"})
 		}},

@@ -404,6 +404,17 @@ func lies() []lie {
 		},
 		says: []string{},
 	}, {
+		name: "gzip-bomb",
+		tell: func(_ *testing.T, f *forge, o *forged) string {
+			// Members of gzip one after the other are one stream (RFC 1952, 2.2): 4 GiB in 4 MB, and no zeros, which would take no disk.
+			ones := compressed(bytes.Repeat([]byte{1}, 64<<20))
+			bomb := append(compressed(raw{name: "bomb", size: "40000000000\x00"}.bytes()), bytes.Repeat(ones, 64)...)
+			o.layers, o.diffIDs = append(o.layers, bomb), append(o.diffIDs, image.DigestOf(nil))
+			f.push(o, "1")
+			return f.ref("forged:1")
+		},
+		says: []string{"sha256:", "bomb"},
+	}, {
 		name: "not-for-this-machine",
 		tell: func(_ *testing.T, f *forge, o *forged) string {
 			o.config["architecture"] = "s390x"

@@ -26,7 +26,7 @@ type Inode struct {
 	Rdev uint64
 	// Target is a symbolic link's.
 	Target string
-	// Xattrs are extended attributes by their full names; CheckXattr says which can be stored.
+	// Xattrs are extended attributes by their full names: of the namespaces user, trusted and security, and POSIX ACLs.
 	Xattrs map[string]string
 	// Data is where a regular file's bytes lie.
 	Data Data

@@ -21,15 +21,6 @@ var xattrNamespaces = []struct {
 	{"security.", 6, false},
 }
 
-// CheckXattr says why an extended attribute cannot be stored, or nil.
-func CheckXattr(name string, size int) error {
-	_, _, err := splitXattr(name)
-	if err == nil && size > maxXattrValue {
-		err = fmt.Errorf("extended attribute %q: its %d bytes are more than EROFS can hold, %d", name, size, maxXattrValue)
-	}
-	return err
-}
-
 // splitXattr gives the number of the namespace, and the rest of the name.
 func splitXattr(name string) (byte, string, error) {
 	if len(name) > maxName || strings.Contains(name, "\x00") {
@@ -80,8 +71,8 @@ func encodeXattrs(attrs map[string]string) ([]string, error) {
 	for _, name := range slices.Sorted(maps.Keys(attrs)) {
 		value := attrs[name]
 		index, rest, err := splitXattr(name)
-		if err == nil {
-			err = CheckXattr(name, len(value))
+		if err == nil && len(value) > maxXattrValue {
+			err = fmt.Errorf("extended attribute %q: its %d bytes are more than EROFS can hold, %d", name, len(value), maxXattrValue)
 		}
 		if err != nil {
 			return nil, err

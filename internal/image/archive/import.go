@@ -19,12 +19,12 @@ type ImportOptions struct {
 	Build build.Options
 	// Platform of the programs in it; "" for this machine's.
 	Platform string
-	// Changes are instructions as a Dockerfile has them: see ParseChange.
+	// Changes are instructions as a Dockerfile has them (docker import's --change).
 	Changes []string
 	// Message is the comment in the image's history.
 	Message string
-	Accept  func(ref image.Ref, target, manifest image.Digest) error
-	// Progress and Notice as in Options.
+	// Accept, Progress and Notice as in Options.
+	Accept   func(ref image.Ref, target, manifest image.Digest) error
 	Progress func(want, done int64)
 	Notice   func(text string)
 }

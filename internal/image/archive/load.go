@@ -37,8 +37,6 @@ type Loaded struct {
 	Target   image.Descriptor // an index or a manifest
 	Platform image.Platform
 	Manifest image.Digest
-	// Named: the name was the archive's or the caller's, not made up from the digest.
-	Named bool
 }
 
 // unnamed is what images without a name are kept under, with their digest.
@@ -95,7 +93,7 @@ type loader struct {
 type found struct {
 	*loader
 	names []image.Ref
-	// title is for errors where there is no name.
+	// where is the image's place in the archive, for errors where there is no name.
 	where string
 	// target is what a layout's index points to; docker is an entry of a manifest.json.
 	target image.Descriptor
@@ -162,13 +160,13 @@ func (f *found) finish(target image.Descriptor, manifest image.Digest) ([]Loaded
 	if err := f.bringAttached(target.Digest, manifest); err != nil {
 		return nil, err
 	}
-	names, named := f.names, true
+	names := f.names
 	if len(names) == 0 {
 		ref, err := image.ParseRef(unnamed + "@" + string(target.Digest))
 		if err != nil {
 			return nil, err
 		}
-		names, named = []image.Ref{ref}, false
+		names = []image.Ref{ref}
 	}
 	for _, n := range names {
 		if f.o.Accept == nil {
@@ -186,7 +184,7 @@ func (f *found) finish(target image.Descriptor, manifest image.Digest) ([]Loaded
 	for _, n := range names {
 		list = append(list, Loaded{
 			Ref: n, Target: image.Descriptor{MediaType: target.MediaType, Digest: target.Digest, Size: target.Size},
-			Platform: platform, Manifest: manifest, Named: named,
+			Platform: platform, Manifest: manifest,
 		})
 	}
 	return list, nil
@@ -290,25 +288,13 @@ func (l *loader) copy(r io.Reader, name string, d image.Digest, size int64) erro
 		if err := p.Reset(); err != nil {
 			return err
 		}
-		_, err := io.Copy(p, &meter{reader{l.ctx, r}, l})
+		_, err := io.Copy(p, &meter{reader{l.ctx, r}, l.progress})
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", quote(name), err)
 	}
 	return nil
-}
-
-// meter tells what is read.
-type meter struct {
-	reader
-	l *loader
-}
-
-func (m *meter) Read(p []byte) (int, error) {
-	n, err := m.reader.Read(p)
-	m.l.progress(0, int64(n))
-	return n, err
 }
 
 // needed are a manifest's blobs, each once.

@@ -277,7 +277,7 @@ func (w *saver) blob(d image.Descriptor) error {
 	if err != nil {
 		return err
 	}
-	err = w.out.put(blobName(d.Digest), d.Size, &savedReader{reader{w.ctx, r}, w})
+	err = w.out.put(blobName(d.Digest), d.Size, &meter{reader{w.ctx, r}, w.progress})
 	return errors.Join(err, r.Close())
 }
 
@@ -293,18 +293,6 @@ func (w *saver) progress(want, done int64) {
 	if w.o.Progress != nil {
 		w.o.Progress(want, done)
 	}
-}
-
-// savedReader tells what is read.
-type savedReader struct {
-	reader
-	w *saver
-}
-
-func (r *savedReader) Read(p []byte) (int, error) {
-	n, err := r.reader.Read(p)
-	r.w.progress(0, int64(n))
-	return n, err
 }
 
 // docker writes docker's archive as docker before version 25 does: configurations by their digests, layers by their diffIDs and not
@@ -376,7 +364,7 @@ func (w *saver) decompress(l image.Descriptor, use func(io.Reader) error) error 
 		return err
 	}
 	defer blob.Close() //nolint:errcheck // read only
-	counted := &savedReader{reader{w.ctx, blob}, w}
+	counted := &meter{reader{w.ctx, blob}, w.progress}
 	r, _, err := layers.Decompress(counted, w.o.Limits)
 	if err != nil {
 		return err

@@ -165,6 +165,18 @@ func (r *reader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
+// meter tells of bytes whose number was told before.
+type meter struct {
+	reader
+	progress func(want, done int64)
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.reader.Read(p)
+	m.progress(0, int64(n))
+	return n, err
+}
+
 // coming tells of bytes whose number nobody knows before.
 type coming struct {
 	reader

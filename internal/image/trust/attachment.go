@@ -3,6 +3,7 @@ package trust
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"brig/internal/image"
@@ -161,12 +162,10 @@ func (a *Attachment) describe(st statement, err error, digests []image.Digest) e
 }
 
 func about(has func(image.Digest) bool, digests []image.Digest) error {
-	for _, d := range digests {
-		if has(d) {
-			return nil
-		}
+	if !slices.ContainsFunc(digests, has) {
+		return errors.New("it is of another image")
 	}
-	return errors.New("it is of another image")
+	return nil
 }
 
 func (a *Attachment) sign(c *candidate, keys []Key) {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -118,14 +119,7 @@ type statement struct {
 }
 
 // has tells whether the statement is about a digest.
-func (s statement) has(d image.Digest) bool {
-	for _, have := range s.digests {
-		if have == d {
-			return true
-		}
-	}
-	return false
-}
+func (s statement) has(d image.Digest) bool { return slices.Contains(s.digests, d) }
 
 func parseStatement(data []byte) (statement, error) {
 	o, err := parseObject(data, "predicate")

@@ -39,7 +39,7 @@ func diskRoom(p *plan.Overlay) (*os.File, error) {
 	}
 	defer unix.Close(fs) //nolint:errcheck // the mount is what is kept
 	if err := unix.FsconfigSetString(fs, "source", loop.Name()); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("option source=%s: %w", loop.Name(), err)
 	}
 	// The inode tables of a fresh sparse file are zeros already.
 	if err := unix.FsconfigSetFlag(fs, "noinit_itable"); err != nil {

@@ -83,13 +83,9 @@ func (a *app) rows(words []string) ([]row, error) {
 	}
 	rows := []row{}
 	for _, e := range list {
-		name := e.Name
-		if ref, err := e.Ref(); err == nil {
-			name = ref.String()
-		}
 		for _, p := range slices.Sorted(maps.Keys(e.Platforms)) {
 			d := e.Platforms[p]
-			r := row{Name: name, Platform: p, Digest: d, Target: e.Target.Digest, Since: e.Since}
+			r := row{Name: nameOf(e), Platform: p, Digest: d, Target: e.Target.Digest, Since: e.Since}
 			rec, err := s.Record(d)
 			if err == nil {
 				r.Size, r.Layers, r.Sealed = rec.Size, len(rec.Config.DiffIDs), rec.Sealed
@@ -100,6 +96,15 @@ func (a *app) rows(words []string) ([]row, error) {
 		}
 	}
 	return rows, errors.Join(errs...)
+}
+
+// nameOf is what an image is called; of one whose name cannot be read, that as it stands.
+func nameOf(e *image.Entry) string {
+	ref, err := e.Ref()
+	if err != nil {
+		return e.Name
+	}
+	return ref.String()
 }
 
 // details is what inspect shows of an image.
@@ -128,11 +133,11 @@ func (a *app) inspect() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("--key: %w", err)
 			}
-			d, err := a.details(args[0], platform)
+			s, err := a.store()
 			if err != nil {
 				return err
 			}
-			s, err := a.store()
+			d, err := detailsOf(s, args[0], platform)
 			if err != nil {
 				return err
 			}
@@ -156,14 +161,11 @@ func (a *app) inspect() *cobra.Command {
 	return c
 }
 
-func (a *app) details(word, platform string) (*details, error) {
-	s, err := a.store()
-	if err != nil {
-		return nil, err
-	}
+// detailsOf looks up what the store knows of an image for a platform. What is attached to it is not among that.
+func detailsOf(s *image.Store, word, platform string) (*details, error) {
 	p, err := image.ParsePlatform(platform)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--platform: %w", err)
 	}
 	e, err := s.Find(word)
 	if err != nil {
@@ -181,13 +183,9 @@ func (a *app) details(word, platform string) (*details, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := e.Name
-	if ref, err := e.Ref(); err == nil {
-		name = ref.String()
-	}
 	return &details{
 		row: row{
-			Name: name, Platform: r.Config.Platform.String(), Digest: md, Target: e.Target.Digest, Size: r.Size, Layers: len(m.Layers), Since: e.Since, Sealed: r.Sealed,
+			Name: nameOf(e), Platform: r.Config.Platform.String(), Digest: md, Target: e.Target.Digest, Size: r.Size, Layers: len(m.Layers), Since: e.Since, Sealed: r.Sealed,
 		},
 		Created: r.Config.Created, Config: &r.Config, Manifest: m, Verity: r.Verity,
 	}, nil
@@ -256,7 +254,11 @@ func (a *app) history() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := a.details(args[0], platform)
+			s, err := a.store()
+			if err != nil {
+				return err
+			}
+			d, err := detailsOf(s, args[0], platform)
 			if err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package archive
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -347,11 +348,11 @@ func (w *saver) uncompressed(l image.Descriptor, id image.Digest) error {
 		return err
 	}
 	return w.decompress(l, func(r io.Reader) error {
-		sum := newSum(r)
-		if err := w.out.put(id.Hex()+".tar", size, sum); err != nil {
+		sum := sha256.New()
+		if err := w.out.put(id.Hex()+".tar", size, io.TeeReader(r, sum)); err != nil {
 			return err
 		}
-		if got := sum.digest(); got != id {
+		if got := image.DigestOfHash(sum); got != id {
 			return fmt.Errorf("it unpacks to %s, and the image's configuration has %s for it", got, id)
 		}
 		return nil

@@ -3,10 +3,8 @@ package archive
 import (
 	"archive/tar"
 	"bufio"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -16,7 +14,6 @@ import (
 	"time"
 
 	"brig/internal/fault"
-	"brig/internal/image"
 
 	"golang.org/x/sys/unix"
 )
@@ -176,7 +173,10 @@ func newFolder(final string) (*folderSink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write %s: %w", final, err)
 	}
-	return &folderSink{tmp, final}, os.Chmod(tmp, 0o755) //nolint:gosec // as mkdir(1) makes it
+	if err := os.Chmod(tmp, 0o755); err != nil { //nolint:gosec // as mkdir(1) makes it
+		return nil, errors.Join(err, os.Remove(tmp))
+	}
+	return &folderSink{tmp, final}, nil
 }
 
 func (d *folderSink) put(name string, size int64, r io.Reader) error {
@@ -204,19 +204,3 @@ func (d *folderSink) finish(keep bool) error {
 	}
 	return errors.Join(err, os.RemoveAll(d.tmp))
 }
-
-// sum computes the digest of what is read through it.
-type sum struct {
-	r io.Reader
-	h hash.Hash
-}
-
-func newSum(r io.Reader) *sum { return &sum{r, sha256.New()} }
-
-func (s *sum) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	s.h.Write(p[:n])
-	return n, err
-}
-
-func (s *sum) digest() image.Digest { return image.DigestOfHash(s.h) }

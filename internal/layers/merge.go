@@ -80,10 +80,10 @@ func (m *Merger) Apply(r io.Reader) error {
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		// Insecure in the sense of archive/tar are names that we see to ourselves.
 		if last == "" && errors.Is(err, tar.ErrHeader) {
 			return errors.New("it is no tar archive")
 		}
+		// Insecure in the sense of archive/tar are names that we see to ourselves.
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
 			return fmt.Errorf("read the layer's tar archive after %s: %w", after(last), err)
 		}

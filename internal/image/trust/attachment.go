@@ -161,6 +161,7 @@ func (a *Attachment) describe(st statement, err error, digests []image.Digest) e
 	return about(st.has, digests)
 }
 
+// about tells whether what was signed or said is of one of the digests.
 func about(has func(image.Digest) bool, digests []image.Digest) error {
 	if !slices.ContainsFunc(digests, has) {
 		return errors.New("it is of another image")

@@ -1,8 +1,8 @@
 package trust
 
 import (
-	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"brig/internal/image"
@@ -205,15 +205,10 @@ func (d Demand) fits(c *candidate, digests []image.Digest) error {
 	if err != nil {
 		return err
 	}
-	for _, digest := range digests {
-		if said.digest(digest) {
-			if c.envelope != nil {
-				return nil
-			}
-			return d.fitsName(said.reference)
-		}
+	if err := about(said.digest, digests); err != nil || c.envelope != nil {
+		return err
 	}
-	return errors.New("it is of another image")
+	return d.fitsName(said.reference)
 }
 
 // fitsName refuses a signature that was made under another name. cosign itself passes the name over (SIGNATURE_SPEC.md). With a key
@@ -241,12 +236,7 @@ type findings struct{ lines []string }
 
 func (f *findings) add(k Key, c *candidate, err error) {
 	line := fmt.Sprintf("%s has signed %s, but %s", k.Name, c.artifact, err)
-	for _, have := range f.lines {
-		if have == line {
-			return
-		}
-	}
-	if len(f.lines) < 3 {
+	if len(f.lines) < 3 && !slices.Contains(f.lines, line) {
 		f.lines = append(f.lines, line)
 	}
 }

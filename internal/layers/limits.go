@@ -19,12 +19,12 @@ type Limits struct {
 }
 
 // DefaultLimits are far above what images are known to have, and far below what would fill a machine from a small download. The
-// size is bounded by the time that zeros take, since they take no space; the window is the most that the zstd program accepts
-// unless told otherwise.
+// size is bounded by the time that zeros take, since they take no space; entries by their memory, half a KiB each, which makes 1 GiB
+// at most; the window is the most that the zstd program accepts unless told otherwise.
 func DefaultLimits() Limits {
 	return Limits{
 		Size:     256 << 30,
-		Entries:  4 << 20,
+		Entries:  2 << 20,
 		Metadata: 512 << 20,
 		Ratio:    200, RatioFrom: 1 << 30,
 		Window: 128 << 20,

@@ -251,11 +251,14 @@ func TestMirrors(t *testing.T) {
 		ready   func(m *fake)
 		// asked is how many blobs the registry gave.
 		asked int
+		// more: a connection that the mirror has just broken may have been taken for the next blob, too, which then comes from the
+		// registry as well.
+		more int
 	}{
-		"serves":        {[]string{"http://" + mirror.host}, nil, 0},
-		"second serves": {[]string{"http://" + dead, mirror.host}, nil, 0},
-		"down":          {[]string{"http://" + dead}, nil, 3},
-		"only https":    {[]string{"https://" + dead, "http://10.0.0.1"}, nil, 3},
+		"serves":        {[]string{"http://" + mirror.host}, nil, 0, 0},
+		"second serves": {[]string{"http://" + dead, mirror.host}, nil, 0, 0},
+		"down":          {[]string{"http://" + dead}, nil, 3, 0},
+		"only https":    {[]string{"https://" + dead, "http://10.0.0.1"}, nil, 3, 0},
 		"has no blobs": {[]string{"http://" + mirror.host}, func(m *fake) {
 			m.do(func(w http.ResponseWriter, r *http.Request) bool {
 				if strings.Contains(r.URL.Path, "/blobs/") {
@@ -264,7 +267,7 @@ func TestMirrors(t *testing.T) {
 				}
 				return false
 			})
-		}, 3},
+		}, 3, 0},
 		"has wrong ones": {[]string{"http://" + mirror.host}, func(m *fake) {
 			m.do(func(w http.ResponseWriter, r *http.Request) bool {
 				if isBlob(r, p.layers[0]) {
@@ -273,7 +276,7 @@ func TestMirrors(t *testing.T) {
 				}
 				return false
 			})
-		}, 1},
+		}, 1, 0},
 		"breaks": {[]string{"http://" + mirror.host}, func(m *fake) {
 			m.do(func(w http.ResponseWriter, r *http.Request) bool {
 				if isBlob(r, p.layers[0]) {
@@ -281,7 +284,7 @@ func TestMirrors(t *testing.T) {
 				}
 				return false
 			})
-		}, 1},
+		}, 1, 1},
 		"breaks with wrong bytes": {[]string{"http://" + mirror.host}, func(m *fake) {
 			m.do(func(w http.ResponseWriter, r *http.Request) bool {
 				if isBlob(r, p.layers[0]) {
@@ -289,8 +292,8 @@ func TestMirrors(t *testing.T) {
 				}
 				return false
 			})
-		}, 2},
-		"wants credentials": {[]string{"http://" + mirror.host}, func(m *fake) { m.do(demand(`Basic realm="x"`, "never")) }, 3},
+		}, 2, 1},
+		"wants credentials": {[]string{"http://" + mirror.host}, func(m *fake) { m.do(demand(`Basic realm="x"`, "never")) }, 3, 0},
 	} {
 		t.Run(name, func(t *testing.T) { // one after the other: they share the fakes
 			mirror.do(nil)
@@ -306,7 +309,7 @@ func TestMirrors(t *testing.T) {
 				t.Fatal(err)
 			}
 			whole(t, s, p)
-			if n := registry.count("GET", "/blobs/"); n != c.asked {
+			if n := registry.count("GET", "/blobs/"); n < c.asked || n > c.asked+c.more {
 				t.Errorf("the registry gave %d blobs, want %d: %q", n, c.asked, registry.asked)
 			}
 			if passed := c.asked > 0 || name == "second serves"; passed != strings.Contains(told, "is passed over") {

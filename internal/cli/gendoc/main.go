@@ -20,8 +20,8 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// noDate keeps the pages the same from day to day.
-var noDate time.Time
+// written is the month that the pages say, which keeps them the same from day to day.
+var written = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
 
 func main() {
 	files, err := generate()
@@ -47,32 +47,22 @@ func write(dir string, files map[string][]byte) error {
 	return nil
 }
 
-// withImages puts the commands of brig-image in the place of the one that executes it.
-func withImages(root *cobra.Command) *cobra.Command {
-	for _, c := range root.Commands() {
-		if c.Name() == "image" {
-			root.RemoveCommand(c)
-		}
-	}
-	images := imagecli.All()
-	images.Annotations = nil
-	root.AddCommand(images)
-	return root
-}
-
 // generate gives every file by its path below docs.
 func generate() (map[string][]byte, error) {
-	root := withImages(cli.All())
-	root.DisableAutoGenTag = true
+	root := cli.All()
 	files := map[string][]byte{}
 	tmp, err := os.MkdirTemp("", "brig-doc-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(tmp) //nolint:errcheck // a temporary folder
-	header := &doc.GenManHeader{Section: "1", Source: "Brig", Manual: "Brig", Date: &noDate}
-	if err := doc.GenManTree(root, header, tmp); err != nil {
-		return nil, err
+	header := &doc.GenManHeader{Section: "1", Source: "Brig", Manual: "Brig", Date: &written}
+	// The pages of brig-image take the place of the one of the command that executes it.
+	for _, c := range []*cobra.Command{root, imagecli.All()} {
+		c.DisableAutoGenTag = true
+		if err := doc.GenManTree(c, header, tmp); err != nil {
+			return nil, err
+		}
 	}
 	pages, err := os.ReadDir(tmp)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"brig/internal/image/archive"
 	"brig/internal/image/build"
 	"brig/internal/layers"
+	"brig/internal/operator"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -56,7 +57,10 @@ func (a *app) load() *cobra.Command {
 			lines := a.bars()
 			var told notices
 			o.Accept = a.accept(s, verify)
-			o.Build, o.Progress, o.Notice = a.building(lines), lines.one("load").both, told.add
+			if o.Build, err = a.building(lines); err != nil {
+				return err
+			}
+			o.Progress, o.Notice = lines.one("load").both, told.add
 			list, err := archive.Load(c.Context(), s, in, o)
 			lines.end(err)
 			a.tell(told)
@@ -141,7 +145,10 @@ func (a *app) importRoot() *cobra.Command {
 			lines := a.bars()
 			var told notices
 			o.Accept = a.accept(s, nil)
-			o.Build, o.Progress, o.Notice = a.building(lines), lines.one("import").both, told.add
+			if o.Build, err = a.building(lines); err != nil {
+				return err
+			}
+			o.Progress, o.Notice = lines.one("import").both, told.add
 			l, err := archive.Import(c.Context(), s, in, args[1], o)
 			lines.end(err)
 			a.tell(told)
@@ -170,12 +177,25 @@ func (a *app) input(path string) (archive.Input, error) {
 }
 
 // building has the making of root file systems shown.
-func (a *app) building(lines *bars) build.Options {
+func (a *app) building(lines *bars) (build.Options, error) {
+	policy, err := operator.Load()
+	if err != nil {
+		return build.Options{}, err
+	}
 	b := lines.one("unpack")
-	return build.Options{Limits: layers.DefaultLimits(), Layer: func(_ image.Digest, n int64) {
+	return building(policy, func(_ image.Digest, n int64) {
 		b.want(n)
 		b.add(n)
-	}}
+	}), nil
+}
+
+// building is how root file systems are made on this machine.
+func building(policy *operator.Policy, layer func(image.Digest, int64)) build.Options {
+	o := build.Options{Limits: layers.DefaultLimits(), Layer: layer}
+	if policy != nil && policy.ImageDevices == "refuse" {
+		o.Devices = layers.RefuseDevices
+	}
+	return o
 }
 
 // both is a Progress of what may have a total.

@@ -7,14 +7,15 @@ import (
 
 	"brig/internal/image"
 	"brig/internal/image/build"
-	"brig/internal/layers"
+	"brig/internal/operator"
 )
 
 // making is an image's root that is made while its layers come.
 type making struct {
-	s     *image.Store
-	lines *bars
-	stop  func() // ends the pull: the rest of an image that is refused need not come
+	s      *image.Store
+	lines  *bars
+	policy *operator.Policy
+	stop   func() // ends the pull: the rest of an image that is refused need not come
 
 	mu      sync.Mutex
 	change  *sync.Cond
@@ -43,9 +44,9 @@ func (k *making) begin(manifest image.Digest, m *image.Manifest) {
 		}
 	}
 	go func() {
-		r, err := build.Root(k.s, manifest, build.Options{
-			Limits: layers.DefaultLimits(), Wait: k.wait, Layer: func(_ image.Digest, n int64) { unpack.add(n) },
-		})
+		o := building(k.policy, func(_ image.Digest, n int64) { unpack.add(n) })
+		o.Wait = k.wait
+		r, err := build.Root(k.s, manifest, o)
 		if err != nil {
 			k.stop()
 		}

@@ -97,7 +97,7 @@ func (a *app) pullOne(ctx context.Context, word string, platform image.Platform,
 	defer func() { lines.end(err) }()
 	fetch := lines.one("fetch")
 	admission := &admission{s: s, ref: ref, demands: demands}
-	making := &making{s: s, lines: lines, stop: cancel}
+	making := &making{s: s, lines: lines, policy: config, stop: cancel}
 	o := registry.Options{
 		Admit: admission.admit, Begin: making.begin, Here: making.arrive, Version: version.Version, Expect: fetch.want, Got: fetch.add, Notice: lines.notice(a.err),
 	}

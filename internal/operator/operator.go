@@ -47,6 +47,9 @@ type Policy struct {
 	Limits Limits `toml:"limits"`
 	// Isolation chooses the kernel that serves the container.
 	Isolation Isolation `toml:"isolation"`
+	// ImageDevices: what becomes of device nodes in the images that are made here: "keep" (nothing can be opened through them) or
+	// "refuse" the image. It says nothing of bundles.
+	ImageDevices string `toml:"image-devices"`
 	// Trust is which images may be used. It is no concern of bundles.
 	Trust Trust `toml:"trust"`
 	// Registries is for pulling images; bundles have nothing to do with it.
@@ -134,6 +137,7 @@ func (p *Policy) check() error {
 		words      []string
 	}{
 		{"user-namespace", p.UserNamespace, []string{"require", "force"}},
+		{"image-devices", p.ImageDevices, []string{"keep", "refuse"}},
 		{"landlock", p.Landlock, []string{"require", "add"}},
 		{"isolation.default", p.Isolation.Default, isolations},
 	} {

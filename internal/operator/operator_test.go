@@ -27,6 +27,7 @@ func TestMistakes(t *testing.T) {
 		"forbid-privileged = \"yes\"":                       "config.toml:1:",
 		"forbid-privileged":                                 "config.toml:1:",
 		"user-namespace = \"maybe\"":                        `user-namespace = "maybe": there are require, force`,
+		"image-devices = \"maybe\"":                         `image-devices = "maybe": there are keep, refuse`,
 		"landlock = \"on\"":                                 `landlock = "on": there are require, add`,
 		"forbid-host-namespaces = [\"net\"]":                `forbid-host-namespaces = "net": there are pid, network`,
 		"drop-capabilities = [\"CAP_CHWON\"]":               "did you mean CAP_CHOWN?",

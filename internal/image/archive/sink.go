@@ -145,6 +145,9 @@ func settle(f *os.File, final string, keep bool) error {
 		}
 		// link(2) replaces nothing, so that there is another name on the way.
 		name = filepath.Join(filepath.Dir(final), fmt.Sprintf(".%s.%d", filepath.Base(final), os.Getpid()))
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a save that was killed, and had our pid
+			return fmt.Errorf("write %s: %w", final, err)
+		}
 		if err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW); err != nil {
 			return fmt.Errorf("write %s: %w", final, err)
 		}

@@ -251,7 +251,13 @@ func (t *tools) podman(ref string) *puller {
 	return &puller{
 		key: "podman", name: "podman run", note: "on runc, with the overlay driver and no network", disk: dir + "/root",
 		first: run, second: run, forget: with(base, "rmi", "--all", "--force"),
-		start: func() error { return os.MkdirAll(dir, 0o700) },
+		env: []string{"CONTAINERS_CONF=" + dir + "/containers.conf"},
+		start: func() error {
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				return err
+			}
+			return os.WriteFile(dir+"/containers.conf", []byte("[engine]\nlock_type = \"file\"\n"), 0o600) // else it leaves one in /dev/shm
+		},
 		stop: func() error {
 			_ = unix.Unmount(dir+"/root/overlay", unix.MNT_DETACH) // its mount to make it private
 			removeGroups(group)

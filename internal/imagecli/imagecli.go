@@ -17,6 +17,7 @@ import (
 
 	"brig/internal/cli/output"
 	"brig/internal/image"
+	"brig/internal/version"
 
 	"github.com/spf13/cobra"
 )
@@ -74,6 +75,7 @@ func (a *app) root() *cobra.Command {
 		Short: "pull, verify, keep and show images",
 		Long: "Images come from registries or archives, every blob verified, into a store where each has one read-only file\n" +
 			"system, immutable from there to the mount in a sandbox.",
+		Version:                    version.Version,
 		SilenceUsage:               true,
 		SilenceErrors:              true,
 		SuggestionsMinimumDistance: 2,

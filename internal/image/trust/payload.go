@@ -130,6 +130,9 @@ func parseStatement(data []byte) (statement, error) {
 		return statement{}, fmt.Errorf("it is of the type %.60q, and no in-toto statement", t)
 	}
 	s := statement{predicate: o.text("predicateType")}
+	if s.predicate == "" { // or it is written in letters that another reader would take for it
+		return s, errors.New("the statement does not say of what type it is (predicateType)")
+	}
 	for _, v := range o.list("subject") {
 		subject, _ := v.(object)
 		if d, err := image.ParseDigest("sha256:" + subject.object("digest").text("sha256")); err == nil {

@@ -2,6 +2,7 @@ package image
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -109,7 +110,9 @@ func validRegistry(r string) bool {
 	var host, port string
 	var hasPort bool
 	if v6, after, ok := strings.Cut(r, "]"); ok {
-		if !strings.HasPrefix(v6, "[") || len(v6) < 3 || strings.Trim(v6[1:], "abcdefABCDEF:."+digits) != "" || after != "" && after[0] != ':' {
+		address, bracket := strings.CutPrefix(v6, "[")
+		ip, err := netip.ParseAddr(address)
+		if !bracket || err != nil || !ip.Is6() || ip.Zone() != "" || after != "" && after[0] != ':' {
 			return false
 		}
 		port, hasPort = strings.CutPrefix(after, ":")

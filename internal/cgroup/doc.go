@@ -12,7 +12,8 @@
 // moves itself takes no such lock (kernel commit 9a3284fad42f), and permission is checked against the opener. The
 // managers of github.com/opencontainers/cgroups attach by pid only and create a group in all hierarchies, used or not.
 // A mkdir costs 25–100 µs, a limit 25 µs, an rmdir 12–50 µs for each hierarchy, measured on a two-core machine with Linux
-// 6.18; a sandbox's five hierarchies come to about half a millisecond.
+// 6.18; a sandbox's five hierarchies come to about half a millisecond. The parent of all groups, brig, stays when the last
+// sandbox has gone: to remove it would cost as much again and race with the next start.
 //
 // # Hybrid machines
 //

@@ -59,7 +59,7 @@ doc: ## man pages, completions and the policy reference
 	$(GO) generate ./internal/policy
 	$(GO) run ./internal/cli/gendoc docs
 
-ci: FUZZTIME = 60s
+ci: FUZZTIME = 30s
 ci: lint test race build-all reproducible fuzz
 
 clean:

@@ -107,13 +107,14 @@ func (c *Cgroup) place(tree *host.CgroupTree, list []setting, o Options) error {
 	if err != nil {
 		return err
 	}
+	if tree.V2() {
+		c.unified, err = joinV2(tree.Unified, inner)
+		return err
+	}
 	if tree.Unified != "" {
 		if c.unified, err = join(tree.Unified, "", inner); err != nil {
 			return err
 		}
-	}
-	if tree.V2() {
-		return nil
 	}
 	want := slices.Clone(baseControllers)
 	if tree.Unified == "" {
@@ -176,6 +177,19 @@ func join(mount, controller, inner string) (string, error) {
 	return filepath.Join(mount, groups[controller], inner), nil
 }
 
+// joinV2 takes a relative path to be beside the caller's own group, as runc does: the caller is in that one, and a group of
+// version 2 with processes gives no controllers to groups below it.
+func joinV2(mount, inner string) (string, error) {
+	if filepath.IsAbs(inner) || inner == "" {
+		return join(mount, "", inner)
+	}
+	groups, err := host.OwnCgroups()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(mount, filepath.Dir(filepath.Clean("/"+groups[""])), inner), nil
+}
+
 // make makes the folders and writes the limits.
 func (c *Cgroup) make(tree *host.CgroupTree, list []setting, r *specs.LinuxResources, o Options) error {
 	if c.unified != "" {
@@ -200,16 +214,25 @@ func (c *Cgroup) make(tree *host.CgroupTree, list []setting, r *specs.LinuxResou
 	if !tree.V2() {
 		return nil
 	}
-	if slices.Contains(tree.Controllers, "memory") && !names(list, "memory.oom.group") {
-		err := writeFile(c.unified, "memory.oom.group", "1") // Linux 4.19
-		if err != nil && !missingDir(err) {
-			return err
-		}
+	if err := c.oomGroup(list); err != nil {
+		return err
 	}
 	if r == nil || os.Geteuid() != 0 {
 		return nil // an unprivileged user's sandbox can neither make device nodes nor mount any that work
 	}
 	return c.allowed(filterDevices(c.unified, r.Devices), o.AllowMissing)
+}
+
+// oomGroup has the kernel end the whole sandbox when it is out of memory, unless the spec says otherwise. Without the memory
+// controller nothing limits memory either.
+func (c *Cgroup) oomGroup(list []setting) error {
+	if names(list, "memory.oom.group") {
+		return nil
+	}
+	if err := writeFile(c.unified, "memory.oom.group", "1"); err != nil && !missingDir(err) { // Linux 4.19
+		return err
+	}
+	return nil
 }
 
 // allowed keeps a *MissingError for Missing when less may be had, and gives any other error back.
@@ -309,8 +332,10 @@ func handDown(dir string, want []string) error {
 		if errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("turn on controller %s below %s: it has processes of its own, which cgroup version 2 forbids: put them into a child group", c, dir)
 		}
-		if err != nil && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) {
-			return fmt.Errorf("turn on controller %s: %w", c, err)
+		// EACCES: whoever delegated a group below has turned it on there, or not. ENOENT: the group was not given it. A
+		// limit that needs it is then refused by name when it is written.
+		if err != nil && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("turn on controller %s below %s: %w", c, dir, err)
 		}
 	}
 	return nil
@@ -368,13 +393,17 @@ func (c *Cgroup) apply(list []setting, allow bool) error {
 		}
 		i += n
 	}
+	if len(c.legacy) == 0 {
+		return c.allowed(c.cpusetInForce(list), allow)
+	}
 	return nil
 }
 
 // shareFirst has the share of a period set before the period: a shorter period around the old share can be more than a
-// parent allows, or than there is.
+// parent allows, or than there is. What is saved up for a burst may never be more than the share.
 func shareFirst(list []setting) bool {
-	share := map[string]string{"cpu.cfs_period_us": "cpu.cfs_quota_us", "cpu.rt_period_us": "cpu.rt_runtime_us"}[list[0].files[0]]
+	share := map[string]string{"cpu.cfs_period_us": "cpu.cfs_quota_us", "cpu.rt_period_us": "cpu.rt_runtime_us",
+		"cpu.max": "cpu.max.burst"}[list[0].files[0]]
 	i := slices.IndexFunc(list, func(s setting) bool { return s.files[0] == share })
 	if i < 0 {
 		return false
@@ -418,6 +447,8 @@ func fileRemedy(s setting) string {
 	switch {
 	case strings.HasSuffix(s.limit, "memory.swap"):
 		return "boot with swapaccount=1 or turn swap off, or accept less with --allow-missing=cgroup.memory"
+	case os.Geteuid() != 0:
+		return "have the controller delegated to you (systemd: Delegate=" + s.controller + "), run as root, or accept less with --allow-missing=cgroup." + s.controller
 	case strings.Contains(s.limit, "blockIO.weight"), strings.Contains(s.limit, "blockIO.leafWeight"):
 		return "the disk's scheduler must be bfq (or the kernel have io.cost), leave the weight out, or accept less with --allow-missing=cgroup." + s.controller
 	}
@@ -583,6 +614,7 @@ func (c *Cgroup) Update(r *specs.LinuxResources) error {
 	var err error
 	r = c.swapToo(r)
 	if len(c.legacy) == 0 {
+		r = c.completeV2(r)
 		list, err = settingsV2(r)
 	} else if list, err = settingsV1(r); err == nil {
 		list = c.orderMemory(list)

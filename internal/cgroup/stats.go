@@ -34,6 +34,8 @@ type MemoryStats struct {
 	// LimitHits is how often the limit was met and memory had to be reclaimed.
 	LimitHits uint64 `json:"limit_hits"`
 	OOMKills  uint64 `json:"oom_kills"`
+	// Events are the lines of version 2's memory.events: low, high, max, oom, oom_kill, oom_group_kill (Linux 5.17).
+	Events map[string]uint64 `json:"events,omitempty"`
 }
 
 // CPUStats are in microseconds, periods in number.
@@ -139,8 +141,8 @@ func (c *Cgroup) memoryStatsV2(m *MemoryStats) {
 	m.SwapLimit = readLimit(dir, "memory.swap.max")
 	stat, _ := readKeys(filepath.Join(dir, "memory.stat"))
 	m.Anon, m.File, m.Kernel = stat["anon"], stat["file"], stat["kernel"]
-	events, _ := readKeys(filepath.Join(dir, "memory.events"))
-	m.LimitHits, m.OOMKills = events["max"], events["oom_kill"]
+	m.Events, _ = readKeys(filepath.Join(dir, "memory.events"))
+	m.LimitHits, m.OOMKills = m.Events["max"], m.Events["oom_kill"]
 }
 
 // cpuStatsV2 works on hybrid machines, too: every version 2 group counts its time, without any controller.

@@ -108,6 +108,11 @@ func createScope(tree *host.CgroupTree, r *specs.LinuxResources, o Options) (*Cg
 	if err := c.apply(list, o.AllowMissing); err != nil {
 		return fail(err)
 	}
+	if tree.V2() {
+		if err := c.oomGroup(list); err != nil {
+			return fail(err)
+		}
+	}
 	return c, nil
 }
 

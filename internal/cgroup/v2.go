@@ -79,7 +79,7 @@ func (s *settings) cpuV2(c *specs.LinuxCPU) {
 		}
 		s.add(prefix+"cpu.quota", "cpu", value, "cpu.max")
 	}
-	if c.Burst != nil && *c.Burst != 0 {
+	if c.Burst != nil { // zero takes it back
 		s.add(prefix+"cpu.burst", "cpu", strconv.FormatUint(*c.Burst, 10), "cpu.max.burst")
 	}
 	if c.Idle != nil {

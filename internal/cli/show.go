@@ -101,9 +101,9 @@ func (a *app) stats() *cobra.Command {
 				rows[i] = []string{s.ID, none(s.Name), of(inspect.Bytes(s.Memory.Current), s.Memory.Limit, inspect.Bytes),
 					fmt.Sprintf("%.2fs", float64(s.CPU.UsageUsec)/1e6),
 					of(fmt.Sprint(s.Pids.Current), s.Pids.Limit, func(n uint64) string { return fmt.Sprint(n) }),
-					fmt.Sprint(s.Memory.OOMKills), fmt.Sprint(s.CPU.ThrottledPeriods)}
+					fmt.Sprint(s.Memory.OOMKills), fmt.Sprint(s.CPU.ThrottledPeriods), stalled(s.Pressure)}
 			}
-			output.Table(a.out, []string{"ID", "NAME", "MEMORY", "CPU TIME", "PIDS", "OOM KILLS", "THROTTLED"}, rows, 1)
+			output.Table(a.out, []string{"ID", "NAME", "MEMORY", "CPU TIME", "PIDS", "OOM KILLS", "THROTTLED", "STALLED"}, rows, 1)
 			return nil
 		},
 	}
@@ -155,6 +155,14 @@ func (a *app) statsOf(refs []string) ([]usage, error) {
 		list = append(list, usage{b.ID, st.Name, s})
 	}
 	return list, nil
+}
+
+// stalled is the share of the last ten seconds in which some process waited for a processor, for memory or for a disk.
+func stalled(p *cgroup.Pressures) string {
+	if p == nil {
+		return "-"
+	}
+	return fmt.Sprintf("cpu %.0f%% memory %.0f%% io %.0f%%", p.CPU.SomeAvg10, p.Memory.SomeAvg10, p.IO.SomeAvg10)
 }
 
 func of(used string, limit *uint64, show func(uint64) string) string {

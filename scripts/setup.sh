@@ -16,6 +16,7 @@ packages=(
   libseccomp-dev pkg-config gcc libc6-dev # the judge of the filter compiler
   curl git make nodejs perl python3 strace xz-utils # real programs that must run unchanged
   docker-registry skopeo buildah debootstrap # a registry, and images built by others
+  qemu-system-x86 kmod cpio          # guests with other kernels
   shellcheck
 )
 missing=()

@@ -1,0 +1,131 @@
+package agent
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// ask sends one request to a server in this process.
+func ask(t *testing.T, req Request, stdin io.Reader) (Exit, string, string) {
+	t.Helper()
+	host, guest := net.Pipe()
+	go answer(guest)
+	var out, errs bytes.Buffer
+	e, err := Call(host, req, stdin, &out, &errs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e, out.String(), errs.String()
+}
+
+func TestPrograms(t *testing.T) {
+	t.Parallel()
+	sh := func(script string) Request { return Request{Kind: Run, Argv: []string{"/bin/sh", "-c", script}} }
+	for _, c := range []struct {
+		what, script, stdin string
+		code                int
+		out, errs           string
+	}{
+		{"streams", "echo out; echo err >&2", "", 0, "out\n", "err\n"},
+		{"a code", "exit 3", "", 3, "", ""},
+		{"a signal", "kill -9 $$", "", 137, "", ""},
+		{"input", "cat", strings.Repeat("line\n", 100000), 0, strings.Repeat("line\n", 100000), ""},
+		{"input that nobody reads", "exit 4", "x", 4, "", ""},
+	} {
+		e, out, errs := ask(t, sh(c.script), strings.NewReader(c.stdin))
+		if e.Code != c.code || e.Error != "" || out != c.out || errs != c.errs {
+			t.Errorf("%s: %+v, %.40q, %.40q", c.what, e, out, errs)
+		}
+	}
+	if e, _, _ := ask(t, Request{Kind: Run, Argv: []string{"/nowhere"}}, nil); e.Code != 127 || !strings.Contains(e.Error, "/nowhere") {
+		t.Errorf("no such program: %+v", e)
+	}
+}
+
+func TestFoldersGoBothWays(t *testing.T) {
+	t.Parallel()
+	from, in, out := t.TempDir(), filepath.Join(t.TempDir(), "new"), t.TempDir()
+	for _, err := range []error{
+		os.MkdirAll(from+"/a/b", 0o750), os.WriteFile(from+"/a/b/file", []byte("text"), 0o640), os.Symlink("b/file", from+"/a/link"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var packed bytes.Buffer
+	if err := Pack(from, &packed); err != nil {
+		t.Fatal(err)
+	}
+	if e, _, _ := ask(t, Request{Kind: Put, Dir: in}, &packed); e.Error != "" {
+		t.Fatal(e.Error)
+	}
+	_, tarball, _ := ask(t, Request{Kind: Take, Dir: in}, nil)
+	if err := Unpack(out, strings.NewReader(tarball)); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(out + "/a/link"); err != nil || string(data) != "text" {
+		t.Errorf("through the link: %q, %v", data, err)
+	}
+	if st, err := os.Stat(out + "/a/b/file"); err != nil || st.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v, %v", st, err)
+	}
+}
+
+// A guest is a stranger: what it names must not be written outside of the folder it was asked for.
+func TestHostileTarsStayInside(t *testing.T) {
+	t.Parallel()
+	outside := t.TempDir()
+	for what, headers := range map[string][]tar.Header{
+		"dots":     {{Name: "../x", Typeflag: tar.TypeReg}},
+		"absolute": {{Name: outside + "/x", Typeflag: tar.TypeReg}},
+		"a link":   {{Name: "l", Typeflag: tar.TypeSymlink, Linkname: outside}, {Name: "l/x", Typeflag: tar.TypeReg}},
+		"a device": {{Name: "d", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}},
+	} {
+		var buf bytes.Buffer
+		w := tar.NewWriter(&buf)
+		for i := range headers {
+			headers[i].Mode = 0o644
+			if err := w.WriteHeader(&headers[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := Unpack(t.TempDir(), &buf); err == nil {
+			t.Errorf("%s: taken", what)
+		}
+		if entries, _ := os.ReadDir(outside); len(entries) > 0 {
+			t.Errorf("%s: %s was written outside", what, entries[0].Name())
+		}
+	}
+}
+
+func FuzzFrames(f *testing.F) {
+	f.Add([]byte{frameRequest, 0, 0, 0, 2, '{', '}'})
+	f.Add([]byte{frameStdin, 255, 255, 255, 255})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r := bytes.NewReader(data)
+		for {
+			kind, body, err := readFrame(r)
+			if err != nil {
+				return
+			}
+			var again bytes.Buffer
+			if err := writeFrame(&again, kind, body); err != nil {
+				t.Fatal(err)
+			}
+			k, b, err := readFrame(&again)
+			if k != kind || !bytes.Equal(b, body) || err != nil || errors.Is(err, io.EOF) {
+				t.Fatalf("%d %x became %d %x", kind, body, k, b)
+			}
+		}
+	})
+}

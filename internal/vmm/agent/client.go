@@ -1,0 +1,87 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Call makes one request on a fresh stream and is over when the guest has sent its Exit. Nil streams are empty, or discarded.
+func Call(stream io.ReadWriteCloser, req Request, stdin io.Reader, stdout, stderr io.Writer) (Exit, error) {
+	defer stream.Close()
+	if err := writeJSON(stream, frameRequest, req); err != nil {
+		return Exit{}, err
+	}
+	fed := make(chan error, 1)
+	go func() { fed <- feed(stream, stdin) }()
+	for {
+		kind, data, err := readFrame(stream)
+		if err != nil {
+			return Exit{}, err
+		}
+		switch kind {
+		case frameStdout:
+			err = pass(stdout, data)
+		case frameStderr:
+			err = pass(stderr, data)
+		case frameExit:
+			var e Exit
+			if err := json.Unmarshal(data, &e); err != nil {
+				return Exit{}, fmt.Errorf("read how it ended: %w", err)
+			}
+			select {
+			case err := <-fed:
+				return e, err
+			default: // a program need not read its input
+				return e, nil
+			}
+		default:
+			err = fmt.Errorf("a frame of kind %d is not the guest's to send", kind)
+		}
+		if err != nil {
+			return Exit{}, err
+		}
+	}
+}
+
+func pass(w io.Writer, data []byte) error {
+	if w == nil {
+		return nil
+	}
+	_, err := w.Write(data)
+	return err
+}
+
+// feed sends the input and its end.
+func feed(stream io.Writer, stdin io.Reader) error {
+	if stdin != nil {
+		if _, err := io.CopyBuffer(frames{stream, frameStdin}, onlyReader{stdin}, make([]byte, 64<<10)); err != nil {
+			return err
+		}
+	}
+	return writeFrame(stream, frameStdin, nil)
+}
+
+// frames sends what is written to it.
+type frames struct {
+	w    io.Writer
+	kind byte
+}
+
+func (f frames) Write(p []byte) (int, error) {
+	for sent := 0; sent < len(p); {
+		n := min(len(p)-sent, maxFrame)
+		if err := writeFrame(f.w, f.kind, p[sent:sent+n]); err != nil {
+			return sent, err
+		}
+		sent += n
+	}
+	return len(p), nil
+}
+
+// onlyReader hides WriteTo, so that the buffer is used.
+type onlyReader struct{ io.Reader }
+
+// errGone is the end of the channel.
+var errGone = errors.New("the host is gone")

@@ -1,0 +1,27 @@
+#!/bin/bash
+# Makes the root file system of the guests: Debian 12 with what the suites and the security modules need, as one EROFS image.
+# Prints its name. It is made again when this file changes. About a minute.
+set -euo pipefail
+top=$(cd "$(dirname "$0")/../.." && pwd)
+packages=(
+  apparmor                                    # the parser of profiles
+  policycoreutils selinux-policy-default selinux-utils attr # SELinux: the policy is built by its package
+  systemd systemd-sysv libpam-systemd dbus    # a boot by systemd
+  busybox-static iproute2 kmod procps util-linux e2fsprogs uidmap
+  curl openssl perl python3-minimal xz-utils  # what the suites' scripts run
+)
+mirror=$(sed -nE 's,^(URIs: |deb )(http://[^ ]*/debian)/? ?.*,\2,p' /etc/apt/sources.list /etc/apt/sources.list.d/*.sources 2>/dev/null | head -n 1 || true)
+dir=$top/build/vm
+image=$dir/guest-$(sha256sum "$0" | cut -c 1-12).erofs
+if [ ! -e "$image" ]; then
+  mkdir -p "$dir"
+  rm -f "$dir"/guest-*.erofs
+  work=$(mktemp -d "$dir/root.XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+  debootstrap --variant=minbase --include="$(IFS=,; echo "${packages[*]}")" bookworm "$work/root" "$mirror" >"$work/log" 2>&1 ||
+    { tail -20 "$work/log" >&2; exit 1; }
+  rm -rf "$work"/root/var/cache/apt/archives/*.deb "$work"/root/var/lib/apt/lists/* "$work"/root/usr/share/{doc,man,locale}
+  mkfs.erofs --quiet "$image.new" "$work/root" >"$work/log" 2>&1 || { tail -20 "$work/log" >&2; exit 1; }
+  mv "$image.new" "$image"
+fi
+echo "$image"

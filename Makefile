@@ -7,7 +7,7 @@ LINT = $(GO) tool -modfile=tools/go.mod golangci-lint
 ARCHES = amd64 arm64 riscv64 arm
 FUZZTIME ?= 20s
 
-.PHONY: build build-all reproducible setup test unit race judge lint fuzz bench doc ci clean test-criu test-images
+.PHONY: build build-all reproducible setup test unit race judge lint fuzz bench doc ci clean test-criu test-images test-vm test-vm-ci test-vm-doc test-vm-all
 
 build: ## the binaries, static, into bin/
 	$(BUILD) -o bin/ ./cmd/...
@@ -40,6 +40,18 @@ test-criu: ## checkpoint and restore, in a virtual machine whose kernel CRIU wor
 test-images: ## images and fs-verity, judged by the kernel of a virtual machine
 	test/vm/images/run.sh
 
+test-vm: ## tests in a virtual machine: make test-vm SETUP=apparmor|selinux|new ARGS='test/oci -test.run TestLifecycle'
+	$(GO) run ./test/vm/run $(if $(SETUP),-setup $(SETUP)) $(ARGS)
+
+test-vm-ci: ## the fast part in every set-up, held against the table in the docs
+	$(GO) run ./test/vm/run -ci -table docs/layers.md
+
+test-vm-doc: ## write that table
+	$(GO) run ./test/vm/run -ci -table docs/layers.md -write
+
+test-vm-all: ## every suite in every set-up
+	$(GO) run ./test/vm/run
+
 race: ## the race detector where it applies
 	$(GO) test -race -timeout 20m ./internal/...
 
@@ -47,7 +59,7 @@ lint: ## gofmt, vet, staticcheck and the rest of .golangci.yml
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	$(LINT) run ./...
-	shellcheck scripts/*.sh test/vm/*/*.sh .ci/run
+	shellcheck scripts/*.sh test/vm/*.sh test/vm/*/*.sh .ci/run
 
 fuzz: ## every fuzzer for FUZZTIME
 	scripts/fuzz.sh $(FUZZTIME)

@@ -3,7 +3,6 @@ package testenv
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 )
 
@@ -15,10 +14,8 @@ func Absent(dir, program string) (string, error) {
 		return program, nil
 	}
 	absent := filepath.Join(dir, "absent")
-	cmd := exec.Command("go", "build", "-o", absent, "brig/test/absent")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build absent: %w\n%s", err, out)
+	if err := Build(absent, "brig/test/absent"); err != nil {
+		return "", err
 	}
 	wrapped := filepath.Join(dir, "absent-"+filepath.Base(program))
 	script := fmt.Sprintf("#!/bin/sh\nexec '%s' '%s' '%s' \"$@\"\n", absent, mode, program)

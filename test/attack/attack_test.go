@@ -84,15 +84,15 @@ func prepare() error {
 	at := func(name string) string { return filepath.Join(bench.dir, name) }
 	bench.brig, bench.attacker, bench.rootfs, bench.state, bench.canary = at("brig"), at("attack"), at("rootfs"), at("state"), at("canary")
 	bench.mark = "BRIG_ATTACK=" + filepath.Base(bench.dir)
-	if err := build("../../cmd/brig", bench.brig, ""); err != nil {
+	if err := testenv.Build(bench.brig, "brig/cmd/brig"); err != nil {
 		return err
 	}
-	if err := build("./attacker", bench.attacker, ""); err != nil {
+	if err := testenv.Build(bench.attacker, "brig/test/attack/attacker"); err != nil {
 		return err
 	}
 	if runtime.GOARCH == "amd64" {
 		bench.old = at("attack386")
-		if err := build("./attacker", bench.old, "386"); err != nil {
+		if err := testenv.BuildFor("386", bench.old, "brig/test/attack/attacker"); err != nil {
 			return err
 		}
 	}
@@ -110,18 +110,6 @@ func prepare() error {
 	}
 	bench.store, bench.policy = at("images"), at("image.yaml")
 	return makeImage()
-}
-
-func build(pkg, to, arch string) error {
-	c := exec.Command("go", "build", "-o", to, pkg)
-	c.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if arch != "" {
-		c.Env = append(c.Env, "GOARCH="+arch)
-	}
-	if out, err := c.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
-	}
-	return nil
 }
 
 // makeRootfs makes a small root file system: busybox, the attacker, and a set-user-ID and a capable copy of it.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"brig/internal/testenv"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -33,7 +35,7 @@ func ociBuilt(t *testing.T) {
 	need(t)
 	bundles.once.Do(func() {
 		bundles.oci = filepath.Join(bench.dir, "brig-oci")
-		if bundles.err = build("../../cmd/brig-oci", bundles.oci, ""); bundles.err != nil {
+		if bundles.err = testenv.Build(bundles.oci, "brig/cmd/brig-oci"); bundles.err != nil {
 			return
 		}
 		dir := filepath.Join(bench.dir, "template")

@@ -33,10 +33,8 @@ func build(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	runtime = filepath.Join(dir, "brig-oci")
-	cmd := exec.Command("go", "build", "-o", runtime, "brig/cmd/brig-oci")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build brig-oci: %v\n%s", err, out)
+	if err := testenv.Build(runtime, "brig/cmd/brig-oci"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	if runtime, err = testenv.Absent(dir, runtime); err != nil {

@@ -35,10 +35,8 @@ func build(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	cmd := exec.Command("go", "build", "-o", dir+"/", "brig/cmd/brig", "brig/cmd/brig-image")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build brig: %v\n%s", err, out)
+	if err := testenv.Build(dir+"/", "brig/cmd/brig", "brig/cmd/brig-image"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	bin = dir

@@ -28,6 +28,7 @@ type ask struct {
 	flags  []string                    // of brig run
 	set    func(*specs.LinuxResources) // of a bundle
 	access string                      // to the disk; rw if empty
+	spec   func(*specs.Spec)           // more of a bundle
 }
 
 func (a ask) disk() string {
@@ -180,6 +181,7 @@ func (b *box) release() {
 type result struct {
 	code int
 	said string
+	errs string // the runtime's own words
 }
 
 // number is the number that the probe said after a word; -1 when it said something else.
@@ -201,7 +203,7 @@ func (b *box) end() result {
 	if _, err := os.Stat(b.group); err == nil {
 		b.t.Errorf("the group %s is left", b.group)
 	}
-	return result{code, strings.TrimSpace(string(said)) + strings.TrimSpace(b.errs.String())}
+	return result{code, strings.TrimSpace(string(said)), b.errs.String()}
 }
 
 func (b *box) finish() result {

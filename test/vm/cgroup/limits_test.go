@@ -48,14 +48,14 @@ var limits = []limit{
 		name:  "memory.high",
 		set:   func(r *specs.LinuxResources) { r.Unified = map[string]string{"memory.high": "16777216"} },
 		files: map[string]string{"memory.high": "16777216", "memory.max": "max"},
-		probe: []string{"eatslowly", "96", "4"}, stopped: func(r result) bool { return r.number("ate") < 96 },
+		probe: []string{"eatslowly", "96", "2"}, stopped: func(r result) bool { return r.number("ate") < 96 },
 	}, {
 		name: "cpu.max", flags: []string{"--cpus", "0.2"},
 		set: func(r *specs.LinuxResources) {
 			r.CPU = &specs.LinuxCPU{Quota: ptr(int64(20000)), Period: ptr(uint64(100000))}
 		},
 		files: map[string]string{"cpu.max": "20000 100000"},
-		probe: []string{"spin", "3000"}, stopped: func(r result) bool { return r.number("ran") < 1200 },
+		probe: []string{"spin", "2000"}, stopped: func(r result) bool { return r.number("ran") < 900 },
 	}, {
 		name: "pids.max", flags: []string{"--pids-limit", "24"},
 		set:   func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: ptr(int64(24))} },
@@ -73,22 +73,22 @@ var limits = []limit{
 		name: "io.max read bytes", flags: []string{"--device-read-bps", "DISKFILE:1mb"},
 		set:   blockIO(func(b *specs.LinuxBlockIO) { b.ThrottleReadBpsDevice = throttled(1 << 20) }),
 		files: map[string]string{"io.max": "DISK rbps=1048576 wbps=max riops=max wiops=max"},
-		probe: []string{"read", "/dev/disk", "64", "64"}, stopped: slow,
+		probe: []string{"read", "/dev/disk", "40", "64"}, stopped: slow,
 	}, {
 		name: "io.max write bytes", flags: []string{"--device-write-bps", "DISKFILE:1mb"},
 		set:   blockIO(func(b *specs.LinuxBlockIO) { b.ThrottleWriteBpsDevice = throttled(1 << 20) }),
 		files: map[string]string{"io.max": "DISK rbps=max wbps=1048576 riops=max wiops=max"},
-		probe: []string{"write", "/dev/disk", "64", "64"}, stopped: slow,
+		probe: []string{"write", "/dev/disk", "40", "64"}, stopped: slow,
 	}, {
 		name: "io.max reads", flags: []string{"--device-read-iops", "DISKFILE:20"},
 		set:   blockIO(func(b *specs.LinuxBlockIO) { b.ThrottleReadIOPSDevice = throttled(20) }),
 		files: map[string]string{"io.max": "DISK rbps=max wbps=max riops=20 wiops=max"},
-		probe: []string{"read", "/dev/disk", "80", "4"}, stopped: slow,
+		probe: []string{"read", "/dev/disk", "50", "4"}, stopped: slow,
 	}, {
 		name: "io.max writes", flags: []string{"--device-write-iops", "DISKFILE:20"},
 		set:   blockIO(func(b *specs.LinuxBlockIO) { b.ThrottleWriteIOPSDevice = throttled(20) }),
 		files: map[string]string{"io.max": "DISK rbps=max wbps=max riops=max wiops=20"},
-		probe: []string{"write", "/dev/disk", "80", "4"}, stopped: slow,
+		probe: []string{"write", "/dev/disk", "50", "4"}, stopped: slow,
 	}, {
 		name: "hugetlb",
 		set: func(r *specs.LinuxResources) {
@@ -113,7 +113,7 @@ func throttled(rate uint64) []specs.LinuxThrottleDevice {
 }
 
 // slow is far from what the disk can do, and below what the limit lets through.
-func slow(r result) bool { return r.number("took") >= 2000 }
+func slow(r result) bool { return r.number("took") >= 1500 }
 
 // TestLimits sets each limit in each way, reads it back, and has a program run into it.
 func TestLimits(t *testing.T) {
@@ -137,11 +137,11 @@ func (l limit) hold(t *testing.T, d driver) {
 		}
 	}
 	if r := b.finish(); !l.stopped(r) {
-		t.Errorf("the limit does not hold: code %d, %q", r.code, r.said)
+		t.Errorf("the limit does not hold: code %d, %q, %s", r.code, r.said, r.errs)
 	}
 	free := d.probe(t, ask{}, l.probe...)
 	if r := free.finish(); l.stopped(r) || r.code != 0 {
-		t.Errorf("control: without the limit the same program is stopped: code %d, %q", r.code, r.said)
+		t.Errorf("control: without the limit the same program is stopped: code %d, %q, %s", r.code, r.said, r.errs)
 	}
 }
 
@@ -151,7 +151,7 @@ func (l limit) ask() ask {
 	for i := range flags {
 		flags[i] = strings.ReplaceAll(flags[i], "DISKFILE", bench.disk)
 	}
-	return ask{flags, l.set, l.access}
+	return ask{flags: flags, set: l.set, access: l.access}
 }
 
 // needHugePages sets some aside.

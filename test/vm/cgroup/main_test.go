@@ -146,6 +146,9 @@ func makeBundle(t *testing.T, path string, args []string, a ask) string {
 	if a.set != nil {
 		a.set(s.Linux.Resources)
 	}
+	if a.spec != nil {
+		a.spec(&s)
+	}
 	if text, err = json.Marshal(s); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ packages=(
   curl git make nodejs perl python3 strace xz-utils # real programs that must run unchanged
   docker-registry skopeo buildah debootstrap # a registry, and images built by others
   qemu-system-x86 kmod cpio          # guests with other kernels
+  apparmor                           # the parser of profiles, which judges what is written for it
   shellcheck
 )
 missing=()

@@ -47,6 +47,10 @@ const (
 	// operator's policy sets it.
 	SeccompFloor = "run.brig.seccomp.floor"
 
+	// AppArmor set to "auto" asks for a profile written from the spec, where the host has AppArmor; whoever creates the sandbox
+	// loads it and fills process.apparmorProfile.
+	AppArmor = "run.brig.apparmor"
+
 	// AllowMissing is a comma-separated list of layers that may be absent when the host cannot give them.
 	AllowMissing = "run.brig.allow-missing"
 
@@ -80,7 +84,7 @@ const (
 // Known tells whether a key under Prefix is one of these.
 func Known(key string) bool {
 	switch key {
-	case Root, RootIDMap, RootWritable, RootWritableSize, IDs, Files, Landlock, LandlockBind, LandlockConnect, Seccomp, SeccompFloor, AllowMissing, Init, NoNewPrograms, Isolation, LockCaps, MaxUserNamespaces:
+	case Root, RootIDMap, RootWritable, RootWritableSize, IDs, Files, Landlock, LandlockBind, LandlockConnect, Seccomp, SeccompFloor, AppArmor, AllowMissing, Init, NoNewPrograms, Isolation, LockCaps, MaxUserNamespaces:
 		return true
 	}
 	return false

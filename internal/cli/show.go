@@ -217,6 +217,13 @@ func explained(spec *specs.Spec, passFDs int) (*plan.Plan, error) {
 		maps := idmap.Range{First: 524288, Size: idmap.Size}.Mappings()
 		spec.Linux.UIDMappings, spec.Linux.GIDMappings = maps, maps
 	}
+	if wanted, _ := sandbox.ProfileWanted(spec); wanted {
+		name, err := sandbox.ProfileName(spec)
+		if err != nil {
+			return nil, err
+		}
+		spec.Process.ApparmorProfile = name
+	}
 	root, err := native.OpenRoot(spec.Annotations, spec.Root.Path)
 	if err != nil {
 		return nil, err
@@ -313,7 +320,7 @@ func (a *app) doctorTable(r host.Report, long bool) {
 }
 
 func (a *app) policy() *cobra.Command {
-	c := &cobra.Command{Use: "policy", Short: "show the merged policy, check a file, print the schema"}
+	c := &cobra.Command{Use: "policy", Short: "show the merged policy, check a file, print the schema or the AppArmor profile"}
 	var f policyFlags
 	var form output.Format
 	show := &cobra.Command{
@@ -362,7 +369,7 @@ func (a *app) policy() *cobra.Command {
 			return err
 		},
 	}
-	c.AddCommand(show, check, schema)
+	c.AddCommand(show, check, schema, a.policyAppArmor())
 	return c
 }
 

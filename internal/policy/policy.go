@@ -33,7 +33,7 @@ type Policy struct {
 	Capabilities  *Capabilities `json:"capabilities,omitempty" yaml:"capabilities,omitempty" jsonschema_description:"Capabilities inside the user namespace. None by default."`
 	Seccomp       string        `json:"seccomp,omitempty" yaml:"seccomp,omitempty" jsonschema_description:"System-call filter: default, strict, compat, unconfined, or the path of a profile in Docker's or the OCI format."`
 	Landlock      *Landlock     `json:"landlock,omitempty" yaml:"landlock,omitempty" jsonschema_description:"File, TCP and scope rules of the kernel's Landlock."`
-	AppArmor      string        `json:"apparmor,omitempty" yaml:"apparmor,omitempty" jsonschema_description:"Name of a loaded AppArmor profile."`
+	AppArmor      string        `json:"apparmor,omitempty" yaml:"apparmor,omitempty" jsonschema_description:"auto: a profile written from this policy where the host has AppArmor. unconfined, or the name of a loaded profile."`
 	SELinux       string        `json:"selinux,omitempty" yaml:"selinux,omitempty" jsonschema_description:"SELinux process label."`
 	NoNewPrograms *bool         `json:"noNewPrograms,omitempty" yaml:"noNewPrograms,omitempty" jsonschema_description:"The program may execute no other: every later execve fails."`
 
@@ -109,10 +109,13 @@ const (
 	Compat  = "compat"
 )
 
+// Auto is the word for an AppArmor profile of Brig's own, written from the policy.
+const Auto = "auto"
+
 // Preset gives the whole policy of a preset, or an error that names the ones there are.
 func Preset(name string) (*Policy, error) {
 	p := &Policy{
-		Version: 1, Preset: Default, Isolation: "native", Hostname: "brig", Seccomp: Default,
+		Version: 1, Preset: Default, Isolation: "native", Hostname: "brig", Seccomp: Default, AppArmor: Auto,
 		Landlock: &Landlock{Mode: "on"}, Network: "none", Namespaces: &Namespaces{User: "auto"}, Limits: &Limits{Pids: "512"}, StopTimeout: "10s",
 	}
 	switch name {

@@ -106,6 +106,9 @@ func (w *writer) process() error {
 		return err
 	}
 	pr.ApparmorProfile, pr.SelinuxLabel = p.AppArmor, p.SELinux
+	if p.AppArmor == Auto {
+		pr.ApparmorProfile, w.spec.Annotations[annotation.AppArmor] = "", Auto
+	}
 	return w.rlimits()
 }
 

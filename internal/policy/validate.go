@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"brig/internal/caps"
+	"brig/internal/mac"
 )
 
 // Validate refuses values that are wrong by themselves and values that contradict each other. The error is an *Error
@@ -94,6 +95,11 @@ func (p *Policy) checkWords() error {
 	if p.Namespaces != nil {
 		if err := oneOf("namespaces.user", p.Namespaces.User, "auto", "host"); err != nil {
 			return err
+		}
+	}
+	if p.AppArmor != "" {
+		if err := mac.CheckProfile(p.AppArmor); err != nil {
+			return bad("apparmor", "%v", err)
 		}
 	}
 	if p.Hostname != "" {

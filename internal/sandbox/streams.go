@@ -14,7 +14,7 @@ import (
 
 // plumbing connects the sandbox's standard streams with the caller's.
 //
-// A stream that is a file or a pipe is handed to the program as it is. A terminal never is: through an open terminal a
+// A stream that is a file or a pipe is handed to the program as it is, a file only where no profile of AppArmor's would refuse it. A terminal never is: through an open terminal a
 // program could read what is typed into it later, or change its modes. It is copied, as is everything when the output
 // is counted or logged.
 type plumbing struct {
@@ -80,7 +80,7 @@ func (p *plumbing) input() error {
 		p.child[0] = null
 		return nil
 	}
-	if !isTerminal(in) {
+	if !isTerminal(in) && !p.v.refuses(in) {
 		p.child[0] = in
 		return nil
 	}
@@ -101,7 +101,7 @@ func (p *plumbing) input() error {
 }
 
 func (p *plumbing) outputTo(fd int, out *os.File) error {
-	if p.log == nil && p.v.req.OutputLimit == 0 && out != nil && !isTerminal(out) {
+	if p.log == nil && p.v.req.OutputLimit == 0 && out != nil && !isTerminal(out) && !p.v.refuses(out) {
 		p.child[fd] = out
 		return nil
 	}

@@ -22,6 +22,7 @@ import (
 	"brig/internal/host"
 	"brig/internal/idmap"
 	"brig/internal/isolation/native"
+	"brig/internal/mac/apparmor"
 	"brig/internal/mounts"
 	"brig/internal/plan"
 
@@ -40,6 +41,8 @@ type supervisor struct {
 	lock  *os.File
 	group *cgroup.Cgroup
 	maps  idmap.Maps
+	// profile keeps the AppArmor profile loaded that was written for the sandbox.
+	profile *apparmor.Hold
 
 	mu      sync.Mutex
 	process *native.Process // while it can be signalled
@@ -77,7 +80,7 @@ func (s *Store) prepare(id string, req *Request, detached bool) (*supervisor, er
 	if req.Spec.Process != nil {
 		v.state.Command, v.state.Terminal = req.Spec.Process.Args, req.Spec.Process.Terminal
 	}
-	for _, step := range []func() error{v.allocate, v.limit, v.mapVolumes} {
+	for _, step := range []func() error{v.allocate, v.limit, v.mapVolumes, v.confine} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, v.discard())
 		}
@@ -414,6 +417,9 @@ func (v *supervisor) release() error {
 		}
 		fault.Point("cgroup removed")
 	}
+	if err := v.unconfine(); err != nil {
+		return err
+	}
 	if v.state.IDs != nil {
 		if err := idmap.Release(idmap.MachineDir, v.dir, *v.state.IDs); err != nil {
 			return err
@@ -452,6 +458,9 @@ func (b *Sandbox) clear(ctx context.Context, st *State) error {
 		group = cgroup.Open(paths)
 	}
 	if err := removeGroup(ctx, group); err != nil {
+		return err
+	}
+	if err := sweepProfiles(); err != nil {
 		return err
 	}
 	if st.IDs != nil {

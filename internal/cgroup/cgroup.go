@@ -26,8 +26,8 @@ type Options struct {
 	Path string
 	// Systemd has systemd make the group, as a transient scope.
 	Systemd bool
-	// All makes a group in every hierarchy of version 1, limited or not, as engines have it from runc: they read what is used
-	// there, and set limits later. Without it the group is only where a limit is.
+	// All makes a group in every hierarchy of version 1, and turns on every controller of version 2, limited or not, as engines
+	// have it from runc: they read what is used there, and set limits later. Without it the group is only where a limit is.
 	All bool
 	// AllowMissing makes limits that this machine cannot enforce be left out; Cgroup.Missing lists them.
 	AllowMissing bool
@@ -193,7 +193,7 @@ func joinV2(mount, inner string) (string, error) {
 // make makes the folders and writes the limits.
 func (c *Cgroup) make(tree *host.CgroupTree, list []setting, r *specs.LinuxResources, o Options) error {
 	if c.unified != "" {
-		if err := makeUnified(tree, c.unified, list); err != nil {
+		if err := makeUnified(tree, c.unified, list, o.All); err != nil {
 			return err
 		}
 	}
@@ -276,14 +276,14 @@ func hint(err error) string {
 	return ""
 }
 
-// makeUnified makes the version 2 folder, and on a pure version 2 machine hands the needed controllers down to it.
-func makeUnified(tree *host.CgroupTree, dir string, list []setting) error {
+// makeUnified makes the version 2 folder, and on a pure version 2 machine hands the needed controllers down to it, or all.
+func makeUnified(tree *host.CgroupTree, dir string, list []setting, all bool) error {
 	if !tree.V2() {
 		return makeDir(dir)
 	}
 	want := []string{}
 	for _, c := range []string{"cpu", "memory", "pids", "io", "cpuset", "hugetlb", "rdma", "misc"} {
-		base := c == "cpu" || c == "memory" || c == "pids" || c == "io"
+		base := all || c == "cpu" || c == "memory" || c == "pids" || c == "io"
 		if slices.Contains(tree.Controllers, c) && (base || slices.ContainsFunc(list, func(s setting) bool { return s.controller == c })) {
 			want = append(want, c)
 		}

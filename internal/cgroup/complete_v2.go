@@ -16,12 +16,9 @@ func (c *Cgroup) completeV2(r *specs.LinuxResources) *specs.LinuxResources {
 		return nil
 	}
 	whole := *r
-	if p := r.CPU; p != nil && p.Period != nil && *p.Period != 0 && (p.Quota == nil || *p.Quota == 0) {
-		cpu := *p
-		if f, err := readFields(filepath.Join(c.unified, "cpu.max")); err == nil && len(f) == 2 && f[0] != "max" {
-			quota := int64(parseNumber(f[0])) //nolint:gosec // of the kernel's
-			cpu.Quota = &quota
-		}
+	if r.CPU != nil {
+		cpu := *r.CPU
+		c.completeShare(&cpu)
 		whole.CPU = &cpu
 	}
 	if m := r.Memory; m != nil && m.Swap != nil && *m.Swap > 0 && (m.Limit == nil || *m.Limit == 0) {
@@ -33,6 +30,22 @@ func (c *Cgroup) completeV2(r *specs.LinuxResources) *specs.LinuxResources {
 		whole.Memory = &memory
 	}
 	return &whole
+}
+
+// completeShare adds the other half of cpu.max. A missing period the kernel would keep, but systemd would not.
+func (c *Cgroup) completeShare(cpu *specs.LinuxCPU) {
+	quota, period := value(cpu.Quota), value(cpu.Period)
+	now, err := readFields(filepath.Join(c.unified, "cpu.max"))
+	if (quota == 0) == (period == 0) || err != nil || len(now) != 2 {
+		return
+	}
+	if period == 0 {
+		period = parseNumber(now[1])
+		cpu.Period = &period
+	} else if now[0] != "max" {
+		quota = int64(parseNumber(now[0])) //nolint:gosec // of the kernel's
+		cpu.Quota = &quota
+	}
 }
 
 // cpusetInForce refuses what version 2 takes in silence: where a parent group has none of the processors, or memory nodes, that

@@ -3,7 +3,9 @@ package cgroup
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -80,7 +82,11 @@ func createScope(tree *host.CgroupTree, r *specs.LinuxResources, o Options) (*Cg
 	if !systemd.IsRunningSystemd() {
 		return nil, errors.New("make a cgroup through systemd: systemd does not run on this host: leave out --systemd-cgroup")
 	}
-	m, err := manager.New(u.config(r))
+	config := u.config(r)
+	if tree.V2() {
+		config.Resources.Unified = withDefault(config.Resources.Unified, "memory.oom.group", "1") // OOMPolicy=kill since systemd 253
+	}
+	m, err := manager.New(config)
 	if err != nil {
 		return nil, fmt.Errorf("make a cgroup through systemd: %w", err)
 	}
@@ -102,7 +108,7 @@ func createScope(tree *host.CgroupTree, r *specs.LinuxResources, o Options) (*Cg
 	}
 	// systemd must know the limits, or it would take them back at its next reload; what it has no word for, and what
 	// the host lacks, is our own business.
-	if err := m.Set(libraryResources(r)); err != nil {
+	if err := m.Set(c.unitResources(r)); err != nil {
 		return fail(err)
 	}
 	if err := c.apply(list, o.AllowMissing); err != nil {
@@ -114,6 +120,23 @@ func createScope(tree *host.CgroupTree, r *specs.LinuxResources, o Options) (*Cg
 		}
 	}
 	return c, nil
+}
+
+// unitResources are what systemd is to keep. The library makes a property of every limit on swap but none at all, which is what a
+// limit on memory and swap together is when it equals that on memory: systemd's next reload would lift it.
+func (c *Cgroup) unitResources(r *specs.LinuxResources) *cgroups.Resources {
+	l := libraryResources(r)
+	if len(c.legacy) == 0 && l.Memory > 0 && l.MemorySwap == l.Memory && exists(filepath.Join(c.unified, "memory.swap.max")) {
+		l.Unified = withDefault(l.Unified, "memory.swap.max", "0")
+	}
+	return l
+}
+
+// withDefault is a copy of files with one more, unless it is there.
+func withDefault(files map[string]string, name, value string) map[string]string {
+	whole := map[string]string{name: value}
+	maps.Copy(whole, files)
+	return whole
 }
 
 // Settled says that the sandbox's process is in the group, so what kept the group alive until then may go. Only a
@@ -195,7 +218,7 @@ func (c *Cgroup) updateScope(r *specs.LinuxResources) error {
 	if err != nil {
 		return fmt.Errorf("update a systemd scope: %w", err)
 	}
-	if err := m.Set(libraryResources(r)); err != nil {
+	if err := m.Set(c.unitResources(r)); err != nil {
 		return fmt.Errorf("update a systemd scope: %w", err)
 	}
 	return nil

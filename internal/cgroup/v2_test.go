@@ -32,7 +32,7 @@ func TestUpdateKeepsWhatSharesAFile(t *testing.T) {
 	}{
 		{&specs.LinuxResources{CPU: &specs.LinuxCPU{Period: ptr(uint64(50000))}}, "cpu.max=20000 50000\n"},
 		{&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(-1)), Period: ptr(uint64(50000))}}, "cpu.max=max 50000\n"},
-		{&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(3000))}}, "cpu.max=3000\n"}, // the kernel keeps the period
+		{&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(3000))}}, "cpu.max=3000 100000\n"},
 		{&specs.LinuxResources{CPU: &specs.LinuxCPU{Burst: ptr(uint64(0))}}, "cpu.max.burst=0\n"},
 		{&specs.LinuxResources{Memory: &specs.LinuxMemory{Swap: ptr(int64(1500))}}, "memory.max=1000\nmemory.swap.max=500\n"},
 		{&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(1200)), Swap: ptr(int64(1500))}}, "memory.max=1200\nmemory.swap.max=300\n"},

@@ -31,13 +31,26 @@ func bundles() (list []driver) {
 // call runs a verb of the runtime that the driver is of.
 func (d driver) call(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	c := d.verb(args...)
-	var out, errs bytes.Buffer
-	c.Stdout, c.Stderr = &out, &errs
-	if err := c.Run(); err != nil {
-		return out.String(), fmt.Errorf("%v: %w: %s", args, err, errs.String())
+	out, err := os.CreateTemp(t.TempDir(), "out") // a container inherits it, and would hold a pipe open
+	if err != nil {
+		t.Fatal(err)
 	}
-	return out.String(), nil
+	defer out.Close()
+	c := d.verb(args...)
+	var errs bytes.Buffer
+	c.Stdout, c.Stderr = out, &errs
+	if args[0] == "create" {
+		c.Stderr = out
+	}
+	failed := c.Run()
+	text, err := os.ReadFile(out.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if failed != nil {
+		return string(text), fmt.Errorf("%v: %w: %s", args, failed, errs.String())
+	}
+	return string(text), nil
 }
 
 func (d driver) verb(args ...string) *exec.Cmd {

@@ -3,6 +3,7 @@
 package cgroup
 
 import (
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -61,6 +62,10 @@ func TestScope(t *testing.T) {
 		}
 	}
 	check("at first")
+	version := 0
+	if _, err := fmt.Sscanf(systemctl(t, "--version"), "systemd %d", &version); err != nil || version < 253 {
+		delete(files, "memory.oom.group") // until then systemd has no OOMPolicy= for scopes, and its reload takes it back
+	}
 	systemctl(t, "daemon-reload")
 	check("after systemd's reload")
 	if _, err := bySystemd.call(t, "update", "--memory", "56M", "--memory-swap", "56M", "--pids-limit", "66", "--cpu-period", "50000", b.id); err != nil {

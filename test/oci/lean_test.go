@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"brig/internal/testenv"
 )
 
 // Every engine starts brig-oci several times a container, so what it links and does before main counts.
@@ -47,6 +49,7 @@ var bannedFromBrig = map[string]string{
 // TestLinksLittle: none of the packages above is in them, nor anything below those.
 func TestLinksLittle(t *testing.T) {
 	t.Parallel()
+	testenv.Check(t, testenv.Program("go"))
 	for program, never := range map[string]map[string]string{"brig-oci": banned, "brig": bannedFromBrig} {
 		out, err := exec.Command("go", "list", "-deps", "brig/cmd/"+program).Output() //nolint:gosec // a program of the tree
 		if err != nil {
@@ -64,6 +67,7 @@ func TestLinksLittle(t *testing.T) {
 
 // TestIsLean holds its size and the cost of its package initialisation.
 func TestIsLean(t *testing.T) {
+	testenv.Check(t, testenv.Program("go"))
 	dir := t.TempDir()
 	empty := filepath.Join(dir, "empty.go")
 	if err := os.WriteFile(empty, []byte("package main\n\nfunc main() {}\n"), 0o600); err != nil {

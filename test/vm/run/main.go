@@ -143,12 +143,18 @@ func start(ctx context.Context, s *setup, kernel *vmm.Kernel, image, bin string)
 		c.Folders = append(c.Folders, vmm.Folder{Host: dir, Guest: "/brig/" + dir})
 	}
 	c.Folders = append(c.Folders, vmm.Folder{Host: bin, Guest: "/brig/bin"})
+	disk, err := temporaryDisk()
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(disk) // QEMU has it open
+	c.Disks = []string{disk}
 	m, err := vmm.Start(ctx, c)
-	if err != nil || s.before == "" {
-		return m, err
+	if err != nil {
+		return nil, err
 	}
 	var out strings.Builder
-	code, err := m.Run(ctx, vmm.Command{Argv: []string{"/bin/sh", "-euc", s.before}, Stdout: &out, Stderr: &out})
+	code, err := m.Run(ctx, vmm.Command{Argv: []string{"/bin/sh", "-euc", mountDisk + s.before}, Stdout: &out, Stderr: &out})
 	if err == nil && code != 0 {
 		err = fmt.Errorf("set up %s: exit code %d\n%s", s.name, code, out.String())
 	}
@@ -156,6 +162,31 @@ func start(ctx context.Context, s *setup, kernel *vmm.Kernel, image, bin string)
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
+}
+
+// mountDisk puts the first disk under /tmp: a host has its files on a disk, and 6.1 has no idmapped mounts of memory (tmpfs).
+const mountDisk = `
+disk=$(grep -lx disk0 /sys/block/vd*/serial | cut -d/ -f4)
+mount "/dev/$disk" /tmp
+chmod 1777 /tmp
+`
+
+// temporaryDisk makes a file with an ext4 in it.
+func temporaryDisk() (string, error) {
+	f, err := os.CreateTemp("", "brig-vm-disk-")
+	if err != nil {
+		return "", err
+	}
+	err = errors.Join(f.Truncate(8<<30), f.Close())
+	if err == nil {
+		cmd := exec.Command("mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0", f.Name()) //nolint:gosec // the name is ours
+		cmd.Stderr = os.Stderr
+		err = cmd.Run()
+	}
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("make a disk for the machine: %w", err), os.Remove(f.Name()))
+	}
+	return f.Name(), nil
 }
 
 func work(ctx context.Context, m *vmm.Machine, s *setup, jobs []job, results table) error {

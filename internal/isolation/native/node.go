@@ -1,8 +1,10 @@
 package native
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -50,11 +52,48 @@ func (l *launching) makeNode(d *specs.LinuxDevice) (*os.File, error) {
 	if err := unix.Fchownat(mnt, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return nil, err
 	}
-	fd, err := unix.OpenTree(mnt, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+	fd, err := cloneTree(mnt, name)
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = cloneAttached(mnt, name)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open_tree of a mount that is mounted nowhere (needs Linux 6.15): %w", err)
+		return nil, fmt.Errorf("open_tree of a fresh device: %w", err)
 	}
 	return os.NewFile(uintptr(fd), d.Path), nil
+}
+
+func cloneTree(dir int, name string) (int, error) {
+	return unix.OpenTree(dir, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// cloneAttached is cloneTree for kernels before 6.15, which clone what is mounted in the caller's mount namespace alone: a
+// thread that is used for nothing else attaches it in a namespace of its own, and ends with it.
+func cloneAttached(mnt int, name string) (int, error) {
+	type result struct {
+		fd  int
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends
+		fd, err := attachAndClone(mnt, name)
+		done <- result{fd, err}
+	}()
+	r := <-done
+	return r.fd, r.err
+}
+
+func attachAndClone(mnt int, name string) (int, error) {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return 0, fmt.Errorf("a mount namespace to attach it in: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return 0, err
+	}
+	if err := unix.MoveMount(mnt, "", unix.AT_FDCWD, "/dev", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return 0, err
+	}
+	return cloneTree(mnt, name)
 }
 
 // hostID is the host's id of one of the sandbox's; nil is its root.

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"brig/internal/vmm"
+
+	"golang.org/x/sys/unix"
 )
 
 type options struct {
@@ -37,7 +39,7 @@ func main() {
 	flag.DurationVar(&o.limit, "limit", 30*time.Minute, "end each machine after this time")
 	flag.Parse()
 	o.args = flag.Args()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
 	if err := run(ctx, &o); err != nil {
 		fmt.Fprintln(os.Stderr, "test/vm:", err)

@@ -15,12 +15,16 @@ dir=$top/build/vm
 image=$dir/guest-$(sha256sum "$0" | cut -c 1-12).erofs
 if [ ! -e "$image" ]; then
   mkdir -p "$dir"
-  rm -f "$dir"/guest-*.erofs
+  find "$dir" -name 'guest-*.erofs' -mtime +1 -delete # of other recipes
   work=$(mktemp -d "$dir/root.XXXXXX")
   trap 'rm -rf "$work"' EXIT
   debootstrap --variant=minbase --include="$(IFS=,; echo "${packages[*]}")" bookworm "$work/root" "$mirror" >"$work/log" 2>&1 ||
     { tail -20 "$work/log" >&2; exit 1; }
   rm -rf "$work"/root/var/cache/apt/archives/*.deb "$work"/root/var/lib/apt/lists/* "$work"/root/usr/share/{doc,man,locale}
+  # SELinux has its labels from the files, and the host that writes them need not have SELinux.
+  unshare --mount --pid --fork --mount-proc="$work/root/proc" \
+    chroot "$work/root" setfiles -F -e /proc /etc/selinux/default/contexts/files/file_contexts / >>"$work/log" 2>&1 ||
+    { tail -20 "$work/log" >&2; exit 1; }
   mkfs.erofs --quiet "$image.new" "$work/root" >"$work/log" 2>&1 || { tail -20 "$work/log" >&2; exit 1; }
   mv "$image.new" "$image"
 fi

@@ -114,12 +114,20 @@ func one(ctx context.Context, o *options, s *setup, jobs []job, image string, re
 	if err != nil {
 		return err
 	}
-	bin, err := build(jobs)
+	own, err := os.MkdirTemp("", "brig-test-vm-")
 	if err != nil {
 		return err
 	}
+	defer os.RemoveAll(own)
+	bin, disk := filepath.Join(own, "bin"), filepath.Join(own, "disk")
+	if err := errors.Join(os.WriteFile(disk, nil, 0o600), os.Truncate(disk, diskSize)); err != nil {
+		return err
+	}
+	if err := build(bin, jobs); err != nil {
+		return err
+	}
 	begin := time.Now()
-	m, err := start(ctx, s, kernel, image, bin)
+	m, err := start(ctx, s, kernel, image, bin, disk)
 	if err != nil {
 		return err
 	}
@@ -131,12 +139,15 @@ func one(ctx context.Context, o *options, s *setup, jobs []job, image string, re
 	return err
 }
 
-const memory = 3 << 30
+const (
+	memory   = 3 << 30
+	diskSize = 64 << 20 // of /dev/vdb, which tests write to
+)
 
-func start(ctx context.Context, s *setup, kernel *vmm.Kernel, image, bin string) (*vmm.Machine, error) {
+func start(ctx context.Context, s *setup, kernel *vmm.Kernel, image, bin, disk string) (*vmm.Machine, error) {
 	c := vmm.Config{
 		Kernel: kernel, Agent: filepath.Join(bin, "brig-agent"), Root: image, Memory: memory, CPUs: 2,
-		Modules: modules, Cmdline: s.cmdline, Init: s.init,
+		Modules: modules, Cmdline: s.cmdline, Init: s.init, Disks: []string{disk},
 	}
 	if os.Getenv("BRIG_VM_CONSOLE") != "" {
 		c.Console = os.Stderr
@@ -195,7 +206,7 @@ func work(ctx context.Context, m *vmm.Machine, s *setup, jobs []job, results tab
 	var failed []string
 	for _, j := range jobs {
 		out := &collector{table: results, setup: s.name, pass: os.Stdout}
-		argv := append([]string{"/brig/bin/" + testName(j.pkg), "-test.timeout", "25m"}, j.full...)
+		argv := slices.Concat(s.as, []string{"/brig/bin/" + testName(j.pkg), "-test.timeout", "25m"}, j.full)
 		begin := time.Now()
 		code, err := m.Run(ctx, vmm.Command{
 			Argv: argv, Dir: "/brig/" + j.pkg, Stdout: out, Stderr: out,
@@ -222,12 +233,8 @@ func work(ctx context.Context, m *vmm.Machine, s *setup, jobs []job, results tab
 
 func testName(pkg string) string { return strings.ReplaceAll(pkg, "/", "-") + ".test" }
 
-// build makes the folder of programs that a machine gets: Brig's, the suites' and the tests.
-func build(jobs []job) (string, error) {
-	bin, err := filepath.Abs("build/vm/bin")
-	if err != nil {
-		return "", err
-	}
+// build fills the folder of programs that a machine gets: Brig's, the suites' and the tests.
+func build(bin string, jobs []job) error {
 	calls := [][]string{
 		{"", "build", "-o", bin + "/", "./cmd/brig", "./cmd/brig-oci", "./cmd/brig-image", "./cmd/brig-agent", "./test/absent"},
 		{"", "build", "-o", bin + "/attack", "./test/attack/attacker"},
@@ -236,9 +243,6 @@ func build(jobs []job) (string, error) {
 	for _, j := range jobs {
 		calls = append(calls, []string{"", "test", "-c", "-tags", "vm", "-o", filepath.Join(bin, testName(j.pkg)), "./" + j.pkg})
 	}
-	if err := os.RemoveAll(bin); err != nil {
-		return "", err
-	}
 	for _, c := range calls {
 		cmd := exec.Command("go", c[1:]...) //nolint:gosec // the tree's own
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -246,10 +250,10 @@ func build(jobs []job) (string, error) {
 			cmd.Env = append(cmd.Env, "GOARCH="+c[0])
 		}
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("go %s: %w\n%s", strings.Join(c[1:], " "), err, out)
+			return fmt.Errorf("go %s: %w\n%s", strings.Join(c[1:], " "), err, out)
 		}
 	}
-	return bin, nil
+	return nil
 }
 
 // script runs one that prints a name.

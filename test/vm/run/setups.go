@@ -9,6 +9,8 @@ type setup struct {
 	cmdline []string
 	// before runs in the machine ahead of the tests.
 	before string
+	// as is put before a test's program.
+	as []string
 	// init is process 1, "" for the agent.
 	init []string
 	jobs []job
@@ -34,6 +36,8 @@ var setups = []*setup{
 	{
 		name: "selinux", kernel: "6.1", what: "SELinux enforcing, Landlock, cgroup v2 alone",
 		cmdline: []string{"security=selinux", "selinux=1"},
+		before:  "load_policy; restorecon -R /dev /run /tmp /brig; setenforce 1",
+		as:      []string{"runcon", "unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023"},
 		jobs:    suites,
 	},
 	{
@@ -41,6 +45,16 @@ var setups = []*setup{
 		cmdline: []string{"lsm=landlock,yama,bpf"},
 		jobs:    suites,
 	},
+	systemd,
+}
+
+// systemd is a boot by it, for what it alone can do.
+var systemd = &setup{
+	name: "systemd", kernel: "6.1", what: "systemd as process 1, AppArmor, cgroup v2 alone",
+	cmdline: []string{"security=apparmor"},
+	before:  "systemctl is-system-running --wait || systemctl --failed",
+	init:    []string{"/sbin/init"},
+	jobs:    []job{{pkg: "test/vm/cgroup", fast: []string{}}},
 }
 
 // suites run in every set-up. A test that needs what the set-up has not is skipped by testenv, and makes no row of the table.

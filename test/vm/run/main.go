@@ -119,15 +119,12 @@ func one(ctx context.Context, o *options, s *setup, jobs []job, image string, re
 		return err
 	}
 	defer os.RemoveAll(own)
-	bin, disk := filepath.Join(own, "bin"), filepath.Join(own, "disk")
-	if err := errors.Join(os.WriteFile(disk, nil, 0o600), os.Truncate(disk, diskSize)); err != nil {
-		return err
-	}
+	bin := filepath.Join(own, "bin")
 	if err := build(bin, jobs); err != nil {
 		return err
 	}
 	begin := time.Now()
-	m, err := start(ctx, s, kernel, image, bin, disk)
+	m, err := start(ctx, s, kernel, image, own)
 	if err != nil {
 		return err
 	}
@@ -139,15 +136,17 @@ func one(ctx context.Context, o *options, s *setup, jobs []job, image string, re
 	return err
 }
 
-const (
-	memory   = 3 << 30
-	diskSize = 64 << 20 // of /dev/vdb, which tests write to
-)
+const memory = 3 << 30
 
-func start(ctx context.Context, s *setup, kernel *vmm.Kernel, image, bin, disk string) (*vmm.Machine, error) {
+func start(ctx context.Context, s *setup, kernel *vmm.Kernel, image, own string) (*vmm.Machine, error) {
+	disks, err := makeDisks(own)
+	if err != nil {
+		return nil, err
+	}
+	bin := filepath.Join(own, "bin")
 	c := vmm.Config{
 		Kernel: kernel, Agent: filepath.Join(bin, "brig-agent"), Root: image, Memory: memory, CPUs: 2,
-		Modules: modules, Cmdline: s.cmdline, Init: s.init, Disks: []string{disk},
+		Modules: modules, Cmdline: s.cmdline, Init: s.init, Disks: disks,
 	}
 	if os.Getenv("BRIG_VM_CONSOLE") != "" {
 		c.Console = os.Stderr
@@ -156,12 +155,6 @@ func start(ctx context.Context, s *setup, kernel *vmm.Kernel, image, bin, disk s
 		c.Folders = append(c.Folders, vmm.Folder{Host: dir, Guest: "/brig/" + dir})
 	}
 	c.Folders = append(c.Folders, vmm.Folder{Host: bin, Guest: "/brig/bin"})
-	disk, err := temporaryDisk()
-	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(disk) // QEMU has it open
-	c.Disks = []string{disk}
 	m, err := vmm.Start(ctx, c)
 	if err != nil {
 		return nil, err
@@ -184,22 +177,19 @@ mount "/dev/$disk" /tmp
 chmod 1777 /tmp
 `
 
-// temporaryDisk makes a file with an ext4 in it.
-func temporaryDisk() (string, error) {
-	f, err := os.CreateTemp("", "brig-vm-disk-")
-	if err != nil {
-		return "", err
+// makeDisks makes a file with an ext4 in it, for /tmp, and a bare one that tests write to as a whole (BRIG_TEST_DISK).
+func makeDisks(dir string) ([]string, error) {
+	temporary, bare := filepath.Join(dir, "temporary"), filepath.Join(dir, "bare")
+	for name, size := range map[string]int64{temporary: 8 << 30, bare: 64 << 20} {
+		if err := errors.Join(os.WriteFile(name, nil, 0o600), os.Truncate(name, size)); err != nil {
+			return nil, err
+		}
 	}
-	err = errors.Join(f.Truncate(8<<30), f.Close())
-	if err == nil {
-		cmd := exec.Command("mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0", f.Name()) //nolint:gosec // the name is ours
-		cmd.Stderr = os.Stderr
-		err = cmd.Run()
+	cmd := exec.Command("mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0", temporary) //nolint:gosec // the name is ours
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("make a disk for the machine: %w\n%s", err, out)
 	}
-	if err != nil {
-		return "", errors.Join(fmt.Errorf("make a disk for the machine: %w", err), os.Remove(f.Name()))
-	}
-	return f.Name(), nil
+	return []string{temporary, bare}, nil
 }
 
 func work(ctx context.Context, m *vmm.Machine, s *setup, jobs []job, results table) error {
@@ -212,7 +202,7 @@ func work(ctx context.Context, m *vmm.Machine, s *setup, jobs []job, results tab
 			Argv: argv, Dir: "/brig/" + j.pkg, Stdout: out, Stderr: out,
 			Env: []string{
 				"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root", "TMPDIR=/tmp", "LANG=C.UTF-8",
-				"BRIG_TEST_BIN=/brig/bin", "BRIG_VM_SETUP=" + s.name,
+				"BRIG_TEST_BIN=/brig/bin", "BRIG_TEST_DISK=/dev/vdc", "BRIG_VM_SETUP=" + s.name,
 			},
 		})
 		if err != nil {

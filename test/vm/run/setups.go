@@ -52,7 +52,7 @@ var setups = []*setup{
 var systemd = &setup{
 	name: "systemd", kernel: "6.1", what: "systemd as process 1, AppArmor, cgroup v2 alone",
 	cmdline: []string{"security=apparmor"},
-	before:  "systemctl is-system-running --wait || systemctl --failed",
+	before:  "until [ -S /run/dbus/system_bus_socket ]; do sleep 0.2; done; systemctl is-system-running --wait || systemctl --failed",
 	init:    []string{"/sbin/init"},
 	jobs:    []job{{pkg: "test/vm/cgroup", fast: []string{}}},
 }

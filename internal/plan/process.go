@@ -18,7 +18,7 @@ import (
 // process is everything between the finished file system and execve.
 func (b *builder) process() error {
 	pr := b.spec.Process
-	for _, step := range []func(*specs.Process) error{b.unsupported, b.ranges, b.personality, b.terminal, b.prepareLandlock, b.workdir, b.findProgram, b.limits, b.scheduler, b.ioPriority, b.memoryPolicy} {
+	for _, step := range []func(*specs.Process) error{b.unsupported, b.ranges, b.personality, b.terminal, b.prepareLandlock, b.workdir, b.findProgram, b.label, b.limits, b.scheduler, b.ioPriority, b.memoryPolicy} {
 		if err := step(pr); err != nil {
 			return err
 		}
@@ -29,7 +29,7 @@ func (b *builder) process() error {
 			return err
 		}
 	}
-	for _, step := range []func(*specs.Process) error{b.user, b.label, b.enterLandlock, b.start} {
+	for _, step := range []func(*specs.Process) error{b.user, b.enterLandlock, b.start} {
 		if err := step(pr); err != nil {
 			return err
 		}
@@ -261,7 +261,8 @@ func (b *builder) becomeUser(pr *specs.Process) {
 	b.nonDumpable()
 }
 
-// label applies the AppArmor profile or SELinux label at execve.
+// label applies the AppArmor profile or SELinux label at execve. It stands before the limits: the file takes a descriptor, of
+// which the program may be given few.
 func (b *builder) label(pr *specs.Process) error {
 	writes, err := mac.Plan(b.facts.MAC, pr.ApparmorProfile, pr.SelinuxLabel)
 	var absent *mac.MissingError
@@ -272,7 +273,11 @@ func (b *builder) label(pr *specs.Process) error {
 		return err
 	}
 	for _, w := range writes {
-		b.writeProc(launch.MAC, fmt.Sprintf("change to %q at execve", w.Content), "thread-self/"+w.Attr, w.Content)
+		step := fmt.Sprintf("change to AppArmor profile %q at execve (it must be loaded: apparmor_parser -a FILE)", pr.ApparmorProfile)
+		if w.Module == mac.SELinux {
+			step = fmt.Sprintf("change to SELinux label %q at execve (the policy must know it and let this process change to it)", w.Content)
+		}
+		b.writeProc(launch.MAC, step, "thread-self/"+w.Attr, w.Content)
 	}
 	return nil
 }

@@ -175,6 +175,8 @@ const mountDisk = `
 disk=$(grep -lx disk0 /sys/block/vd*/serial | cut -d/ -f4)
 mount "/dev/$disk" /tmp
 chmod 1777 /tmp
+mkdir -p /tmp/.var-lib-brig /var/lib/brig
+mount --bind /tmp/.var-lib-brig /var/lib/brig
 `
 
 // makeDisks makes a file with an ext4 in it, for /tmp, and a bare one that tests write to as a whole (BRIG_TEST_DISK).

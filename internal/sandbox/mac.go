@@ -16,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// confine makes ready what the security modules of this host need before the start. On a host without them it costs the one call that tells.
+// confine makes ready what the security modules of this host need before the start. On a host without them it costs the one
+// call that tells.
 func (v *supervisor) confine() error {
 	for _, module := range []func() error{v.loadProfile} {
 		if err := module(); err != nil {
@@ -33,7 +34,8 @@ func (v *supervisor) unconfine() error {
 	return err
 }
 
-// ProfileWanted tells whether a sandbox of the spec gets an AppArmor profile of its own here, and why not where it should have one: only root may load profiles.
+// ProfileWanted tells whether a sandbox of the spec gets an AppArmor profile of its own here, and why not where it should have
+// one: only root may load profiles.
 func ProfileWanted(spec *specs.Spec) (wanted bool, missing string) {
 	switch {
 	case spec.Annotations[annotation.AppArmor] != "auto" || spec.Process.ApparmorProfile != "" || !apparmor.Present() || !mac.ReadHost().AppArmor:
@@ -44,7 +46,8 @@ func ProfileWanted(spec *specs.Spec) (wanted bool, missing string) {
 	return true, ""
 }
 
-// loadProfile has AppArmor's profile written from the spec and loaded. From then on the spec names it, so `exec` and `inspect` know it too.
+// loadProfile has AppArmor's profile written from the spec and loaded. From then on the spec names it, so `exec` and `inspect`
+// know it too.
 func (v *supervisor) loadProfile() error {
 	wanted, missing := ProfileWanted(v.req.Spec)
 	if missing != "" {
@@ -96,8 +99,8 @@ func ProfileText(name string, spec *specs.Spec) (text string, err error) {
 	return apparmor.Profile(name, spec, apparmor.Options{Resolve: facts.Resolve})
 }
 
-// withOptions has what a profile is made from beside the spec: where the links of the root lead, the files that are handed in, and what brig itself runs under, which signals
-// the sandbox.
+// withOptions has what a profile is made from beside the spec: where the links of the root lead, the files that are handed in,
+// and what brig itself runs under, which signals the sandbox.
 func withOptions(spec *specs.Spec, files []*os.File, do func(apparmor.Options) error) error {
 	root, err := native.OpenRoot(spec.Annotations, spec.Root.Path)
 	if err != nil {
@@ -127,7 +130,8 @@ func withOptions(spec *specs.Spec, files []*os.File, do func(apparmor.Options) e
 	return do(o)
 }
 
-// mediated tells whether AppArmor asks for a rule when the program inherits the file. Pipes and sockets have no path, and the null device has its rule.
+// mediated tells whether AppArmor asks for a rule when the program inherits the file. Pipes and sockets have no path, and the
+// null device has its rule.
 func mediated(f *os.File) bool {
 	var st unix.Stat_t
 	var fs unix.Statfs_t
@@ -139,7 +143,8 @@ func mediated(f *os.File) bool {
 	return !null && fs.Type != unix.PIPEFS_MAGIC && fs.Type != unix.SOCKFS_MAGIC
 }
 
-// refuses tells whether the sandbox's profile would put the null file in the place of a stream: it knows the paths inside, not those of the host's files. Such a stream is copied.
+// refuses tells whether the sandbox's profile would put the null file in the place of a stream: it knows the paths inside, not
+// those of the host's files. Such a stream is copied.
 func (v *supervisor) refuses(f *os.File) bool {
 	spec := v.req.Spec
 	return spec.Annotations[annotation.AppArmor] == "auto" && spec.Process.ApparmorProfile != "" && mediated(f)

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openCache opens the folder of compiled profiles. What lies in it is given to the kernel as it is, so nobody but its owner, who calls, may be able to put anything there; and a
-// link in its place is not followed.
+// openCache opens the folder of compiled profiles. What lies in it is given to the kernel as it is, so nobody but its owner,
+// who calls, may be able to put anything there; and a link in its place is not followed.
 func openCache(dir string) (*os.Root, error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of compiled profiles: %w", err)
@@ -46,21 +46,27 @@ func owned(uid uint32, mode uint32) bool { return int(uid) == os.Geteuid() && mo
 
 // openBlob opens a compiled profile, if it is a plain file that its owner alone can write.
 func openBlob(dir *os.Root, name string) (*os.File, error) {
-	f, err := dir.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	named, err := dir.Lstat(name)
 	if err != nil {
 		return nil, err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil { //nolint:gosec // a file descriptor
+	f, err := dir.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := f.Stat()
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || !owned(st.Uid, st.Mode) {
+	st, ok := opened.Sys().(*syscall.Stat_t)
+	if !ok || !os.SameFile(named, opened) || st.Mode&unix.S_IFMT != unix.S_IFREG || !owned(st.Uid, st.Mode) {
 		return nil, errors.Join(fmt.Errorf("the compiled profile %s is no plain file that you alone can write: remove it", filepath.Join(dir.Name(), name)), f.Close())
 	}
 	return f, nil
 }
 
-// keepBlob compiles a profile and puts it into the folder, whole or not at all. Of two that do it at once the first counts: the other's file would have another lock.
+// keepBlob compiles a profile and puts it into the folder, whole or not at all. Of two that do it at once the first counts:
+// the other's file would have another lock.
 func keepBlob(dir *os.Root, name string, compile func() ([]byte, error)) error {
 	data, err := compile()
 	if err != nil {

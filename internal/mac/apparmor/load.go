@@ -76,8 +76,9 @@ func Name(spec *specs.Spec, o Options) (string, error) {
 	return name, err
 }
 
-// hold opens or makes the compiled profile, with the lock that keeps it loaded, and gives it to the kernel. That is done each time: where the very same is loaded already the
-// kernel leaves it, and where somebody has put another in its place it is the right one again.
+// hold opens or makes the compiled profile, with the lock that keeps it loaded, and gives it to the kernel. That is done each
+// time: where the very same is loaded already the kernel leaves it, and where somebody has put another in its place it is the
+// right one again.
 func hold(dir *os.Root, name string, compile func() ([]byte, error)) (*Hold, error) {
 	for {
 		f, err := openBlob(dir, name)
@@ -131,8 +132,8 @@ func command(file string, data []byte) error {
 	return nil
 }
 
-// Release unloads the profile unless another sandbox runs under it. Preconditions: no process of this one's is left, for whoever runs under a profile that is removed
-// is confined no more.
+// Release unloads the profile unless another sandbox runs under it. Preconditions: no process of this one's is left, for
+// whoever runs under a profile that is removed is confined no more.
 func (h *Hold) Release() error {
 	if h == nil {
 		return nil
@@ -213,12 +214,14 @@ func findParser() (*parser, error) {
 	return nil, &UnavailableError{"apparmor_parser, which compiles profiles, is not installed: install the package apparmor"}
 }
 
-// mqueue says whether rules for message queues are needed, which parsers before 3.1 do not know. The kernel's features say whether it asks for them.
+// mqueue says whether rules for message queues are needed, which parsers before 3.1 do not know. The kernel's features say
+// whether it asks for them.
 func (p *parser) mqueue() bool {
 	return unix.Access(securityfs+"/features/ipc/posix_mqueue", unix.F_OK) == nil
 }
 
-// named writes the profile of a spec. In its name is a digest of everything that the compiled form depends on: the rules, the parser, the kernel's build, which has the features.
+// named writes the profile of a spec. In its name is a digest of everything that the compiled form depends on: the rules, the
+// parser, the kernel's build, which has the features.
 func (p *parser) named(spec *specs.Spec, o Options) (name, text string, err error) {
 	body, err := rules(spec, o)
 	if err != nil {
@@ -233,7 +236,8 @@ func (p *parser) named(spec *specs.Spec, o Options) (name, text string, err erro
 	return name, wrap(name, body), nil
 }
 
-// compile has no configuration, include or cache of the host's take part. The features are the kernel's: what it can mediate is mediated, and denied where no rule allows it.
+// compile has no configuration, include or cache of the host's take part. The features are the kernel's: what it can mediate
+// is mediated, and denied where no rule allows it.
 func (p *parser) compile(text, features string) ([]byte, error) {
 	cmd := exec.Command(p.path, "--config-file=/dev/null", "--skip-kernel-load", "--skip-cache", "--quiet", //nolint:gosec // a fixed path
 		"--policy-features="+features, "--kernel-features="+features, "--stdout")

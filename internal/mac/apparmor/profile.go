@@ -25,8 +25,9 @@ type Options struct {
 	Mqueue bool
 }
 
-// Profile writes the profile of a spec under a name, in the language of apparmor.d(5). What no rule allows is denied: mount, umount, pivot_root,
-// change_profile, raw and packet sockets, capabilities that the spec does not give, signals and ptrace to and from any other profile.
+// Profile writes the profile of a spec under a name, in the language of apparmor.d(5). What no rule allows is denied: mount,
+// umount, pivot_root, change_profile, raw and packet sockets, capabilities that the spec does not give, signals and ptrace to
+// and from any other profile.
 func Profile(name string, spec *specs.Spec, o Options) (string, error) {
 	body, err := rules(spec, o)
 	if err != nil {
@@ -35,8 +36,8 @@ func Profile(name string, spec *specs.Spec, o Options) (string, error) {
 	return wrap(name, body), nil
 }
 
-// wrap gives rules a name. attach_disconnected is for files that were opened outside and are handed in; mediate_deleted for those whose name is
-// gone, which are otherwise refused.
+// wrap gives rules a name. attach_disconnected is for files that were opened outside and are handed in; mediate_deleted for
+// those whose name is gone, which are otherwise refused.
 func wrap(name, body string) string {
 	return "profile " + quote(name) + " flags=(attach_disconnected,mediate_deleted) {\n" + body + "}\n"
 }
@@ -81,8 +82,8 @@ type place struct {
 	write, exec bool
 }
 
-// files allows what the mounts do. An option that takes a right away becomes a denial, and that holds over every other rule; so it is left out where a mount below gives the
-// right back, and there the mount's flag stands alone.
+// files allows what the mounts do. An option that takes a right away becomes a denial, and that holds over every other rule;
+// so it is left out where a mount below gives the right back, and there the mount's flag stands alone.
 func (w *writer) files(spec *specs.Spec) error {
 	places, err := w.placesOf(spec)
 	if err != nil {
@@ -163,7 +164,8 @@ func parent(above []place, name string) place {
 // beneath is a path and everything below it.
 func beneath(name string) string { return `"` + escape(name) + `{,/**}"` }
 
-// own are files of /proc/PID that a program writes about itself and that give it nothing: names of threads, priorities for the OOM killer, dumps.
+// own are files of /proc/PID that a program writes about itself and that give it nothing: names of threads, priorities for the
+// OOM killer, dumps.
 const own = "{comm,oom_score_adj,oom_adj,coredump_filter,timerslack_ns,clear_refs,autogroup,sched}"
 
 // kernel is for /proc and /sys: besides the program's own files none is written, and the worst are not even read.
@@ -256,8 +258,9 @@ func (w *writer) peers(peer string) {
 
 func quote(text string) string { return `"` + escape(text) + `"` }
 
-// escape writes a text so that the parser takes every byte for itself. All but letters, digits and what is plain in a path goes as octal digits, which the parser
-// (its processquoted) reads back as the byte, escaped where the byte is a wildcard: so nothing can close the quotes, begin a variable or be a pattern.
+// escape writes a text so that the parser takes every byte for itself. All but letters, digits and what is plain in a path
+// goes as octal digits, which the parser (its processquoted) reads back as the byte, escaped where the byte is a wildcard: so
+// nothing can close the quotes, begin a variable or be a pattern.
 func escape(text string) string {
 	var b strings.Builder
 	for i := range len(text) {

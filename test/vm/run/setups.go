@@ -31,7 +31,7 @@ var setups = []*setup{
 	{
 		name: "apparmor", kernel: "6.1", what: "AppArmor, Landlock, cgroup v2 alone",
 		cmdline: []string{"security=apparmor"},
-		jobs:    suites,
+		jobs:    append([]job{{pkg: "test/vm/apparmor", fast: []string{}}}, suites...),
 	},
 	{
 		name: "selinux", kernel: "6.1", what: "SELinux enforcing, Landlock, cgroup v2 alone",

@@ -214,6 +214,7 @@ func work(ctx context.Context, m *vmm.Machine, s *setup, jobs []job, results tab
 		if code != 0 {
 			word = "FAIL"
 			failed = append(failed, j.pkg)
+			denials(ctx, m)
 		}
 		fmt.Printf("== %s: %s %s %.1f s\n", s.name, word, j.pkg, time.Since(begin).Seconds())
 	}
@@ -221,6 +222,14 @@ func work(ctx context.Context, m *vmm.Machine, s *setup, jobs []job, results tab
 		return errors.New("failed: " + strings.Join(failed, ", "))
 	}
 	return nil
+}
+
+// denials shows what the security modules have said no to of late.
+func denials(ctx context.Context, m *vmm.Machine) {
+	script := `dmesg | grep -E 'avc: +denied|apparmor="DENIED"|SELINUX_ERR' | tail -n 30`
+	if _, err := m.Run(ctx, vmm.Command{Argv: []string{"/bin/sh", "-c", script}, Stdout: os.Stdout, Stderr: os.Stderr}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
 }
 
 func testName(pkg string) string { return strings.ReplaceAll(pkg, "/", "-") + ".test" }

@@ -36,7 +36,7 @@ var setups = []*setup{
 	{
 		name: "selinux", kernel: "6.1", what: "SELinux enforcing, Landlock, cgroup v2 alone",
 		cmdline: []string{"security=selinux", "selinux=1"},
-		before:  "load_policy; restorecon -R /dev /run /tmp /brig; setenforce 1",
+		before:  enforce,
 		as:      []string{"runcon", "unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023"},
 		jobs:    suites,
 	},
@@ -51,11 +51,22 @@ var setups = []*setup{
 // systemd is a boot by it, for what it alone can do.
 var systemd = &setup{
 	name: "systemd", kernel: "6.1", what: "systemd as process 1, AppArmor, cgroup v2 alone",
-	cmdline: []string{"security=apparmor"},
+	cmdline: []string{"security=apparmor", "systemd.getty_auto=0"},
 	before:  "until [ -S /run/dbus/system_bus_socket ]; do sleep 0.2; done; systemctl is-system-running --wait || systemctl --failed",
 	init:    []string{"/sbin/init"},
 	jobs:    []job{{pkg: "test/vm/cgroup", fast: []string{}}},
 }
+
+// enforce loads the policy and gives labels to what has none yet: /tmp's disk, what is in memory, and the folder of programs, which
+// is read-only and was mounted before there was a policy.
+const enforce = `
+load_policy
+restorecon -R /dev /run /tmp
+disk=$(findmnt -no SOURCE /brig/bin)
+umount /brig/bin
+mount -o ro,context=system_u:object_r:bin_t:s0 "$disk" /brig/bin
+setenforce 1
+`
 
 // suites run in every set-up. A test that needs what the set-up has not is skipped by testenv, and makes no row of the table.
 var suites = []job{

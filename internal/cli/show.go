@@ -13,6 +13,7 @@ import (
 	"brig/internal/idmap"
 	"brig/internal/inspect"
 	"brig/internal/isolation/native"
+	"brig/internal/mac"
 	"brig/internal/plan"
 	"brig/internal/policy"
 	"brig/internal/sandbox"
@@ -234,6 +235,9 @@ func explained(spec *specs.Spec, passFDs int) (*plan.Plan, error) {
 	facts, err := native.Facts(root)
 	if err != nil {
 		return nil, err
+	}
+	if spec.Process.ApparmorProfile+spec.Process.SelinuxLabel != "" {
+		facts.MAC = mac.ReadHost()
 	}
 	facts.Privileged, facts.Supervised, facts.Locked, facts.PassFDs = true, true, true, passFDs
 	return plan.Compile(spec, facts)

@@ -314,7 +314,8 @@ func (r *Report) accessControl(p *process, spec *specs.Spec) (Layer, error) {
 		l.OK = c.Name == profile && (c.Mode == "enforce" || c.Mode == "kill" || profile == mac.Unconfined)
 	}
 	for _, m := range r.State.Missing {
-		if m.Layer == string(mac.AppArmor) && profile != "" || m.Layer == string(mac.SELinux) && label != "" {
+		auto := spec.Annotations[annotation.AppArmor] == "auto" && label == ""
+		if m.Layer == string(mac.AppArmor) && (profile != "" || auto) || m.Layer == string(mac.SELinux) && label != "" {
 			l.OK, l.Effective = true, "missing, as --allow-missing accepts: "+m.Reason
 		}
 	}

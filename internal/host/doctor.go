@@ -201,6 +201,13 @@ func (f *Facts) mac() Layer {
 	switch {
 	case f.MAC.AppArmor && f.MAC.SELinux:
 		l.Detail = "both, stacked"
+	case f.MAC.AppArmor && f.NoParser:
+		l.Status, l.Detail = Absent, "AppArmor, without apparmor_parser"
+		l.Meaning = "brig run is refused: the profile of a sandbox cannot be compiled"
+		l.Remedy = "install the package apparmor, or accept less with --allow-missing=apparmor"
+	case f.MAC.AppArmor && f.EUID != 0:
+		l.Status, l.Detail = Partial, "AppArmor"
+		l.Meaning, l.Remedy = "a sandbox has no profile of its own: root alone loads profiles", "name a loaded one with --security-opt apparmor=NAME"
 	case f.MAC.AppArmor:
 		l.Detail = "AppArmor"
 	case f.MAC.SELinux && f.MAC.Enforcing:

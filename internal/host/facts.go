@@ -31,7 +31,9 @@ type Facts struct {
 	SwapCounted bool  // cgroups count swap
 	SwapOn      bool
 	MAC         mac.Host
-	Features    map[string]Finding // by Feature.Name
+	// NoParser says that AppArmor is on and apparmor_parser is not installed.
+	NoParser bool
+	Features map[string]Finding // by Feature.Name
 	// IDMapped says for the file systems under some folders whether they can be idmapped.
 	IDMapped map[string]Finding
 	// Settings are sysctls (without /proc/sys/) and files under /sys that the notes judge; absent ones are missing.
@@ -55,6 +57,7 @@ func Collect() Facts {
 		EUID: os.Geteuid(), Arch: runtime.GOARCH, MAC: mac.ReadHost(),
 		Features: map[string]Finding{}, IDMapped: map[string]Finding{}, Settings: map[string]string{}, Vulnerable: map[string]string{},
 	}
+	f.NoParser = f.MAC.AppArmor && mac.Parser() == ""
 	f.Kernel, _ = Kernel()
 	f.Caps, _ = EffectiveCaps()
 	f.LastCap, _ = caps.Last()

@@ -25,6 +25,16 @@ func ReadHost() Host {
 	return h
 }
 
+// Parser is the program that compiles AppArmor profiles, "" where it is not installed. PATH is not asked.
+func Parser() string {
+	for _, name := range []string{"/usr/sbin/apparmor_parser", "/sbin/apparmor_parser"} {
+		if exists(name) {
+			return name
+		}
+	}
+	return ""
+}
+
 func exists(path string) bool {
 	return unix.Access(path, unix.F_OK) == nil
 }

@@ -29,8 +29,12 @@ func (v *supervisor) confine() error {
 
 // unconfine takes it away again, when no process of the sandbox is left.
 func (v *supervisor) unconfine() error {
+	if v.profile == nil {
+		return nil
+	}
 	err := v.profile.Release()
 	v.profile = nil
+	fault.Point("profile unloaded")
 	return err
 }
 

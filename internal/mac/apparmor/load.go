@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"brig/internal/mac"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -205,11 +207,10 @@ type parser struct {
 }
 
 func findParser() (*parser, error) {
-	for _, name := range []string{"/usr/sbin/apparmor_parser", "/sbin/apparmor_parser"} {
-		var st unix.Stat_t
-		if unix.Stat(name, &st) == nil {
-			return &parser{name, fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mtim)}, nil
-		}
+	name := mac.Parser()
+	var st unix.Stat_t
+	if name != "" && unix.Stat(name, &st) == nil {
+		return &parser{name, fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mtim)}, nil
 	}
 	return nil, &UnavailableError{"apparmor_parser, which compiles profiles, is not installed: install the package apparmor"}
 }

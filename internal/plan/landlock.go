@@ -50,6 +50,12 @@ func (b *builder) prepareLandlock(*specs.Process) error {
 			return err
 		}
 	}
+	// In the host's network nothing else stands before its abstract sockets (CVE-2020-15257).
+	if set.ABI < 6 && !b.ownNetwork() {
+		if err := b.missing("landlock-scope", fmt.Sprintf("in the host's network its abstract sockets need Landlock ABI 6 (Linux 6.12) to be shut, the host has %d", set.ABI)); err != nil {
+			return err
+		}
+	}
 	b.p.Step(launch.Landlock, "open the places that the ruleset names")
 	for _, r := range b.landlockRules() {
 		fd := b.landlockPlace(r.path)

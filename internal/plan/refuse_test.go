@@ -346,6 +346,7 @@ func TestMissingLayers(t *testing.T) {
 	}{
 		{"landlock", landlocked, func(f *Facts) { f.LandlockABI = 0 }},
 		{"landlock-tcp", func(s *specs.Spec) { landlocked(s); without(s, specs.NetworkNamespace) }, func(f *Facts) { f.LandlockABI = 3 }},
+		{"landlock-scope", func(s *specs.Spec) { landlocked(s); without(s, specs.NetworkNamespace) }, func(f *Facts) { f.LandlockABI = 5 }},
 		{"apparmor", func(s *specs.Spec) { s.Process.ApparmorProfile = "brig" }, nil},
 		{"selinux", func(s *specs.Spec) { s.Linux.MountLabel = "system_u:object_r:container_file_t:s0:c1,c2" }, nil},
 		{"selinux", func(s *specs.Spec) { s.Process.SelinuxLabel = "system_u:system_r:container_t:s0" }, nil},
@@ -356,9 +357,17 @@ func TestMissingLayers(t *testing.T) {
 			if c.facts != nil {
 				c.facts(facts)
 			}
+			also := 0
+			accept := func(spec *specs.Spec, allowed string) {
+				spec.Annotations[annotation.AllowMissing] = allowed
+				if c.layer == "landlock-tcp" { // a kernel without has no scopes, either
+					spec.Annotations[annotation.AllowMissing] += ",landlock-scope"
+					also = 1
+				}
+			}
 			for _, allowed := range []string{"", "seccomp", "x" + c.layer, c.layer + "x"} {
 				spec := bundle(c.change)
-				spec.Annotations[annotation.AllowMissing] = allowed
+				accept(spec, allowed)
 				_, err := Compile(spec, facts)
 				var m *MissingLayerError
 				if !errors.As(err, &m) || m.Layer != c.layer || m.Reason == "" || !strings.HasSuffix(err.Error(), "--allow-missing="+c.layer) {
@@ -367,9 +376,9 @@ func TestMissingLayers(t *testing.T) {
 			}
 			for _, allowed := range []string{c.layer, "seccomp, " + c.layer, c.layer + ",gvisor"} {
 				spec := bundle(c.change)
-				spec.Annotations[annotation.AllowMissing] = allowed
+				accept(spec, allowed)
 				p, err := Compile(spec, facts)
-				if err != nil || len(p.Missing) != 1 || p.Missing[0].Layer != c.layer || p.Missing[0].Reason == "" {
+				if err != nil || len(p.Missing) != 1+also || p.Missing[0].Layer != c.layer || p.Missing[0].Reason == "" {
 					t.Fatalf("with %q allowed: %+v, %v", allowed, p, err)
 				}
 				program := text(t, p)

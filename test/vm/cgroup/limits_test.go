@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"brig/internal/testenv"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -24,6 +26,10 @@ type limit struct {
 	probe  []string
 	// stopped says whether the probe was held. It must be with the limit, and must not be without.
 	stopped func(result) bool
+	// how is what happens to the probe, for the table of layers.
+	how string
+	// waits: the probe takes time and no processor, so that others may run beside it.
+	waits bool
 }
 
 func killed(r result) bool { return r.code == 137 }
@@ -37,6 +43,7 @@ var limits = []limit{
 		},
 		files: map[string]string{"memory.max": "33554432", "memory.swap.max": "0", "memory.oom.group": "1"},
 		probe: []string{"eat", "96"}, stopped: killed,
+		how: "a program that takes 96 MiB of 32 is ended",
 	}, {
 		name: "memory.oom.group", flags: []string{"-m", "32m"},
 		set: func(r *specs.LinuxResources) {
@@ -44,11 +51,13 @@ var limits = []limit{
 		},
 		files: map[string]string{"memory.oom.group": "1"},
 		probe: []string{"eatchild", "96"}, stopped: killed,
+		how: "a child that takes too much ends its parent, too",
 	}, {
 		name:  "memory.high",
 		set:   func(r *specs.LinuxResources) { r.Unified = map[string]string{"memory.high": "16777216"} },
 		files: map[string]string{"memory.high": "16777216", "memory.max": "max"},
 		probe: []string{"eatslowly", "96", "2"}, stopped: func(r result) bool { return r.number("ate") < 96 },
+		how: "a program that takes 96 MiB with a high mark of 16 is slowed down", waits: true,
 	}, {
 		name: "cpu.max", flags: []string{"--cpus", "0.2"},
 		set: func(r *specs.LinuxResources) {
@@ -56,39 +65,47 @@ var limits = []limit{
 		},
 		files: map[string]string{"cpu.max": "20000 100000"},
 		probe: []string{"spin", "2000"}, stopped: func(r result) bool { return r.number("ran") < 900 },
+		how: "a program that spins has a fifth of a processor",
 	}, {
 		name: "pids.max", flags: []string{"--pids-limit", "24"},
 		set:   func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: ptr(int64(24))} },
 		files: map[string]string{"pids.max": "24"},
 		probe: []string{"fork", "60"}, stopped: func(r result) bool { return r.number("forked") < 24 },
+		how: "the 24th process is not made",
 	}, {
 		name: "cpuset.cpus", flags: []string{"--cpuset-cpus", "1"},
 		set:   func(r *specs.LinuxResources) { r.CPU = &specs.LinuxCPU{Cpus: "1", Mems: "0"} },
 		files: map[string]string{"cpuset.cpus": "1", "cpuset.cpus.effective": "1"},
 		probe: []string{"cpus"}, stopped: func(r result) bool { return r.said == "cpus 1" },
+		how: "the program has one processor of two",
 	}, {
 		name: "devices", access: "r",
 		probe: []string{"open", "/dev/disk"}, stopped: func(r result) bool { return r.said == "refused" },
+		how: "a disk allowed for reading is not opened for writing (eBPF)",
 	}, {
 		name: "io.max read bytes", flags: []string{"--device-read-bps", "DISKFILE:1mb"},
 		set:   blockIO(func(b *specs.LinuxBlockIO) { b.ThrottleReadBpsDevice = throttled(1 << 20) }),
 		files: map[string]string{"io.max": "DISK rbps=1048576 wbps=max riops=max wiops=max"},
 		probe: []string{"read", "/dev/disk", "40", "64"}, stopped: slow,
+		how: "2.5 MiB at 1 MiB a second take more than 1.5 s", waits: true,
 	}, {
 		name: "io.max write bytes", flags: []string{"--device-write-bps", "DISKFILE:1mb"},
 		set:   blockIO(func(b *specs.LinuxBlockIO) { b.ThrottleWriteBpsDevice = throttled(1 << 20) }),
 		files: map[string]string{"io.max": "DISK rbps=max wbps=1048576 riops=max wiops=max"},
 		probe: []string{"write", "/dev/disk", "40", "64"}, stopped: slow,
+		how: "2.5 MiB at 1 MiB a second take more than 1.5 s", waits: true,
 	}, {
 		name: "io.max reads", flags: []string{"--device-read-iops", "DISKFILE:20"},
 		set:   blockIO(func(b *specs.LinuxBlockIO) { b.ThrottleReadIOPSDevice = throttled(20) }),
 		files: map[string]string{"io.max": "DISK rbps=max wbps=max riops=20 wiops=max"},
 		probe: []string{"read", "/dev/disk", "50", "4"}, stopped: slow,
+		how: "50 reads at 20 a second take more than 1.5 s", waits: true,
 	}, {
 		name: "io.max writes", flags: []string{"--device-write-iops", "DISKFILE:20"},
 		set:   blockIO(func(b *specs.LinuxBlockIO) { b.ThrottleWriteIOPSDevice = throttled(20) }),
 		files: map[string]string{"io.max": "DISK rbps=max wbps=max riops=max wiops=20"},
 		probe: []string{"write", "/dev/disk", "50", "4"}, stopped: slow,
+		how: "50 writes at 20 a second take more than 1.5 s", waits: true,
 	}, {
 		name: "hugetlb",
 		set: func(r *specs.LinuxResources) {
@@ -96,6 +113,7 @@ var limits = []limit{
 		},
 		files: map[string]string{"hugetlb.2MB.max": "2097152", "hugetlb.2MB.rsvd.max": "2097152"},
 		probe: []string{"huge", "2"}, stopped: func(r result) bool { return r.said == "refused" },
+		how: "the second huge page is not had",
 	},
 }
 
@@ -118,14 +136,32 @@ func slow(r result) bool { return r.number("took") >= 1500 }
 // TestLimits sets each limit in each way, reads it back, and has a program run into it.
 func TestLimits(t *testing.T) {
 	needHugePages(t)
-	for _, d := range drivers() {
-		for _, l := range limits {
-			if d.policy && l.flags == nil && l.access == "" {
-				continue
+	for _, l := range limits {
+		t.Run(l.name, func(t *testing.T) {
+			if l.waits {
+				t.Parallel()
 			}
-			t.Run(d.name+"/"+l.name, func(t *testing.T) { l.hold(t, d) })
-		}
+			l.by(t, "cgroup "+l.name, drivers())
+		})
 	}
+}
+
+// by has each driver hold the limit, and tells of the layer when all have.
+func (l limit) by(t *testing.T, layer string, list []driver) {
+	var ways []string
+	for _, d := range list {
+		if d.policy && l.flags == nil && l.access == "" {
+			continue
+		}
+		ways = append(ways, d.name)
+		t.Run(d.name, func(t *testing.T) {
+			if l.waits {
+				t.Parallel()
+			}
+			l.hold(t, d)
+		})
+	}
+	t.Cleanup(func() { testenv.Layer(t, layer, testenv.Enforced, l.how+"; set by "+strings.Join(ways, ", ")) })
 }
 
 func (l limit) hold(t *testing.T, d driver) {

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"brig/internal/testenv"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -92,16 +94,17 @@ func TestSwap(t *testing.T) {
 				if c.together > 0 {
 					a.flags[3] = fmt.Sprint(c.together, "m")
 				}
-				b := d.probe(t, a, "eat", "96")
+				b := d.probe(t, a, "eat", "64")
 				if got := b.file("memory.swap.max"); got != c.max {
 					t.Errorf("memory.swap.max is %s, want %s", got, c.max)
 				}
 				if r := b.finish(); killed(r) != c.killed {
-					t.Errorf("code %d, %q", r.code, r.said)
+					t.Errorf("code %d, %q, %s", r.code, r.said, r.errs)
 				}
 			})
 		}
 	}
+	testenv.Layer(t, "cgroup memory.swap.max", testenv.Enforced, "64 MiB with 32 of memory are had with enough swap, and not with 16 MiB or none")
 }
 
 // TestWeight has two sandboxes fight for one processor.
@@ -129,6 +132,7 @@ func TestWeight(t *testing.T) {
 			})
 		}
 	}
+	testenv.Layer(t, "cgroup cpu.weight", testenv.Enforced, "of two programs on one processor one of weight 100 has several times the time of one of 21, and as much as one of 100")
 }
 
 // TestOOMGroupIsTheBundles: one that says so keeps its other processes, and `events` tells of the one that ended.
@@ -245,6 +249,7 @@ func TestPause(t *testing.T) {
 			}
 		})
 	}
+	testenv.Layer(t, "cgroup.freeze", testenv.Enforced, "a paused program does not run on")
 }
 
 // TestPressure: a program that waits for a processor, for memory or for a disk shows in stats, and one that does not, does not.
@@ -256,8 +261,13 @@ func TestPressure(t *testing.T) {
 					continue
 				}
 				t.Run(d.name+"/"+name, func(t *testing.T) {
+					t.Parallel()
 					kind, _, _ := strings.Cut(name, ".")
-					b := d.probe(t, l.ask(), l.probe...)
+					probe := l.probe
+					if kind == "memory" {
+						probe = []string{"eatslowly", "96", "20"}
+					}
+					b := d.probe(t, l.ask(), probe...)
 					started := d.stalled(t, b.id, kind) // setting it up takes a processor, too
 					before := d.stalled(t, b.id, kind)
 					if before-started > 20_000 {
@@ -337,6 +347,7 @@ func TestCpusetOfTheParent(t *testing.T) {
 			t.Errorf("cpus %s: %v: %q lacks %q", cpus, err, out, want)
 		}
 	}
+	testenv.Layer(t, "cgroup cpuset.cpus that a parent has not", testenv.Refused, "a parent group allows 0 only, and the kernel would take those instead")
 }
 
 // TestOwnGroupCannotBeLifted: with nsdelegate a container that has its group's files, writable, cannot write its limits.
@@ -367,4 +378,5 @@ func TestOwnGroupCannotBeLifted(t *testing.T) {
 	if err := unix.Mount("", mount, "", unix.MS_REMOUNT, "nsdelegate"); err != nil {
 		t.Fatal(err)
 	}
+	testenv.Layer(t, "cgroup nsdelegate", testenv.Enforced, "a container that has its group's files, writable, cannot lift its own limit")
 }

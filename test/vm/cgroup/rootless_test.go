@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	"brig/internal/testenv"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -119,14 +121,20 @@ func own(t *testing.T, dir string) {
 
 // TestDelegated: a user to whom a part of the tree is given has the same limits.
 func TestDelegated(t *testing.T) {
-	inside := delegate(t, "cpu memory pids io cpuset")
-	for _, d := range unprivileged(inside) {
-		for _, l := range limits {
-			if d.policy && l.flags == nil || l.access != "" || l.name == "hugetlb" { // neither is a user's to limit
-				continue
-			}
-			t.Run(d.name+"/"+l.name, func(t *testing.T) { l.hold(t, d) })
+	list := unprivileged(delegate(t, "cpu memory pids io cpuset"))
+	if testing.Short() {
+		list = list[1:]
+	}
+	for _, l := range limits {
+		if l.access != "" || l.name == "hugetlb" { // neither is a user's to limit
+			continue
 		}
+		t.Run(l.name, func(t *testing.T) {
+			if l.waits {
+				t.Parallel()
+			}
+			l.by(t, "cgroup "+l.name+", delegated to a user", list)
+		})
 	}
 }
 
@@ -146,6 +154,7 @@ func TestDelegatedInPart(t *testing.T) {
 		{inside, "--cpuset-cpus", "0", "the cgroup controller cpuset has no cpuset.cpus"},
 		{"", "-m", "32m", "no cgroup subtree is delegated to this user"},
 	} {
+		layer := "cgroup " + c.flag + ", not delegated"
 		t.Run(fmt.Sprint(c.flag), func(t *testing.T) {
 			cmd := by(t, exec.Command(bench.brig, "run", c.flag, c.value, "--", bench.probe, "x", "cpus"), c.group)
 			out, err := cmd.CombinedOutput()
@@ -156,6 +165,7 @@ func TestDelegatedInPart(t *testing.T) {
 			if err != nil || len(left) > 0 {
 				t.Errorf("left behind: %v, %v", left, err)
 			}
+			testenv.Layer(t, layer, testenv.Refused, c.words)
 		})
 	}
 }

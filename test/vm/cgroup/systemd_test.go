@@ -81,6 +81,7 @@ func TestScope(t *testing.T) {
 	if got := systemctl(t, "show", "--value", "-p", "LoadState", scope); got != "not-found" {
 		t.Errorf("the scope is left: %s", got)
 	}
+	testenv.Layer(t, "cgroup scope of systemd", testenv.Enforced, "every limit is a property of the scope and in force, also after an update and daemon-reload")
 }
 
 // TestScopeOfKilledContainer: nothing but systemd and the runtime takes it away.

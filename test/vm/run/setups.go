@@ -43,7 +43,7 @@ var setups = []*setup{
 	{
 		name: "new", kernel: "6.12", what: "the newest kernel for Debian 12, no AppArmor or SELinux, cgroup v2 alone",
 		cmdline: []string{"lsm=landlock,yama,bpf"},
-		jobs:    suites,
+		jobs:    append([]job{{pkg: "test/vm/cgroup", slow: true}}, suites...),
 	},
 	systemd,
 }
@@ -54,7 +54,7 @@ var systemd = &setup{
 	cmdline: []string{"security=apparmor", "systemd.getty_auto=0"},
 	before:  "until [ -S /run/dbus/system_bus_socket ]; do sleep 0.2; done; systemctl is-system-running --wait || systemctl --failed",
 	init:    []string{"/sbin/init"},
-	jobs:    []job{{pkg: "test/vm/cgroup", fast: []string{}}},
+	jobs:    []job{{pkg: "test/vm/cgroup", fast: []string{"-test.short"}}},
 }
 
 // enforce loads the policy and gives labels to what has none yet: /tmp's disk, what is in memory, and the folder of programs, which

@@ -99,14 +99,21 @@ func eatInChild(a []string) (string, error) {
 
 // spin keeps a processor busy for so many milliseconds and gives the time that it had one.
 func spin(a []string) (string, error) {
+	before, err := processorTime()
+	if err != nil {
+		return "", err
+	}
 	end := time.Now().Add(time.Duration(number(a[0])) * time.Millisecond)
 	for n := 0; time.Now().Before(end); n++ {
 	}
+	after, err := processorTime()
+	return fmt.Sprintf("ran %d", (after - before).Milliseconds()), err
+}
+
+func processorTime() (time.Duration, error) {
 	var use unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &use); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("ran %d", (use.Utime.Nano()+use.Stime.Nano())/1e6), nil
+	err := unix.Getrusage(unix.RUSAGE_SELF, &use)
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano()), err
 }
 
 // forkMany starts so many processes, or as many as it may.

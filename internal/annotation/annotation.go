@@ -51,6 +51,10 @@ const (
 	// loads it and fills process.apparmorProfile.
 	AppArmor = "run.brig.apparmor"
 
+	// SELinux set to "auto" asks for a label with categories that no other sandbox has; whoever creates the sandbox fills
+	// process.selinuxLabel and linux.mountLabel.
+	SELinux = "run.brig.selinux"
+
 	// AllowMissing is a comma-separated list of layers that may be absent when the host cannot give them.
 	AllowMissing = "run.brig.allow-missing"
 
@@ -84,7 +88,7 @@ const (
 // Known tells whether a key under Prefix is one of these.
 func Known(key string) bool {
 	switch key {
-	case Root, RootIDMap, RootWritable, RootWritableSize, IDs, Files, Landlock, LandlockBind, LandlockConnect, Seccomp, SeccompFloor, AppArmor, AllowMissing, Init, NoNewPrograms, Isolation, LockCaps, MaxUserNamespaces:
+	case Root, RootIDMap, RootWritable, RootWritableSize, IDs, Files, Landlock, LandlockBind, LandlockConnect, Seccomp, SeccompFloor, AppArmor, SELinux, AllowMissing, Init, NoNewPrograms, Isolation, LockCaps, MaxUserNamespaces:
 		return true
 	}
 	return false

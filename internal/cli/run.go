@@ -64,7 +64,7 @@ func (f *policyFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.network, "network", "", "none: loopback only; host: the host's network")
 	s.StringArrayVar(&f.capAdd, "cap-add", nil, "add a `CAPABILITY`, or ALL")
 	s.StringArrayVar(&f.capDrop, "cap-drop", nil, "drop a `CAPABILITY`, or ALL")
-	s.StringArrayVar(&f.securityOpt, "security-opt", nil, "seccomp=FILE|default|strict|compat|unconfined, apparmor=auto|unconfined|NAME, label=LABEL, landlock=on|strict|off")
+	s.StringArrayVar(&f.securityOpt, "security-opt", nil, "seccomp=FILE|default|strict|compat|unconfined, apparmor=auto|unconfined|NAME, label=auto|LABEL, landlock=on|strict|off")
 	s.StringArrayVar(&f.landlockBind, "tcp-bind", nil, "TCP `PORT` that may be listened on, and no other")
 	s.StringArrayVar(&f.landlockConnect, "tcp-connect", nil, "TCP `PORT` that may be connected to, and no other")
 	s.StringArrayVar(&f.sysctls, "sysctl", nil, "sysctl of the sandbox's namespaces, `KEY=VALUE`")

@@ -50,7 +50,7 @@ func (b *builder) labelMount(fs launch.Reg, kind string) {
 
 // labelFolder labels the folder of an mqueue, which takes no context option (runc found that out).
 func (b *builder) labelFolder(m *specs.Mount, name string) {
-	if b.mountLabel == "" || m.Type != "mqueue" {
+	if b.mountLabel == "" || m.Type != "mqueue" || b.hasUserNS() { // where it keeps the policy's own label, which gives less
 		return
 	}
 	fd := b.p.Openat2("folder "+name, b.root, name[1:], unix.O_RDONLY|unix.O_DIRECTORY, 0, launch.NoLinks)

@@ -34,7 +34,7 @@ type Policy struct {
 	Seccomp       string        `json:"seccomp,omitempty" yaml:"seccomp,omitempty" jsonschema_description:"System-call filter: default, strict, compat, unconfined, or the path of a profile in Docker's or the OCI format."`
 	Landlock      *Landlock     `json:"landlock,omitempty" yaml:"landlock,omitempty" jsonschema_description:"File, TCP and scope rules of the kernel's Landlock."`
 	AppArmor      string        `json:"apparmor,omitempty" yaml:"apparmor,omitempty" jsonschema_description:"auto: a profile written from this policy where the host has AppArmor. unconfined, or the name of a loaded profile."`
-	SELinux       string        `json:"selinux,omitempty" yaml:"selinux,omitempty" jsonschema_description:"SELinux process label."`
+	SELinux       string        `json:"selinux,omitempty" yaml:"selinux,omitempty" jsonschema_description:"auto: a label of Brig's own domain with categories that no other sandbox has. Or an SELinux process label."`
 	NoNewPrograms *bool         `json:"noNewPrograms,omitempty" yaml:"noNewPrograms,omitempty" jsonschema_description:"The program may execute no other: every later execve fails."`
 
 	Network    string            `json:"network,omitempty" yaml:"network,omitempty" jsonschema:"enum=none,enum=host" jsonschema_description:"none: a network of its own with nothing but loopback. host: the host's network."`
@@ -109,7 +109,7 @@ const (
 	Compat  = "compat"
 )
 
-// Auto is the word for an AppArmor profile of Brig's own, written from the policy.
+// Auto is the word for an AppArmor profile or an SELinux label of Brig's own.
 const Auto = "auto"
 
 // Preset gives the whole policy of a preset, or an error that names the ones there are.

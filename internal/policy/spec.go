@@ -106,6 +106,9 @@ func (w *writer) process() error {
 		return err
 	}
 	pr.ApparmorProfile, pr.SelinuxLabel = p.AppArmor, p.SELinux
+	if p.SELinux == Auto {
+		pr.SelinuxLabel, w.spec.Annotations[annotation.SELinux] = "", Auto
+	}
 	if p.AppArmor == Auto {
 		pr.ApparmorProfile, w.spec.Annotations[annotation.AppArmor] = "", Auto
 	}

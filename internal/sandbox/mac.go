@@ -19,7 +19,7 @@ import (
 // confine makes ready what the security modules of this host need before the start. On a host without them it costs the one
 // call that tells.
 func (v *supervisor) confine() error {
-	for _, module := range []func() error{v.loadProfile} {
+	for _, module := range []func() error{v.loadProfile, v.chooseLabel} {
 		if err := module(); err != nil {
 			return err
 		}
@@ -143,16 +143,17 @@ func mediated(f *os.File) bool {
 	if unix.Fstat(fd, &st) != nil || unix.Fstatfs(fd, &fs) != nil {
 		return true
 	}
-	kind := st.Mode & unix.S_IFMT
-	null := kind == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
-	return !null && kind != unix.S_IFDIR && fs.Type != unix.PIPEFS_MAGIC && fs.Type != unix.SOCKFS_MAGIC
+	null := st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
+	return !null && fs.Type != unix.PIPEFS_MAGIC && fs.Type != unix.SOCKFS_MAGIC
 }
 
 // refuses tells whether the sandbox's profile would put the null file in the place of a stream: it knows the paths inside, not
 // those of the host's files. Such a stream is copied.
 func (v *supervisor) refuses(f *os.File) bool {
 	spec := v.req.Spec
-	return spec.Annotations[annotation.AppArmor] == "auto" && spec.Process.ApparmorProfile != "" && mediated(f)
+	own := spec.Annotations[annotation.AppArmor] == "auto" && spec.Process.ApparmorProfile != "" ||
+		spec.Annotations[annotation.SELinux] == "auto" && spec.Process.SelinuxLabel != ""
+	return own && mediated(f)
 }
 
 // sweepProfiles unloads what supervisors have left that were killed.

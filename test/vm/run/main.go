@@ -123,6 +123,11 @@ func one(ctx context.Context, o *options, s *setup, jobs []job, image string, re
 	if err := build(bin, jobs); err != nil {
 		return err
 	}
+	if s.policy {
+		if err := carryPolicy(image, bin); err != nil {
+			return err
+		}
+	}
 	begin := time.Now()
 	m, err := start(ctx, s, kernel, image, own)
 	if err != nil {
@@ -134,6 +139,19 @@ func one(ctx context.Context, o *options, s *setup, jobs []job, image string, re
 		err = fmt.Errorf("it took longer than %s: %w", o.limit, err)
 	}
 	return err
+}
+
+// carryPolicy puts the SELinux policy with Brig's module beside the programs.
+func carryPolicy(image, bin string) error {
+	file, err := script("test/vm/policy.sh", image)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(bin, "policy"), data, 0o600)
 }
 
 const memory = 3 << 30
@@ -238,7 +256,6 @@ func testName(pkg string) string { return strings.ReplaceAll(pkg, "/", "-") + ".
 func build(bin string, jobs []job) error {
 	calls := [][]string{
 		{"", "build", "-o", bin + "/", "./cmd/brig", "./cmd/brig-oci", "./cmd/brig-image", "./cmd/brig-agent", "./test/absent"},
-		{"", "build", "-tags", "faults", "-o", bin + "/brig-faults", "./cmd/brig"},
 		{"", "build", "-o", bin + "/attack", "./test/attack/attacker"},
 		{"386", "build", "-o", bin + "/attack386", "./test/attack/attacker"},
 	}

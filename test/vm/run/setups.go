@@ -9,6 +9,8 @@ type setup struct {
 	cmdline []string
 	// before runs in the machine ahead of the tests.
 	before string
+	// policy is SELinux's with Brig's module, as /brig/bin/policy.
+	policy bool
 	// as is put before a test's program.
 	as []string
 	// init is process 1, "" for the agent.
@@ -37,8 +39,9 @@ var setups = []*setup{
 		name: "selinux", kernel: "6.1", what: "SELinux enforcing, Landlock, cgroup v2 alone",
 		cmdline: []string{"security=selinux", "selinux=1"},
 		before:  enforce,
+		policy:  true,
 		as:      []string{"runcon", "unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023"},
-		jobs:    suites,
+		jobs:    append([]job{{pkg: "test/vm/selinux", fast: []string{}}}, suites...),
 	},
 	{
 		name: "new", kernel: "6.12", what: "the newest kernel for Debian 12, no AppArmor or SELinux, cgroup v2 alone",
@@ -60,6 +63,7 @@ var systemd = &setup{
 // enforce loads the policy and gives labels to what has none yet: /tmp's disk, what is in memory, and the folder of programs, which
 // is read-only and was mounted before there was a policy.
 const enforce = `
+cp /brig/bin/policy /etc/selinux/default/policy/policy.33
 load_policy
 restorecon -R /dev /run /tmp
 disk=$(findmnt -no SOURCE /brig/bin)

@@ -40,7 +40,7 @@ test-criu: ## checkpoint and restore, in a virtual machine whose kernel CRIU wor
 test-images: ## images and fs-verity, judged by the kernel of a virtual machine
 	test/vm/images/run.sh
 
-test-vm: ## tests in a virtual machine: make test-vm SETUP=apparmor|selinux|new ARGS='test/oci -test.run TestLifecycle'
+test-vm: ## tests in a virtual machine: make test-vm SETUP=apparmor|selinux|new|systemd ARGS='test/oci -test.run TestLifecycle'
 	$(GO) run ./test/vm/run $(if $(SETUP),-setup $(SETUP)) $(ARGS)
 
 test-vm-ci: ## the fast part in every set-up, held against the table in the docs

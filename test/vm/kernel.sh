@@ -11,6 +11,7 @@ dir=$top/build/vm/kernels/$1
 if [ ! -e "$dir/done" ]; then
   rm -rf "$dir"
   mkdir -p "$dir"
+  apt-cache show "$meta" >/dev/null 2>&1 || apt-get -qq update >&2
   package=$(apt-cache depends "$meta" | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1)
   [ -n "$package" ] || { echo "kernel.sh: apt knows no $meta: run apt-get update" >&2; exit 1; }
   (cd "$dir" && apt-get -qq -o APT::Sandbox::User=root download "$package") >&2

@@ -302,7 +302,7 @@ func (c *collector) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 		c.rest = rest
-		if c.table.add(c.setup, line) {
+		if line == "" || c.table.add(c.setup, line) {
 			continue
 		}
 		if _, err := fmt.Fprintln(c.pass, line); err != nil {

@@ -75,6 +75,7 @@ setenforce 1
 // suites run in every set-up. A test that needs what the set-up has not is skipped by testenv, and makes no row of the table.
 var suites = []job{
 	{pkg: "test/vm/landlock", fast: []string{}},
+	{pkg: "test/vm/mac", fast: []string{}},
 	{pkg: "internal/launch", fast: []string{}},
 	{pkg: "internal/cgroup", fast: []string{}},
 	{pkg: "test/oci", fast: []string{"-test.run", "TestLifecycle|TestExec"}},

@@ -26,6 +26,7 @@ unit: ## tests that need neither root nor packages skip the rest
 
 test: setup build ## everything that CI proves
 	mkdir -p build
+	test/vm/kernel.sh 6.1
 	$(GO) run ./test/clean snapshot build/before.json
 	BRIG_TEST_STRICT=1 $(GO) test -timeout 20m ./...
 	cat build/validation.txt

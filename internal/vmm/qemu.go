@@ -43,12 +43,17 @@ func (m *Machine) launch(ctx context.Context, c *Config, files *prepared) (net.C
 		cmd.Args = append(cmd.Args, drive(fmt.Sprintf("folder%d", i), fmt.Sprintf("/proc/self/fd/%d", 2+len(cmd.ExtraFiles)), true)...)
 	}
 	cmd.Stdout, cmd.Stderr = m.console, m.console
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	confine(cmd)
 	if err := m.spawn(cmd); err != nil {
 		_ = channel.Close()
 		return nil, err
 	}
 	return channel, nil
+}
+
+// confine has the program end with its starter, and not with what is typed at the starter's terminal.
+func confine(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 }
 
 // spawn starts QEMU from a thread that lives as long: the parent-death signal is that of a thread (PR_SET_PDEATHSIG(2const)).

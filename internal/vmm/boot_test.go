@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,6 +88,7 @@ func TestMachine(t *testing.T) {
 	programs(ctx, t, m)
 	severalAtOnce(ctx, t, m)
 	thereAndBack(ctx, t, m)
+	abandoned(ctx, t, m)
 
 	// The kernel panics, QEMU ends, and the caller hears why.
 	_, err = m.Run(ctx, Command{Argv: []string{"/bin/sh", "-c", "echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger; sleep 1000"}})
@@ -164,6 +166,26 @@ func thereAndBack(ctx context.Context, t *testing.T, m *Machine) {
 	}
 	if err := m.Pull(ctx, "/tmp/none", t.TempDir()); err == nil {
 		t.Error("a folder that is not there was pulled")
+	}
+}
+
+// abandoned ends the time of one program, which the machine has to end, too.
+func abandoned(ctx context.Context, t *testing.T, m *Machine) {
+	t.Helper()
+	soon, stop := context.WithCancel(ctx)
+	defer stop()
+	r, w := io.Pipe()
+	go func() {
+		_, _ = io.ReadFull(r, make([]byte, len("up\n")))
+		stop()
+	}()
+	script := "echo $$ >/tmp/abandoned; echo up; sleep 1000 & wait"
+	if _, err := m.Run(soon, Command{Argv: []string{"/bin/sh", "-c", script}, Stdout: w}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a program whose time ended: %v", err)
+	}
+	script = "read pid </tmp/abandoned; n=0; while [ -e /proc/$pid ]; do n=$((n+1)); [ $n -lt 200 ] || exit 1; sleep 0.1; done"
+	if code, err := m.Run(ctx, Command{Argv: []string{"/bin/sh", "-c", script}}); code != 0 || err != nil {
+		t.Errorf("it runs on in the machine: code %d, %v", code, err)
 	}
 }
 

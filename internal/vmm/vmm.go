@@ -103,6 +103,7 @@ func (m *Machine) start(ctx context.Context, c *Config) error {
 }
 
 // Run runs a program to its end and gives its exit code. It fails when the program cannot be started, or the machine ends.
+// When ctx ends, the program is killed.
 func (m *Machine) Run(ctx context.Context, c Command) (int, error) {
 	req := agent.Request{Kind: agent.Run, Argv: c.Argv, Env: c.Env, Dir: c.Dir, UID: c.UID, GID: c.GID}
 	e, err := m.call(ctx, req, c.Stdin, c.Stdout, c.Stderr)

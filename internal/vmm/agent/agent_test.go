@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // ask sends one request to a server in this process.
@@ -46,6 +47,32 @@ func TestPrograms(t *testing.T) {
 	}
 	if e, _, _ := ask(t, Request{Kind: Run, Argv: []string{"/nowhere"}}, nil); e.Code != 127 || !strings.Contains(e.Error, "/nowhere") {
 		t.Errorf("no such program: %+v", e)
+	}
+}
+
+// A host that waits no longer leaves no program behind: answer returns when all that has the output open has ended.
+func TestAbandonedPrograms(t *testing.T) {
+	t.Parallel()
+	host, guest := net.Pipe()
+	answered := make(chan struct{})
+	go func() { answer(guest); close(answered) }()
+	req := Request{Kind: Run, Argv: []string{"/bin/sh", "-c", "echo up; sleep 20 & sleep 20"}}
+	if err := writeJSON(host, frameRequest, req); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeFrame(host, frameStdin, nil); err != nil {
+		t.Fatal(err)
+	}
+	if kind, data, err := readFrame(host); kind != frameStdout || string(data) != "up\n" || err != nil {
+		t.Fatalf("%d %q %v", kind, data, err)
+	}
+	if err := host.Close(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-answered:
+	case <-time.After(10 * time.Second):
+		t.Error("the program runs on")
 	}
 }
 

@@ -66,7 +66,15 @@ func serve(in io.Reader, out io.Writer) (Exit, error) {
 	return Exit{}, fmt.Errorf("unknown request %q", req.Kind)
 }
 
-func run(req Request, stdin io.Reader, out io.Writer) (Exit, error) {
+// abandon kills a program, and what it has started in its session's first group, when the host has closed the stream before the
+// program's end: it waits no longer. Kill knows when the program has been waited for, and its id may be another's.
+func abandon(p *os.Process) {
+	if p.Kill() == nil {
+		_ = syscall.Kill(-p.Pid, syscall.SIGKILL)
+	}
+}
+
+func run(req Request, stdin *input, out io.Writer) (Exit, error) {
 	if len(req.Argv) == 0 {
 		return Exit{}, errors.New("no program")
 	}
@@ -84,6 +92,8 @@ func run(req Request, stdin io.Reader, out io.Writer) (Exit, error) {
 	go func() {
 		_, _ = io.Copy(in, stdin) // a program need not read its input
 		_ = in.Close()
+		_, _ = io.Copy(io.Discard, stdin.r)
+		abandon(cmd.Process)
 	}()
 	err = cmd.Wait()
 	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)

@@ -33,7 +33,7 @@ test: setup build ## everything that CI proves
 	BRIG_TEST_STRICT=1 $(GO) test -timeout 10m -count=1 -tags faults ./test/fault ./internal/image
 	BRIG_TEST_STRICT=1 $(GO) test -timeout 10m -count=1 -tags fallback ./test/fallback
 	$(GO) test -timeout 10m -tags libseccomp ./internal/seccomp/judge
-	$(GO) run ./test/vm/run -ci
+	$(GO) run ./test/vm/run -ci -table docs/layers.md
 	$(GO) run ./test/clean check build/before.json
 
 test-criu: ## checkpoint and restore, in a virtual machine whose kernel CRIU works with

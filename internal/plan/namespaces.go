@@ -143,7 +143,11 @@ func (b *builder) join(kind specs.LinuxNamespaceType, path string, flag uint64) 
 // identity waits for the id maps and becomes root inside: files made from now on have owners, and the capabilities
 // that the rest of the program needs hold in the new user namespace only.
 func (b *builder) identity() error {
-	b.p.Step(launch.IDs, "wait for the id maps")
+	why := "wait for the id maps"
+	if adj := b.plan.OOMScoreAdj; adj != nil {
+		why += fmt.Sprintf(", and for oom_score_adj %d, which the parent sets so that the sandbox cannot go below", *adj)
+	}
+	b.p.Step(launch.IDs, why)
 	b.p.Await(launch.PointNamespaces)
 	if err := b.findPlace(); err != nil {
 		return err

@@ -157,6 +157,8 @@ type Plan struct {
 	Lock launch.Reg
 	// UserNS: the child is in a new user namespace whose maps the parent writes at PointNamespaces.
 	UserNS bool
+	// OOMScoreAdj is what the parent writes for the child at PointNamespaces; nil where the child does, or nobody.
+	OOMScoreAdj *int
 	// Terminal: the child sends the master of a terminal and stops at PointTerminal.
 	Terminal bool
 	// Listener: the child sends the listener of a filter that asks before execve, and stops at PointListener.

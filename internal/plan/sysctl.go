@@ -58,8 +58,15 @@ func (b *builder) sysctlFile(key string) (string, error) {
 }
 
 // oomScoreAdj is set before anything else: once the child cannot be dumped, its files in /proc belong to the host's root.
+// A child that is born in a user namespace has no CAP_SYS_RESOURCE over the host: it could not go below the caller's score, and
+// the kernel would take what it wrote for a wish of its own, which the program may take back (__set_oom_adj in fs/proc/base.c).
+// A parent with the host's rights writes it instead, and the program cannot go below.
 func (b *builder) oomScoreAdj() {
 	if b.spec.Process == nil || b.spec.Process.OOMScoreAdj == nil {
+		return
+	}
+	if path, ok := Namespace(b.spec, specs.UserNamespace); ok && path == "" && !b.further && !b.dumpableFirst() {
+		b.plan.OOMScoreAdj = b.spec.Process.OOMScoreAdj
 		return
 	}
 	b.p.Step(launch.Limits, fmt.Sprintf("set oom_score_adj to %d (below the caller's lowest it needs CAP_SYS_RESOURCE on the host)", *b.spec.Process.OOMScoreAdj))

@@ -258,6 +258,9 @@ func (l *launching) accompany(p *Process) error {
 		if err := l.mapIDs(c.PID); err != nil {
 			return err
 		}
+		if err := setOOMScore(c.PID, p.Plan.OOMScoreAdj); err != nil {
+			return err
+		}
 		if len(p.Plan.NetDevices) > 0 {
 			if err := netdev.Move(c.PID, p.Plan.NetDevices); err != nil {
 				return fmt.Errorf("config.json: linux.netDevices: %w", err)
@@ -346,6 +349,19 @@ func (l *launching) agent(p *Process) error {
 		return err // the child, which waits for the word, is not to have it
 	}
 	return p.child.Continue()
+}
+
+// setOOMScore writes a child's oom_score_adj. The kernel keeps what one with CAP_SYS_RESOURCE wrote as the lowest that the
+// child can go to (proc_pid_oom_score_adj(5)).
+func setOOMScore(pid int, adj *int) error {
+	if adj == nil {
+		return nil
+	}
+	err := os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", strconv.AppendInt(nil, int64(*adj), 10), 0)
+	if err != nil {
+		return fmt.Errorf("set oom_score_adj to %d (below the caller's lowest it needs CAP_SYS_RESOURCE on the host): %w", *adj, err)
+	}
+	return nil
 }
 
 // mapIDs writes the id maps of a new user namespace, and gives the mounts that wait for the sandbox's, new or joined, the same

@@ -86,7 +86,9 @@ func makeExt4(f *os.File) error {
 			return errors.New("on disk it needs mkfs.ext4, which is in the package e2fsprogs; install it, or have the place in RAM")
 		}
 	}
-	cmd := exec.Command(program, "-q", "-F", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard", "/proc/self/fd/3") //nolint:gosec // one of two names
+	// -F twice: mkfs takes it for mounted where a mount's source reads /proc/self/fd/3, as an image's may, and nobody can have mounted
+	// a file that has no name.
+	cmd := exec.Command(program, "-q", "-F", "-F", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard", "/proc/self/fd/3") //nolint:gosec // one of two names
 	cmd.ExtraFiles = []*os.File{f}
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.Dir = "/"

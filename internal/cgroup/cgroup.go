@@ -422,6 +422,10 @@ func (c *Cgroup) write(same []setting) error {
 		if err == unix.ENOENT {
 			continue
 		}
+		if err == nil && !weighs(file) {
+			unix.Close(fd)
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("set limit %s: open %s: %w%s", s.limit, filepath.Join(dir, file), err, hint(err))
 		}

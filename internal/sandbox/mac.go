@@ -143,8 +143,9 @@ func mediated(f *os.File) bool {
 	if unix.Fstat(fd, &st) != nil || unix.Fstatfs(fd, &fs) != nil {
 		return true
 	}
-	null := st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
-	return !null && fs.Type != unix.PIPEFS_MAGIC && fs.Type != unix.SOCKFS_MAGIC
+	kind := st.Mode & unix.S_IFMT
+	null := kind == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
+	return !null && kind != unix.S_IFDIR && fs.Type != unix.PIPEFS_MAGIC && fs.Type != unix.SOCKFS_MAGIC
 }
 
 // refuses tells whether the sandbox's profile would put the null file in the place of a stream: it knows the paths inside, not

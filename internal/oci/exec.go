@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"os"
 	"path"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -98,6 +99,8 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	}
 	a.debugf("nsexec container setup: a child joins the namespaces of process %d by its pidfd", c.PID)
 	defer func() { o.relay.close() }()
+	runtime.LockOSThread() // which Process.Wait wants
+	defer runtime.UnlockOSThread()
 	p, err := native.Exec(spec, pidfd, *options)
 	if errors.Is(err, unix.EBUSY) && options.Cgroup != nil && len(o.cgroups) == 0 {
 		if options.Cgroup, err = options.Cgroup.Of(c.PID); err == nil {

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"os/signal"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,8 @@ func (a *app) runContainer(id string, o *creation) error {
 		return err
 	}
 	defer func() { o.relay.close() }()
+	runtime.LockOSThread() // which Process.Wait wants
+	defer runtime.UnlockOSThread()
 	c, process, err := a.createContainer(id, b, o)
 	if err != nil {
 		return err

@@ -497,19 +497,32 @@ func idmapMount(mount *os.File, b *plan.Bind, ns *os.File) error {
 // PIDFD refers to the process for as long as p is not released. It stays p's.
 func (p *Process) PIDFD() *os.File { return p.child.PIDFD }
 
-// Wait waits for the end of the process and gives its wait status.
+// Wait waits for the end of the process and gives its wait status. The thread that made the process should call it.
 func (p *Process) Wait() (unix.WaitStatus, error) {
 	var status unix.WaitStatus
 	for {
 		_, err := unix.Wait4(p.PID, &status, 0, nil)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
 			return 0, fmt.Errorf("wait for process %d: %w", p.PID, err)
+		case status.Stopped():
+			p.untrace(status.StopSignal())
+		default:
+			return status, nil
 		}
-		return status, nil
 	}
+}
+
+// untrace ends a trace that nobody follows: a program that asks to be traced by its parent (PTRACE_TRACEME, where the
+// filter lets it) has made a tracer of this process, which is told of each of its signals as if they were ends, and holds
+// the program at each (ptrace(2)). It goes on with its signal as if it were not traced. The SIGTRAP of an execve is the
+// trace's own. Only the thread that made the process is its tracer; from another one it stays stopped until it is killed.
+func (p *Process) untrace(s unix.Signal) {
+	if s == unix.SIGTRAP {
+		s = 0
+	}
+	_, _, _ = unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_DETACH, uintptr(p.PID), 0, uintptr(s), 0, 0) //nolint:gosec // a pid
 }
 
 // Signal sends a signal. A process that is gone is no error.

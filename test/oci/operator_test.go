@@ -114,7 +114,8 @@ func TestOperatorForcesUserNamespace(t *testing.T) {
 	e.write()
 	out := e.want(0, "", "run", "--bundle", e.bundle, "--detach", "forced")
 	t.Cleanup(func() { e.call("delete", "--force", "forced") })
-	if e.want(0, "0 /data/made", "exec", "forced", "stat", "-c", "%u %n", "/data/made"); strings.Contains(out, "4294967295") {
+	until := "until [ -e /data/made ]; do :; done; exec stat -c '%u %n' /data/made" // the container has only been started
+	if e.want(0, "0 /data/made", "exec", "forced", "sh", "-c", until); strings.Contains(out, "4294967295") {
 		t.Errorf("it has the host's ids: %s", out)
 	}
 	e.want(0, "0 /bin/busybox", "exec", "forced", "stat", "-c", "%u %n", "/bin/busybox")

@@ -2,10 +2,12 @@ package cgroup
 
 import (
 	"fmt"
+	"io/fs"
 
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // libraryResources puts into the library's words what systemd has properties for: memory, CPU, processes, devices and
@@ -47,7 +49,8 @@ func value[T any](p *T) (v T) {
 	return v
 }
 
-// Counters are all that the kernel counts, in the library's words: `events` prints them as runc does, which uses the same.
+// Counters are all that the kernel counts, in the library's words: `events` prints them as runc does, which uses the same. A group
+// that is gone gives an error for which errors.Is(err, fs.ErrNotExist) holds, and no zeros, which the library takes for numbers there.
 func (c *Cgroup) Counters() (*cgroups.Stats, error) {
 	paths := map[string]string{}
 	for controller, dir := range c.legacy {
@@ -63,6 +66,11 @@ func (c *Cgroup) Counters() (*cgroups.Stats, error) {
 	s, err := m.GetStats()
 	if err != nil {
 		return nil, fmt.Errorf("read the counters of a cgroup: %w", err)
+	}
+	for _, dir := range c.folders() {
+		if !exists(dir) {
+			return nil, fmt.Errorf("read the counters of a cgroup: %w", &fs.PathError{Op: "stat", Path: dir, Err: unix.ENOENT})
+		}
 	}
 	return s, nil
 }

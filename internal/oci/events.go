@@ -45,7 +45,7 @@ func (a *app) events(f *flag.FlagSet) func([]string) error {
 		if once {
 			return w.stats(g)
 		}
-		return w.follow(g, interval)
+		return w.follow(c, g, interval)
 	}
 }
 
@@ -71,7 +71,15 @@ func (w *eventWriter) stats(g *cgroup.Cgroup) error {
 }
 
 // follow prints what is used again and again, and each OOM, until the container is gone.
-func (w *eventWriter) follow(g *cgroup.Cgroup, interval time.Duration) error {
+func (w *eventWriter) follow(c *container, g *cgroup.Cgroup, interval time.Duration) error {
+	// The process ends first, then the files of its group go, one after the other: what is read meanwhile may be refused by any
+	// word (ENOENT, ENODEV), or be half a file that nobody can parse.
+	unlessOver := func(err error) error {
+		if errors.Is(err, fs.ErrNotExist) || c.status() == stopped {
+			return nil
+		}
+		return err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	over := make(chan error, 1)
@@ -81,16 +89,14 @@ func (w *eventWriter) follow(g *cgroup.Cgroup, interval time.Duration) error {
 	ticks := time.NewTicker(interval)
 	defer ticks.Stop()
 	for {
-		if err := w.stats(g); errors.Is(err, fs.ErrNotExist) {
-			return nil
-		} else if err != nil {
-			return err
+		if err := w.stats(g); err != nil {
+			return unlessOver(err)
 		}
 		select {
 		case err := <-over:
 			var missing *cgroup.MissingError
 			if !errors.As(err, &missing) {
-				return err
+				return unlessOver(err)
 			}
 			over = nil // nothing counts memory here
 		case <-ticks.C:

@@ -74,3 +74,37 @@ func TestEvents(t *testing.T) {
 		t.Errorf("%d stats, %d OOMs, then %v", stats, oom, err)
 	}
 }
+
+// TestEventsEnd: the files of a group go one after the other, and one that is read meanwhile is no error of `events`.
+func TestEventsEnd(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.spec.Process.Args = []string{"sleep", "1000"}
+	e.write()
+	t.Cleanup(func() { e.call("delete", "--force", "ending") })
+	for range 12 {
+		e.want(0, "", "run", "--detach", "--bundle", e.bundle, "ending")
+		cmd := exec.Command("timeout", "30", runtime, "--root", e.root, "events", "--interval", "1ms", "ending")
+		var said strings.Builder
+		cmd.Stderr = &said
+		pipe, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(pipe)
+		lines.Scan()
+		deleted := make(chan int, 1)
+		go func() {
+			_, code := e.call("delete", "--force", "ending")
+			deleted <- code
+		}()
+		for lines.Scan() {
+		}
+		if err := cmd.Wait(); err != nil || <-deleted != 0 {
+			t.Fatalf("events: %v: %s", err, said.String())
+		}
+	}
+}

@@ -82,6 +82,37 @@ func TestLifeOfProfile(t *testing.T) {
 	testenv.Layer(t, "AppArmor: profile of a policy", testenv.Enforced, "read back in enforce mode from the kernel and by inspect, exec too; unloaded with the last sandbox, also when brig was killed")
 }
 
+// TestKilledAtEveryPoint: whenever brig is killed, the next one leaves no profile.
+func TestKilledAtEveryPoint(t *testing.T) {
+	testenv.Check(t, testenv.AppArmor)
+	run := func(env string) {
+		cmd := exec.Command(bench.brig+"-faults", "run", "--", "true")
+		cmd.Env = append(os.Environ(), env)
+		if out, err := cmd.CombinedOutput(); err != nil && !strings.Contains(err.Error(), "killed") {
+			t.Fatalf("%s: %v: %s", env, err, out)
+		}
+	}
+	log := filepath.Join(t.TempDir(), "log")
+	run("BRIG_FAULT_LOG=" + log)
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(text), "profile loaded\n")
+	if !ok || !strings.Contains(rest, "profile unloaded\n") {
+		t.Fatalf("the points are %q", text)
+	}
+	for _, point := range append(strings.Split(strings.TrimSpace(rest), "\n"), "profile loaded") {
+		run("BRIG_FAULT=" + point)
+		if _, errs, code := brig(t, "ps"); code != 0 {
+			t.Errorf("killed at %q: brig ps: %s", point, errs)
+		}
+		if left := loaded(); len(left) != 0 {
+			t.Errorf("killed at %q: the next brig leaves %v", point, left)
+		}
+	}
+}
+
 // TestProgramsRun: what programs do all the time is not in the profile's way, and neither are the caller's files.
 func TestProgramsRun(t *testing.T) {
 	testenv.Check(t, testenv.AppArmor)

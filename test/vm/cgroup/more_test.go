@@ -135,6 +135,57 @@ func TestWeight(t *testing.T) {
 	testenv.Layer(t, "cgroup cpu.weight", testenv.Enforced, "of two programs on one processor one of weight 100 has several times the time of one of 21, and as much as one of 100")
 }
 
+// TestDiskWeight: a weight that nothing obeys is refused, and it is obeyed once io.cost is on for the disk.
+func TestDiskWeight(t *testing.T) {
+	numbers := fmt.Sprintf("%d:%d", bench.major, bench.minor)
+	turn := func(on string) {
+		// A model of a slow disk: under software emulation the processor is what runs out otherwise.
+		for file, text := range map[string]string{
+			"io.cost.model": " ctrl=user model=linear rbps=4000000 rseqiops=200 rrandiops=200 wbps=4000000 wseqiops=200 wrandiops=200",
+			"io.cost.qos":   " enable=" + on + " ctrl=user rpct=0 wpct=0 min=100 max=100",
+		} {
+			if err := os.WriteFile("/sys/fs/cgroup/"+file, []byte(numbers+text), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	turn("0")
+	for _, c := range []*exec.Cmd{
+		brigRun.start(t, "weighed", ask{flags: []string{"--blkio-weight", "20"}}, []string{"/probe", "weighed", "cpus"}),
+		brigOCI.start(t, "weighed", ask{set: weighed(20)}, []string{"/probe", "weighed", "cpus"}),
+	} {
+		if out, err := c.CombinedOutput(); err == nil || !strings.Contains(string(out), "has no io.bfq.weight or io.weight") {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	turn("1")
+	t.Cleanup(func() { turn("0") })
+	for _, c := range []struct {
+		weight uint16
+		file   string
+		least  float64
+		to     float64
+	}{{20, "default 102", 2, 200}, {1000, "default 10000", 0.5, 2}} { // the second is the control
+		// Of one kind: only groups of one parent are weighed against each other.
+		heavy := brigRun.probe(t, ask{flags: []string{"--blkio-weight", "1000"}}, "readfor", "/dev/disk", "4000")
+		light := brigRun.probe(t, ask{flags: []string{"--blkio-weight", fmt.Sprint(c.weight)}}, "readfor", "/dev/disk", "4000")
+		if got := light.file("io.weight"); got != c.file {
+			t.Errorf("io.weight says %q, want %q", got, c.file)
+		}
+		heavy.release()
+		light.release()
+		h, l := heavy.end(), light.end()
+		if ratio := float64(h.number("read")) / float64(l.number("read")); ratio < c.least || ratio > c.to {
+			t.Errorf("%q to %q is %.1f to 1, want from %.1f to %.1f", h.said, l.said, ratio, c.least, c.to)
+		}
+	}
+	testenv.Layer(t, "cgroup io.weight", testenv.Enforced, "of two programs that read from one disk one of weight 10000 reads several times as much as one of 102, and as much as one of 10000; refused where io.cost is off")
+}
+
+func weighed(weight uint16) func(*specs.LinuxResources) {
+	return blockIO(func(b *specs.LinuxBlockIO) { b.Weight = &weight })
+}
+
 // TestOOMGroupIsTheBundles: one that says so keeps its other processes, and `events` tells of the one that ended.
 func TestOOMGroupIsTheBundles(t *testing.T) {
 	for _, d := range bundles() {

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -40,6 +42,7 @@ var verbs = map[string]func([]string) (string, error){
 	"fork":      forkMany,
 	"read":      func(a []string) (string, error) { return transfer(a, os.O_RDONLY, unix.Pread) },
 	"write":     func(a []string) (string, error) { return transfer(a, os.O_WRONLY, unix.Pwrite) },
+	"readfor":   readFor,
 	"open":      open,
 	"cpus":      cpus,
 	"huge":      huge,
@@ -153,6 +156,31 @@ func transfer(a []string, mode int, call func(int, []byte, int64) (int, error)) 
 		}
 	}
 	return fmt.Sprintf("took %d", time.Since(start).Milliseconds()), nil
+}
+
+// readFor reads blocks of 4 KiB for so many milliseconds with eight threads, and gives how many.
+func readFor(a []string) (string, error) {
+	fd, err := unix.Open(a[0], unix.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	var total atomic.Int64
+	var group sync.WaitGroup
+	failed := make([]error, 8)
+	end := time.Now().Add(time.Duration(number(a[1])) * time.Millisecond)
+	for worker := range failed {
+		group.Go(func() {
+			buffer, err := anonymous(4096, 0)
+			for i := worker; err == nil && time.Now().Before(end); i++ {
+				_, err = unix.Pread(fd, buffer, int64(i*7%4096)<<12)
+				total.Add(1)
+			}
+			failed[worker] = err
+		})
+	}
+	group.Wait()
+	return fmt.Sprintf("read %d", total.Load()), errors.Join(failed...)
 }
 
 // open opens a device to read and write it.

@@ -256,6 +256,7 @@ func testName(pkg string) string { return strings.ReplaceAll(pkg, "/", "-") + ".
 func build(bin string, jobs []job) error {
 	calls := [][]string{
 		{"", "build", "-o", bin + "/", "./cmd/brig", "./cmd/brig-oci", "./cmd/brig-image", "./cmd/brig-agent", "./test/absent"},
+		{"", "build", "-tags", "faults", "-o", bin + "/brig-faults", "./cmd/brig"},
 		{"", "build", "-o", bin + "/attack", "./test/attack/attacker"},
 		{"386", "build", "-o", bin + "/attack386", "./test/attack/attacker"},
 	}

@@ -25,7 +25,8 @@ func waiting(t *testing.T, flags ...string) *exec.Cmd {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	// Not killed: its sandbox outlives it then, with its profile and the test's own output.
+	t.Cleanup(func() { end(t, cmd) })
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "READY\n" {
 		t.Fatalf("%q %v", line, err)
 	}

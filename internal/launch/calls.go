@@ -256,6 +256,11 @@ func (p *Program) Dup3(from Reg, to int) *Instruction {
 	return p.call("dup3", unix.SYS_DUP3, reg(from), signed(to), num(0))
 }
 
+// DupAbove copies fd to a number that is none of those below first, close-on-exec: where numbers of the program's are laid.
+func (p *Program) DupAbove(result string, fd Reg, first int) Reg {
+	return p.callTo(result, "fcntl", unix.SYS_FCNTL, reg(fd), num(unix.F_DUPFD_CLOEXEC).reads("F_DUPFD_CLOEXEC"), signed(first))
+}
+
 // Close closes fd: a file open for writing would keep its mount from becoming read-only.
 func (p *Program) Close(fd Reg) *Instruction { return p.call("close", unix.SYS_CLOSE, reg(fd)) }
 

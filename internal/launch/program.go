@@ -250,7 +250,7 @@ func (p *Program) Hold(listener Reg, first int) {
 	p.call("epoll_pwait", unix.SYS_EPOLL_PWAIT, reg(either), bytesArg(make([]byte, 16)).reads("event"), num(1), signed(-1), none(), num(sigsetSize)).Tolerate(unix.EINTR)
 	p.call("read", unix.SYS_READ, reg(signals), bytesArg(make([]byte, siginfoSize)).reads("signal"), num(siginfoSize)).Expect(unix.EAGAIN)
 	conn := p.callTo("starter", "accept4", unix.SYS_ACCEPT4, reg(listener), num(0), num(0), num(unix.SOCK_CLOEXEC).reads("SOCK_CLOEXEC"))
-	high := p.callTo("starter, above what is passed on", "fcntl", unix.SYS_FCNTL, reg(conn), num(unix.F_DUPFD_CLOEXEC).reads("F_DUPFD_CLOEXEC"), signed(first))
+	high := p.DupAbove("starter, above what is passed on", conn, first)
 	p.emit(Instruction{Name: "take it for the parent", op: opControl, args: []Arg{reg(high)}})
 	p.Close(conn)
 	p.Close(listener)

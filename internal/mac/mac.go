@@ -1,5 +1,5 @@
-// Package mac applies a named AppArmor profile or SELinux label: what is written to which attribute file so that the
-// next execve changes to it, and how the result is read back.
+// Package mac applies a named AppArmor profile or SELinux label: what is written to which attribute file so that a process, or
+// its next execve, changes to it, and how the result is read back.
 //
 // Its place on the road: package plan asks Plan for the write and makes a launch instruction of it; inspect asks
 // Current. A spec that names a profile on a host without that module is an error (*MissingError), never a
@@ -36,9 +36,24 @@ type Host struct {
 	OwnAttr bool
 }
 
-// Write is one write that the child makes into its own attribute file just before execve.
+// Moment is when the change comes.
+type Moment int
+
+// The moments.
+const (
+	// AtExec: the next execve changes. The kernel clears the parent-death signal then (security/apparmor/lsm.c,
+	// apparmor_bprm_committing_creds; security/selinux/hooks.c, selinux_bprm_committing_creds).
+	AtExec Moment = iota
+	// AtOnce: the write itself changes, and execve keeps what it finds, the parent-death signal too. The profile or label must let
+	// the process execute the program; AppArmor lets every unconfined process change, SELinux asks for setcurrent and dyntransition.
+	AtOnce
+)
+
+// Write is one write that the child makes into its own attribute file before execve.
 type Write struct {
 	Module Module
+	// When is AtExec for AppArmor's "unconfined", whatever was asked for: no change to that clears the signal.
+	When Moment
 	// Attr is the file, relative to /proc/self or /proc/thread-self: "attr/apparmor/exec". It goes through the
 	// private procfs handle, never through a path string of the sandbox (CVE-2019-16884, CVE-2025-52881).
 	Attr string
@@ -77,7 +92,7 @@ func (e *NameError) Error() string {
 // Plan gives the writes for a process that is to run under the profile and the label; an empty name asks for nothing,
 // and so does the profile "unconfined" on a host without AppArmor. A bad name is a *NameError, an absent module a
 // *MissingError.
-func Plan(host Host, profile, label string) ([]Write, error) {
+func Plan(host Host, profile, label string, when Moment) ([]Write, error) {
 	var writes []Write
 	if profile != "" && (profile != Unconfined || host.AppArmor) {
 		if err := CheckProfile(profile); err != nil {
@@ -86,7 +101,11 @@ func Plan(host Host, profile, label string) ([]Write, error) {
 		if !host.AppArmor {
 			return nil, &MissingError{Module: AppArmor, Name: profile}
 		}
-		writes = append(writes, Write{Module: AppArmor, Attr: host.appArmorAttr("exec"), Content: "exec " + profile})
+		w := Write{Module: AppArmor, Attr: host.appArmorAttr("exec"), Content: "exec " + profile}
+		if when == AtOnce && profile != Unconfined {
+			w.When, w.Attr, w.Content = AtOnce, host.appArmorAttr("current"), "changeprofile "+profile
+		}
+		writes = append(writes, w)
 	}
 	if label != "" {
 		if err := CheckLabel(label); err != nil {
@@ -95,7 +114,11 @@ func Plan(host Host, profile, label string) ([]Write, error) {
 		if !host.SELinux {
 			return nil, &MissingError{Module: SELinux, Name: label}
 		}
-		writes = append(writes, Write{Module: SELinux, Attr: "attr/exec", Content: label})
+		attr := "attr/exec"
+		if when == AtOnce {
+			attr = "attr/current"
+		}
+		writes = append(writes, Write{Module: SELinux, When: when, Attr: attr, Content: label})
 	}
 	return writes, nil
 }
@@ -108,7 +131,7 @@ func (h Host) appArmorAttr(file string) string {
 }
 
 // maxName is one page less the command word: proc_pid_attr_write in fs/proc/base.c takes at most PAGE_SIZE bytes.
-const maxName = 4096 - len("exec ") - 1
+const maxName = 4096 - len("changeprofile ") - 1
 
 // CheckProfile refuses names that would mean something else to the kernel's command parser (apparmor_setprocattr and
 // aa_change_profile): it trims spaces, and a leading "&" stacks on the caller's profile instead of replacing it.

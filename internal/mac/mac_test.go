@@ -15,18 +15,23 @@ func TestPlan(t *testing.T) {
 	for _, c := range []struct {
 		what, profile, label string
 		host                 Host
+		when                 Moment
 		want                 []Write
 	}{
 		{what: "nothing asked", host: stacked},
-		{what: "own folder", host: stacked, profile: "brig", want: []Write{{AppArmor, "attr/apparmor/exec", "exec brig"}}},
-		{what: "kernel before 5.8", host: Host{AppArmor: true}, profile: "brig", want: []Write{{AppArmor, "attr/exec", "exec brig"}}},
-		{what: "label", host: stacked, label: label, want: []Write{{SELinux, "attr/exec", label}}},
+		{what: "own folder", host: stacked, profile: "brig", want: []Write{{AppArmor, AtExec, "attr/apparmor/exec", "exec brig"}}},
+		{what: "kernel before 5.8", host: Host{AppArmor: true}, profile: "brig", want: []Write{{AppArmor, AtExec, "attr/exec", "exec brig"}}},
+		{what: "label", host: stacked, label: label, want: []Write{{SELinux, AtExec, "attr/exec", label}}},
 		{what: "both", host: stacked, profile: "a b", label: label, want: []Write{
-			{AppArmor, "attr/apparmor/exec", "exec a b"}, {SELinux, "attr/exec", label}}},
+			{AppArmor, AtExec, "attr/apparmor/exec", "exec a b"}, {SELinux, AtExec, "attr/exec", label}}},
+		{what: "both at once", host: stacked, profile: "a b", label: label, when: AtOnce, want: []Write{
+			{AppArmor, AtOnce, "attr/apparmor/current", "changeprofile a b"}, {SELinux, AtOnce, "attr/current", label}}},
+		{what: "at once before 5.8", host: Host{AppArmor: true}, profile: "brig", when: AtOnce, want: []Write{{AppArmor, AtOnce, "attr/current", "changeprofile brig"}}},
 		{what: "unconfined is nothing where there is no AppArmor", profile: Unconfined},
-		{what: "unconfined is written where there is", host: stacked, profile: Unconfined, want: []Write{{AppArmor, "attr/apparmor/exec", "exec unconfined"}}},
+		{what: "unconfined is written where there is", host: stacked, profile: Unconfined, want: []Write{{AppArmor, AtExec, "attr/apparmor/exec", "exec unconfined"}}},
+		{what: "unconfined clears no signal", host: stacked, profile: Unconfined, when: AtOnce, want: []Write{{AppArmor, AtExec, "attr/apparmor/exec", "exec unconfined"}}},
 	} {
-		got, err := Plan(c.host, c.profile, c.label)
+		got, err := Plan(c.host, c.profile, c.label, c.when)
 		if err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %v, %v; want %v", c.what, got, err, c.want)
 		}
@@ -36,10 +41,10 @@ func TestPlan(t *testing.T) {
 func TestAbsentModuleIsRefused(t *testing.T) {
 	t.Parallel()
 	var missing *MissingError
-	if _, err := Plan(Host{}, "brig", ""); !errors.As(err, &missing) || missing.Module != AppArmor {
+	if _, err := Plan(Host{}, "brig", "", AtExec); !errors.As(err, &missing) || missing.Module != AppArmor {
 		t.Errorf("profile without AppArmor: %v", err)
 	}
-	if _, err := Plan(Host{AppArmor: true}, "", "a:b:c"); !errors.As(err, &missing) || missing.Module != SELinux {
+	if _, err := Plan(Host{AppArmor: true}, "", "a:b:c", AtExec); !errors.As(err, &missing) || missing.Module != SELinux {
 		t.Errorf("label without SELinux: %v", err)
 	}
 }

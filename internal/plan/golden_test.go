@@ -98,6 +98,10 @@ func hostMounts(s *specs.Spec) {
 var goldens = []golden{
 	{name: "default", spec: "default"},
 	{name: "strict", spec: "strict"},
+	{name: "labels", spec: "default", change: labels, facts: bothModules},
+	{name: "labels-privileges", spec: "compat", change: mayGainPrivileges, facts: bothModules},
+	{name: "labels-init", spec: "terminal", change: labels, facts: bothModules},
+	{name: "exec-labels", spec: "terminal", exec: true, change: labels, facts: bothModules},
 	{name: "compat", spec: "compat"},
 	{name: "terminal-init", spec: "terminal"},
 	{name: "terminal", spec: "terminal", change: annotate(annotation.Init, "")},
@@ -147,6 +151,20 @@ var goldens = []golden{
 	{name: "exec-terminal", spec: "terminal", exec: true},
 	{name: "exec-rootless", spec: "default", exec: true, facts: func(f *Facts) { f.Privileged, f.Supervised = false, false }},
 	{name: "exec-bundle", spec: "bundle", exec: true, facts: func(f *Facts) { f.CgroupTasks, f.MAC = 1, mac.Host{AppArmor: true} }},
+}
+
+func labels(s *specs.Spec) {
+	s.Process.ApparmorProfile, s.Process.SelinuxLabel = "brig-x", "system_u:system_r:brig_t:s0:c1,c2"
+}
+
+func mayGainPrivileges(s *specs.Spec) {
+	labels(s)
+	annotate(annotation.Landlock, "")(s)
+	s.Process.NoNewPrivileges = false
+}
+
+func bothModules(f *Facts) {
+	f.MAC = mac.Host{AppArmor: true, SELinux: true, OwnAttr: true, Enforcing: true}
 }
 
 func writableRoot(kind string) func(*specs.Spec) {

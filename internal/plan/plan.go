@@ -227,6 +227,7 @@ type builder struct {
 	lateReadOnly []lateMount
 	sets         capSets // of the program
 	lateLimit    func()  // sets RLIMIT_NOFILE of a held child
+	labels       []lateWrite
 	timeOffsets  launch.Reg
 	mountLabel   string // SELinux label of new file systems
 	slave        launch.Reg

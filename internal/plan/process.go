@@ -9,7 +9,6 @@ import (
 	"brig/internal/annotation"
 	"brig/internal/caps"
 	"brig/internal/launch"
-	"brig/internal/mac"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -40,6 +39,7 @@ func (b *builder) process() error {
 			return err
 		}
 	}
+	b.takeLabel()
 	b.leaveReaper()
 	if err := b.oneProgram(pr); err != nil {
 		return err
@@ -259,27 +259,6 @@ func (b *builder) becomeUser(pr *specs.Process) {
 		b.p.Prctl(unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL))
 	}
 	b.nonDumpable()
-}
-
-// label applies the AppArmor profile or SELinux label at execve. It stands before the limits: the file takes a descriptor, of
-// which the program may be given few.
-func (b *builder) label(pr *specs.Process) error {
-	writes, err := mac.Plan(b.facts.MAC, pr.ApparmorProfile, pr.SelinuxLabel)
-	var absent *mac.MissingError
-	if errorsAs(err, &absent) {
-		return b.missing(string(absent.Module), absent.Error())
-	}
-	if err != nil {
-		return err
-	}
-	for _, w := range writes {
-		step := fmt.Sprintf("change to AppArmor profile %q at execve (it must be loaded: apparmor_parser -a FILE)", pr.ApparmorProfile)
-		if w.Module == mac.SELinux {
-			step = fmt.Sprintf("change to SELinux label %q at execve (the policy must know it and let this process change to it)", w.Content)
-		}
-		b.writeProc(launch.MAC, step, "thread-self/"+w.Attr, w.Content)
-	}
-	return nil
 }
 
 // start is the last stop: the parent gives the word, or is gone, and then the child ends too.

@@ -48,10 +48,13 @@ func (w *Writer) finishImage(root *Inode) (int64, error) {
 	if w.next > chunkHole {
 		return 0, errors.New("the image is larger than 16 TiB")
 	}
-	s.xattrs, s.meta, s.blocks = uint32(xattrs), uint32(meta), uint32(w.next)
+	s.meta, s.blocks = uint32(meta), uint32(w.next)
 	for _, n := range nodes {
 		if n.layout == layoutChunked {
 			s.incompat = featureIncompatChunkedFile
+		}
+		if n.xattrs != nil {
+			s.xattrs = uint32(xattrs) // also when none is shared: Probe tells by it
 		}
 	}
 	out := newArea(w.file, start)

@@ -191,6 +191,9 @@ func (f *Facts) landlock() Layer {
 	case f.Landlock < 6:
 		l.Status = Partial
 		l.Meaning = "not enforced by this layer here: " + strings.Join(landlockLevels[f.Landlock+1:7], ", ") + "; namespaces and seccomp still bound them"
+		if f.Landlock < 3 {
+			l.Meaning += "; landlock=strict is refused with a writable root or volume, whose files could be truncated"
+		}
 		l.Remedy = "run kernel 6.12 or newer"
 	}
 	return l

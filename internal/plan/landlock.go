@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
 	"brig/internal/annotation"
 	"brig/internal/landlock"
 	"brig/internal/launch"
+	"brig/internal/mounts"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -50,9 +52,11 @@ func (b *builder) prepareLandlock(*specs.Process) error {
 			return err
 		}
 	}
-	// In the host's network nothing else stands before its abstract sockets (CVE-2020-15257).
-	if set.ABI < 6 && !b.ownNetwork() {
-		if err := b.missing("landlock-scope", fmt.Sprintf("in the host's network its abstract sockets need Landlock ABI 6 (Linux 6.12) to be shut, the host has %d", set.ABI)); err != nil {
+	if err := b.scopes(set.ABI); err != nil {
+		return err
+	}
+	if place := b.truncatable(); set.ABI < 3 && place != "" {
+		if err := b.missing("landlock-truncate", fmt.Sprintf("strict allows no write, but to keep the files of %s from being cut short needs Landlock ABI 3 (Linux 6.2), the host has %d: make it read-only (rro)", place, set.ABI)); err != nil {
 			return err
 		}
 	}
@@ -64,6 +68,44 @@ func (b *builder) prepareLandlock(*specs.Process) error {
 	b.ruleset = set.Create(b.p)
 	b.plan.LandlockABI = set.ABI
 	return nil
+}
+
+// scopes refuses what a ruleset without scopes leaves open to a program in a namespace of the host's.
+func (b *builder) scopes(abi int) error {
+	if abi >= 6 {
+		return nil
+	}
+	if !b.ownNetwork() { // nothing else stands before its abstract sockets (CVE-2020-15257)
+		return b.missing("landlock-scope", fmt.Sprintf("in the host's network its abstract sockets need Landlock ABI 6 (Linux 6.12) to be shut, the host has %d", abi))
+	}
+	if _, own := Namespace(b.spec, specs.PIDNamespace); !own {
+		return b.missing("landlock-scope", fmt.Sprintf("among the host's processes it needs Landlock ABI 6 (Linux 6.12) to keep signals from them, the host has %d", abi))
+	}
+	return nil
+}
+
+// truncatable gives a place whose files strict mode must protect and only the right to truncate does, "" for none: open(2) with O_TRUNC
+// and truncate(2) need no other. The files of devices, processes and groups have no length, and in a new tmpfs there are none.
+func (b *builder) truncatable() string {
+	if !b.annotated(annotation.Landlock, "strict") {
+		return ""
+	}
+	if b.spec.Root == nil || !b.spec.Root.Readonly {
+		return "/"
+	}
+	for i := range b.spec.Mounts {
+		m := &b.spec.Mounts[i]
+		name := path.Clean(m.Destination)
+		o, err := mounts.Parse(m.Options)
+		readOnly := o.ReadOnly() && (!o.Recursive || o.RecursiveSet&unix.MOUNT_ATTR_RDONLY != 0) // "ro" alone is not of the mounts below
+		if err != nil || readOnly || name == "/dev" || name == "/dev/pts" {
+			continue // an error is another step's to tell
+		}
+		if o.Bind || o.TmpCopyUp || !slices.Contains([]string{"tmpfs", "proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue"}, m.Type) {
+			return name
+		}
+	}
+	return ""
 }
 
 // ownNetwork tells whether the sandbox has a network namespace of its own.

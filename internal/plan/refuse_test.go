@@ -339,6 +339,8 @@ func TestOtherErrors(t *testing.T) {
 func TestMissingLayers(t *testing.T) {
 	t.Parallel()
 	landlocked := annotate(annotation.Landlock, "on", annotation.LandlockBind, "80", annotation.LandlockConnect, "*")
+	strict := annotate(annotation.Landlock, "strict")
+	volume := specs.Mount{Destination: "/data", Type: "bind", Source: "/srv/data", Options: []string{"rbind", "ro"}} // which leaves the mounts below it
 	for _, c := range []struct {
 		layer  string
 		change func(*specs.Spec)
@@ -347,6 +349,9 @@ func TestMissingLayers(t *testing.T) {
 		{"landlock", landlocked, func(f *Facts) { f.LandlockABI = 0 }},
 		{"landlock-tcp", func(s *specs.Spec) { landlocked(s); without(s, specs.NetworkNamespace) }, func(f *Facts) { f.LandlockABI = 3 }},
 		{"landlock-scope", func(s *specs.Spec) { landlocked(s); without(s, specs.NetworkNamespace) }, func(f *Facts) { f.LandlockABI = 5 }},
+		{"landlock-scope", func(s *specs.Spec) { landlocked(s); without(s, specs.PIDNamespace) }, func(f *Facts) { f.LandlockABI = 5 }},
+		{"landlock-truncate", strict, func(f *Facts) { f.LandlockABI = 2 }},
+		{"landlock-truncate", func(s *specs.Spec) { strict(s); s.Root.Readonly = true; addMount(volume)(s) }, func(f *Facts) { f.LandlockABI = 2 }},
 		{"apparmor", func(s *specs.Spec) { s.Process.ApparmorProfile = "brig" }, nil},
 		{"selinux", func(s *specs.Spec) { s.Linux.MountLabel = "system_u:object_r:container_file_t:s0:c1,c2" }, nil},
 		{"selinux", func(s *specs.Spec) { s.Process.SelinuxLabel = "system_u:system_r:container_t:s0" }, nil},
@@ -387,6 +392,22 @@ func TestMissingLayers(t *testing.T) {
 				}
 			}
 		})
+	}
+	// Where nothing can be written but a tmpfs of the sandbox's own there is nothing to truncate, nor where anything may be written.
+	for _, change := range []func(*specs.Spec){
+		func(s *specs.Spec) { strict(s); s.Root.Readonly = true },
+		func(s *specs.Spec) {
+			strict(s)
+			s.Root.Readonly = true
+			addMount(specs.Mount{Destination: "/data", Type: "bind", Source: "/srv/data", Options: []string{"rbind", "rro"}})(s)
+		},
+		landlocked,
+	} {
+		facts := testFacts()
+		facts.LandlockABI = 2
+		if _, err := Compile(bundle(change), facts); err != nil {
+			t.Error(err)
+		}
 	}
 	// With a network of its own nobody can be reached, and old rulesets do.
 	facts := testFacts()

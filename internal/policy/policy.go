@@ -74,7 +74,7 @@ type Capabilities struct {
 
 // Landlock is that layer.
 type Landlock struct {
-	Mode    string   `json:"mode,omitempty" yaml:"mode,omitempty" jsonschema:"enum=on,enum=strict,enum=off" jsonschema_description:"on: what the mounts allow. strict: no write anywhere but devices. off."`
+	Mode    string   `json:"mode,omitempty" yaml:"mode,omitempty" jsonschema:"enum=on,enum=strict,enum=off" jsonschema_description:"on: what the mounts allow. strict: no write anywhere but devices; before Linux 6.2, which cannot stop truncation, it is refused with a writable root or volume. off."`
 	Bind    []string `json:"bind,omitempty" yaml:"bind,omitzero" jsonschema_description:"TCP ports that may be listened on; * for any."`
 	Connect []string `json:"connect,omitempty" yaml:"connect,omitzero" jsonschema_description:"TCP ports that may be connected to; * for any."`
 }

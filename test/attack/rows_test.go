@@ -240,7 +240,7 @@ func fileRows() []row {
 	list := []row{
 		{name: "write-anywhere", attack: append([]string{"walk"}, writable...), control: hostArgs("walk", "{rootfs}")},
 		// Landlock alone stands between the program and a root that can be written.
-		{name: "landlock-strict-root", attack: []string{"create", "/var/lib/attack"}, flags: []string{"--read-only=false", "--security-opt", "landlock=strict", "--tmpfs", "/var/lib"},
+		{name: "landlock-strict-root", attack: []string{"create", "/var/lib/attack"}, flags: []string{"--read-only=false", "--security-opt", "landlock=strict", "--allow-missing=landlock-truncate", "--tmpfs", "/var/lib"},
 			control: opened(noLandlock...), only: "rootfs"},
 		{name: "mknod-char", attack: []string{"mknod", "/tmp", "c"}, control: hostArgs("mknod", ".", "c")},
 		{name: "mknod-block", attack: []string{"mknod", "/tmp", "b"}, control: hostArgs("mknod", ".", "b")},

@@ -49,6 +49,24 @@ var fileAttacks = []attack{
 		_, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644)
 		return judge("create "+path, err)
 	}},
+	{"truncate", func(args []string) verdict {
+		path := argument(args, 0, "")
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			return broken("%s: %v", path, err)
+		}
+		return judge("truncate "+path, unix.Truncate(path, st.Size)) // to its own length, which is no harm
+	}},
+	{"move", move},
+	{"ioctl", func(args []string) verdict {
+		path := argument(args, 0, "")
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return broken("open %s: %v", path, err)
+		}
+		_, err = unix.IoctlGetTermios(fd, unix.TCGETS)
+		return reached("ioctl on "+path, err)
+	}},
 	{"mknod", func(args []string) verdict {
 		kind, dev := uint32(unix.S_IFCHR), int(unix.Mkdev(1, 1)) //nolint:gosec // a device number: memory
 		if argument(args, 1, "c") == "b" {
@@ -70,6 +88,20 @@ var fileAttacks = []attack{
 	{"fill", fill},
 	{"inodes", inodes},
 	{"plant", plant},
+}
+
+// move takes a file to another folder and back, and links it there.
+func move(args []string) verdict {
+	from, to := argument(args, 0, ""), argument(args, 1, "")
+	renamed := unix.Rename(from, to)
+	if renamed == nil {
+		_ = unix.Rename(to, from)
+	}
+	linked := unix.Link(from, to)
+	if linked == nil {
+		_ = unix.Unlink(to)
+	}
+	return worst(judge("rename "+from, renamed), judge("link "+from, linked))
 }
 
 // plant makes a set-user-ID file in a folder by every call that takes a mode. In a volume it would be the owner's.

@@ -54,6 +54,14 @@ var socketAttacks = []attack{
 		_ = conn.Close()
 		return escaped("connected to %s of the host", argument(args, 0, ""))
 	}},
+	{"listen", func(args []string) verdict {
+		l, err := net.Listen("tcp", argument(args, 0, ""))
+		if err != nil {
+			return held("%v", err)
+		}
+		_ = l.Close()
+		return escaped("listening at %s of the host", argument(args, 0, ""))
+	}},
 }
 
 // linkDown takes the loopback down by netlink, which only an administrator of the network may.

@@ -192,7 +192,7 @@ func (r result) verdict() (word, reason string) {
 }
 
 // patience bounds one run; none takes a tenth of it.
-const patience = 60 * time.Second
+var patience = testenv.Patience(60 * time.Second)
 
 // command makes a command whose processes can be told from all others of the machine.
 func command(ctx context.Context, name string, args ...string) *exec.Cmd {
@@ -379,7 +379,7 @@ const lastWord = "end-of-the-tests"
 // leftovers are what sandboxes left on the machine.
 func leftovers(ids []string) []string {
 	var left []string
-	deadline := time.Now().Add(10 * time.Second) // what is dying needs a moment
+	deadline := time.Now().Add(testenv.Patience(10 * time.Second)) // what is dying needs a moment
 	for {
 		left = left[:0]
 		for _, pid := range marked() {

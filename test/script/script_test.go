@@ -87,6 +87,8 @@ func condition(word string) (bool, error) {
 		return testenv.Unprivileged.Missing() == "", nil
 	case "apparmor":
 		return testenv.AppArmor.Missing() == "", nil
+	case "go":
+		return testenv.Program("go").Missing() == "", nil
 	case "cgroup-v2":
 		return testenv.CgroupV2.Missing() == "", nil
 	}
@@ -141,16 +143,17 @@ func asExit(err error, ee **exec.ExitError) bool {
 	return ok
 }
 
-// until PROGRAM ARG… repeats a program until it succeeds, for at most ten seconds: for events that only show as state.
+// until PROGRAM ARG… repeats a program until it succeeds, for a bounded time: for events that only show as state.
 func until(ts *testscript.TestScript, neg bool, args []string) {
-	deadline := time.Now().Add(10 * time.Second)
+	patience := testenv.Patience(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		err := ts.Exec(args[0], args[1:]...)
 		if (err == nil) != neg {
 			return
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("%s did not come true in ten seconds", strings.Join(args, " "))
+			ts.Fatalf("%s did not come true in %s", strings.Join(args, " "), patience)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

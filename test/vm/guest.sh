@@ -8,7 +8,7 @@ packages=(
   policycoreutils selinux-policy-default selinux-utils attr # SELinux: the policy is built by its package
   systemd systemd-sysv libpam-systemd dbus    # a boot by systemd
   busybox-static iproute2 kmod procps util-linux e2fsprogs uidmap
-  curl openssl perl python3-minimal xz-utils  # what the suites' scripts run
+  curl gcc git libc6-dev make nodejs openssl perl python3 xz-utils # what the suites' scripts run
 )
 mirror=$(sed -nE 's,^(URIs: |deb )(http://[^ ]*/debian)/? ?.*,\2,p' /etc/apt/sources.list /etc/apt/sources.list.d/*.sources 2>/dev/null | head -n 1 || true)
 dir=$top/build/vm
@@ -26,6 +26,7 @@ if [ ! -e "$image" ]; then
     unshare --mount --pid --fork --mount-proc="$work/root/proc" chroot "$work/root" "$@" >>"$work/log" 2>&1 ||
       { tail -20 "$work/log" >&2; exit 1; }
   }
+  echo '127.0.0.1 localhost' >"$work/root/etc/hosts"
   cp "$module" "$work/root/root/"
   inside semodule -s default -n -i /root/guest.cil
   # SELinux has its labels from the files, and the host that writes them need not have SELinux.

@@ -222,7 +222,7 @@ func work(ctx context.Context, m *vmm.Machine, s *setup, jobs []job, results tab
 			Argv: argv, Dir: "/brig/" + j.pkg, Stdout: out, Stderr: out,
 			Env: []string{
 				"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root", "TMPDIR=/tmp", "LANG=C.UTF-8",
-				"BRIG_TEST_BIN=/brig/bin", "BRIG_TEST_DISK=/dev/vdc", "BRIG_VM_SETUP=" + s.name,
+				"BRIG_TEST_BIN=/brig/bin", "BRIG_TEST_DISK=/dev/vdc", "BRIG_TEST_PATIENCE=5", "BRIG_VM_SETUP=" + s.name,
 			},
 		})
 		if err != nil {

@@ -334,6 +334,12 @@ func (p *Program) Execve(path string, argv, env []string) *Instruction {
 		vector(env).reads(fmt.Sprintf("[%d variables]", len(env)))) // values stay out of logs: they may be secrets
 }
 
+// ExecFD runs the program that fd is, wherever its file lies.
+func (p *Program) ExecFD(fd Reg, argv, env []string) *Instruction {
+	return p.call("execveat", unix.SYS_EXECVEAT, dir(fd), str(""), vector(argv).reads(fmt.Sprintf("%q", argv)),
+		vector(env).reads(fmt.Sprintf("[%d variables]", len(env))), num(unix.AT_EMPTY_PATH).reads("AT_EMPTY_PATH"))
+}
+
 // Umask sets the file mode creation mask.
 func (p *Program) Umask(mask uint32) *Instruction {
 	return p.call("umask", unix.SYS_UMASK, symbol(uint64(mask), octal))

@@ -65,6 +65,9 @@ func (b *builder) prepareLandlock(*specs.Process) error {
 		fd := b.landlockPlace(r.path)
 		set.Paths = append(set.Paths, landlock.Path{FD: fd, Rights: r.rights})
 	}
+	if b.plan.Exe != 0 {
+		set.Paths = append(set.Paths, landlock.Path{FD: b.plan.Exe, Rights: landlock.Execute | landlock.ReadFile})
+	}
 	b.ruleset = set.Create(b.p)
 	b.plan.LandlockABI = set.ABI
 	return nil

@@ -14,7 +14,7 @@ import (
 // none, as from runc and crun, and gives another exit code for it. It is looked for as root of the sandbox and before any filter, so
 // that no profile has to allow it; what the user alone may not execute still shows at the start.
 func (b *builder) findProgram(pr *specs.Process) error {
-	if !b.facts.Held || b.isExec() || len(pr.Args) == 0 || pr.Args[0] == "" {
+	if !b.facts.Held || b.isExec() || b.plan.Exe != 0 || len(pr.Args) == 0 || pr.Args[0] == "" {
 		return nil
 	}
 	name := pr.Args[0]

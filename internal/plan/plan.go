@@ -76,6 +76,9 @@ type Facts struct {
 	PassFDs int
 	// ClosedFDs are those among them that the caller does not have either: their numbers stay free.
 	ClosedFDs []int
+	// ProgramGiven: the program is a file that the parent has (Plan.Exe), and no path inside; process.args are its arguments. So a
+	// kernel of another isolation is run, of which nothing lies in the sandbox.
+	ProgramGiven bool
 	// InheritStdio: the standard streams of the parent are the program's, as they are.
 	InheritStdio bool
 }
@@ -151,6 +154,8 @@ type Plan struct {
 	Process launch.Reg
 	// Root is the root of the sandbox that an exec enters, where the sandbox has no mount namespace of its own.
 	Root launch.Reg
+	// Exe is the program, when Facts.ProgramGiven.
+	Exe launch.Reg
 	// Listener at which the child waits, when Facts.Held.
 	Start launch.Reg
 	// Lock is the parent's, when Facts.Locked.
@@ -276,6 +281,9 @@ func newBuilder(spec *specs.Spec, facts *Facts) (*builder, error) {
 	}
 	b := &builder{spec: spec, linux: spec.Linux, facts: facts, p: launch.New(), links: map[string]string{}}
 	b.plan = &Plan{Program: b.p}
+	if facts.ProgramGiven {
+		b.plan.Exe = b.p.Input("program")
+	}
 	b.ram = spec.Annotations[annotation.Root] == "ram"
 	return b, nil
 }

@@ -341,6 +341,11 @@ func (b *builder) exec(pr *specs.Process) error {
 	if b.program != "" {
 		name = b.program
 	}
+	if b.plan.Exe != 0 {
+		b.p.Step(launch.Exec, "run "+name+", which the parent has opened")
+		b.p.ExecFD(b.plan.Exe, pr.Args, pr.Env)
+		return nil
+	}
 	b.p.Step(launch.Exec, "run "+name)
 	if strings.Contains(name, "/") {
 		b.p.Execve(name, pr.Args, pr.Env)

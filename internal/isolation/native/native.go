@@ -34,6 +34,8 @@ type Options struct {
 	Stdio [3]*os.File
 	// PassFDs become file descriptors 3 and up; nil leaves a number free.
 	PassFDs []*os.File
+	// Program is executed instead of the path in process.args, whose words are its arguments; nil for the path.
+	Program *os.File
 	// Supervised: the sandbox dies with the calling thread. The caller has locked its goroutine to it
 	// (runtime.LockOSThread) for as long as the sandbox is to live.
 	Supervised bool
@@ -173,6 +175,11 @@ func (l *launching) inputs(compile func(*plan.Facts) (*plan.Plan, error)) error 
 	}
 	if l.options.Start != nil {
 		l.bind(l.plan.Start, l.options.Start)
+	}
+	if l.options.Program != nil {
+		if err := l.above(l.plan.Exe, l.options.Program, 3+len(l.plan.PassFDs)); err != nil {
+			return err
+		}
 	}
 	for i, r := range l.plan.Tasks {
 		l.bind(r, tasks[i])

@@ -1,0 +1,31 @@
+// Command brig-gvisor is gVisor's kernel as Brig starts it: the program of a native sandbox, which serves the system calls
+// of another one.
+//
+// It is a Go module of its own, so that what gVisor needs, its size and its start-up stay out of Brig's other programs. The
+// namespaces, ids, capabilities, mounts, control groups and limits around it are made by Brig's launch program before it is
+// executed: none of runsc's own is used.
+package main
+
+import (
+	"fmt"
+	"os"
+)
+
+// commands are what Brig calls this program with. Nothing of it is for people.
+var commands = map[string]func() error{
+	"sentry": sentry,
+}
+
+func main() {
+	if len(os.Args) == 2 {
+		if run, ok := commands[os.Args[1]]; ok {
+			if err := run(); err != nil {
+				fmt.Fprintln(os.Stderr, "brig-gvisor:", err)
+				os.Exit(1)
+			}
+			return
+		}
+	}
+	fmt.Fprintln(os.Stderr, "brig-gvisor is started by brig: brig run --isolation gvisor")
+	os.Exit(2)
+}

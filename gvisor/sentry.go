@@ -1,0 +1,140 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"brig/internal/isolation/gvisor/job"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/cpuid"
+	"gvisor.dev/gvisor/pkg/fd"
+	"gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/pkg/metric"
+	"gvisor.dev/gvisor/pkg/ring0"
+	"gvisor.dev/gvisor/runsc/boot"
+	"gvisor.dev/gvisor/runsc/config"
+	"gvisor.dev/gvisor/runsc/flag"
+	"gvisor.dev/gvisor/runsc/specutils"
+)
+
+// sentry serves one sandbox to its end.
+func sentry() error {
+	status := os.NewFile(job.StatusFD, "status")
+	unix.CloseOnExec(job.StatusFD)
+	end, err := serve()
+	if err != nil {
+		end.Error = err.Error()
+	}
+	if text, merr := json.Marshal(end); merr == nil {
+		_, _ = status.Write(text)
+	}
+	return err
+}
+
+func serve() (job.End, error) {
+	j, err := readJob()
+	if err != nil {
+		return job.End{}, err
+	}
+	conf, err := configuration(j)
+	if err != nil {
+		return job.End{}, err
+	}
+	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}})
+	cpuid.Initialize()
+	ring0.InitDefault()
+	l, err := boot.New(arguments(j, conf))
+	if err != nil {
+		return job.End{}, fmt.Errorf("start gVisor's kernel: %w", err)
+	}
+	metric.Initialize()
+	l.WaitForStartSignal()
+	if err := l.Run(); err != nil {
+		return job.End{}, err
+	}
+	ws := l.WaitExit()
+	return job.End{Status: uint32(ws)}, nil
+}
+
+func readJob() (*job.Job, error) {
+	f := os.NewFile(job.FD, "job")
+	defer f.Close() //nolint:errcheck // it was only read
+	j := &job.Job{}
+	if err := json.NewDecoder(f).Decode(j); err != nil {
+		return nil, fmt.Errorf("this program is brig's own and reads its job from file descriptor %d: %w", job.FD, err)
+	}
+	return j, nil
+}
+
+// configuration is gVisor's: its defaults, and what the job says.
+func configuration(j *job.Job) (*config.Config, error) {
+	flags := flag.NewFlagSet("sentry", flag.ContinueOnError)
+	config.RegisterFlags(flags)
+	set := map[string]string{
+		"platform":    "systrap",
+		"network":     "none",
+		"directfs":    "false", // the kernel process opens no file of the host's
+		"overlay2":    "none",
+		"oci-seccomp": "true", // the guest has the filter of the policy, beside the host's
+		"host-uds":    "none",
+	}
+	if j.HostNetwork {
+		set["network"] = "host"
+	}
+	for name, value := range set {
+		if err := flags.Set(name, value); err != nil {
+			return nil, fmt.Errorf("gVisor's setting %s=%s: %w", name, value, err)
+		}
+	}
+	return config.NewFromFlags(flags)
+}
+
+// arguments are what runsc's boot command hands to the kernel after it has confined itself.
+func arguments(j *job.Job, conf *config.Config) boot.Args {
+	root := specutils.GoferMountConf{Lower: specutils.Erofs}
+	if j.Gofer {
+		root.Lower = specutils.Lisafs
+	}
+	if j.Writable {
+		root.Upper = specutils.MemoryOverlay
+		if j.Size > 0 {
+			root.Size = strconv.FormatUint(j.Size, 10)
+		}
+	}
+	a := boot.Args{
+		ID: j.ID, Spec: j.Spec, Conf: conf, ControllerFD: job.ControlFD, StdioFDs: stdio(),
+		GoferFDs: []int{job.RootFD}, GoferMountConfs: []specutils.GoferMountConf{root},
+		NumCPU: j.CPUs, TotalMem: j.Memory,
+		PinRingFD: -1, Device: fd.New(-1), DevGoferFD: -1, ExecFD: -1, PodInitConfigFD: -1, RootfsUpperTarFD: -1,
+	}
+	for i := range j.PassFDs {
+		a.PassFDs = append(a.PassFDs, boot.FDMapping{Host: job.FirstFD + i, Guest: 3 + i})
+	}
+	for i := range j.Mounts {
+		a.GoferFDs = append(a.GoferFDs, job.FirstFD+j.PassFDs+i)
+		a.GoferMountConfs = append(a.GoferMountConfs, specutils.GoferMountConf{Lower: specutils.Lisafs})
+	}
+	return a
+}
+
+// stdio are copies of the streams, which are the guest's from now on: this process writes no word there.
+func stdio() []int {
+	var fds []int
+	for n := range 3 {
+		c, err := unix.FcntlInt(uintptr(n), unix.F_DUPFD_CLOEXEC, 100)
+		if err == nil {
+			fds = append(fds, c)
+		}
+	}
+	if null, err := unix.Open(os.DevNull, unix.O_RDWR, 0); err == nil {
+		for n := range 3 {
+			_ = unix.Dup2(null, n)
+		}
+		_ = unix.Close(null)
+	}
+	return fds
+}

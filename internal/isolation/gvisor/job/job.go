@@ -1,0 +1,52 @@
+// Package job is what Brig and the gVisor kernel process, `brig-gvisor`, have to agree on: they are two programs of two Go
+// modules, built from one tree.
+//
+// Brig starts `brig-gvisor sentry` as the program of a native sandbox, with the files below; the job stands in the first of
+// them, so that nothing of it is in argv.
+package job
+
+import "github.com/opencontainers/runtime-spec/specs-go"
+
+// The files that the kernel process gets beside the three standard streams, which are the guest program's.
+const (
+	// FD is a file with the Job as JSON.
+	FD = 3 + iota
+	// ControlFD is a listening unix socket, where gVisor's control server answers.
+	ControlFD
+	// StatusFD is a pipe that takes the End when the guest program has ended.
+	StatusFD
+	// RootFD is the root file system: an EROFS image, or with Job.Gofer the socket of the file server.
+	RootFD
+	// FirstFD is the first of those that the guest program gets as 3 and up, in their order. After them come the sockets of
+	// Job.Mounts.
+	FirstFD
+)
+
+// Job is one sandbox to be served by a gVisor kernel.
+type Job struct {
+	ID string `json:"id"`
+	// Spec is what the guest sees. Its bind mounts are Mounts, in their order.
+	Spec *specs.Spec `json:"spec"`
+	// Gofer: the root comes from a file server, not from an image.
+	Gofer bool `json:"gofer,omitempty"`
+	// Writable lays a place to write over the root, in memory, of at most Size bytes (0 for no limit of its own).
+	Writable bool   `json:"writable,omitempty"`
+	Size     uint64 `json:"size,omitempty"`
+	// PassFDs is how many files the guest program gets after the streams; Closed are those numbers that stay free.
+	PassFDs int   `json:"passFDs,omitempty"`
+	Closed  []int `json:"closed,omitempty"`
+	// Mounts are how many bind mounts there are, each with a socket.
+	Mounts int `json:"mounts,omitempty"`
+	// HostNetwork: the guest's sockets are the kernel process's.
+	HostNetwork bool `json:"hostNetwork,omitempty"`
+	// CPUs is how many the guest sees, 0 for those of the machine; Memory is how many bytes it sees, 0 for the machine's.
+	CPUs   int    `json:"cpus,omitempty"`
+	Memory uint64 `json:"memory,omitempty"`
+}
+
+// End is how the guest program ended, or why it never ran.
+type End struct {
+	// Status is a wait status as wait(2) has it.
+	Status uint32 `json:"status"`
+	Error  string `json:"error,omitempty"`
+}

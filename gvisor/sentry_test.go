@@ -18,8 +18,9 @@ import (
 func TestSentry(t *testing.T) {
 	dir := t.TempDir()
 	bin := filepath.Join(dir, "brig-gvisor")
-	bin = "/tmp/bg-debug"
-	if out, err := exec.Command("true", "build", "-o", bin, ".").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", bin, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	root := filepath.Join(dir, "root")
@@ -30,7 +31,7 @@ func TestSentry(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	image := filepath.Join(dir, "image")
-	if out, err := exec.Command("mkfs.erofs", image, root).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mkfs.erofs", "-E", "noinline_data", image, root).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	j := &job.Job{ID: "test", Spec: &specs.Spec{
@@ -57,7 +58,6 @@ func run(t *testing.T, bin string, j *job.Job, image string) (job.End, []byte) {
 		t.Fatal(err)
 	}
 	jobFile, _ := os.Open(name)
-	defer jobFile.Close()
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 // commands are what Brig calls this program with. Nothing of it is for people.
 var commands = map[string]func() error{
+	"gofer":  gofer,
 	"sentry": sentry,
 }
 

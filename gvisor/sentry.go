@@ -25,17 +25,21 @@ import (
 func sentry() error {
 	status := os.NewFile(job.StatusFD, "status")
 	unix.CloseOnExec(job.StatusFD)
-	end, err := serve()
+	end, err := serve(status)
 	if err != nil {
 		end.Error = err.Error()
 	}
-	if text, merr := json.Marshal(end); merr == nil {
-		_, _ = status.Write(text)
-	}
+	tell(status, end)
 	return err
 }
 
-func serve() (job.End, error) {
+func tell(status *os.File, end job.End) {
+	if text, err := json.Marshal(end); err == nil {
+		_, _ = status.Write(text)
+	}
+}
+
+func serve(status *os.File) (job.End, error) {
 	j, err := readJob()
 	if err != nil {
 		return job.End{}, err
@@ -50,6 +54,12 @@ func serve() (job.End, error) {
 	l, err := boot.New(arguments(j, conf))
 	if err != nil {
 		return job.End{}, fmt.Errorf("start gVisor's kernel: %w", err)
+	}
+	if err := useCompiledFilter(conf, l, func(err error) {
+		tell(status, job.End{Error: err.Error()})
+		os.Exit(1)
+	}); err != nil {
+		return job.End{}, err
 	}
 	metric.Initialize()
 	l.WaitForStartSignal()

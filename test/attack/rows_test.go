@@ -251,7 +251,7 @@ func fileRows() []row {
 		{name: "device-loop", attack: []string{"device", "/dev/loop-control"}, control: host},
 		{name: "devices", attack: append([]string{"devices"}, ordinaryDevices...), control: hostArgs(append([]string{"devices"}, ordinaryDevices...)...)},
 		{name: "plant-setuid", attack: []string{"plant", "/tmp"}, control: hostArgs("plant", "."), granted: compat("CAP_FSETID and CAP_SETFCAP are among Docker's")},
-		{name: "plant-setuid-in-volume", attack: []string{"plant", "/data"}, flags: []string{"-v", "{dir}:/data"}, only: "rootfs", control: opened("--cap-add", "FSETID"),
+		{name: "plant-setuid-in-volume", attack: []string{"plant", "/data"}, flags: []string{"-v", "{dir}:/data", "--allow-missing=landlock-truncate"}, only: "rootfs", control: opened("--cap-add", "FSETID"),
 			granted: compat("CAP_FSETID and CAP_SETFCAP are among Docker's; as with Docker, a volume of root's then holds root's file")},
 	}
 	return list

@@ -46,7 +46,7 @@ func machineConfig(t *testing.T) Config {
 	if err := os.WriteFile(root+"/bin/busybox", busybox, 0o755); err != nil { //nolint:gosec // every user's inside
 		t.Fatal(err)
 	}
-	for _, name := range []string{"sh", "true", "cat", "sleep", "uname", "id", "ls", "hostname", "touch"} {
+	for _, name := range []string{"sh", "true", "cat", "sleep", "uname", "id", "ls", "hostname", "touch", "tr"} {
 		if err := os.Symlink("busybox", root+"/bin/"+name); err != nil {
 			t.Fatal(err)
 		}
@@ -169,23 +169,59 @@ func thereAndBack(ctx context.Context, t *testing.T, m *Machine) {
 	}
 }
 
-// abandoned ends the time of one program, which the machine has to end, too.
+// abandoned ends the time of one program, which the machine has to end, too, also when it does not read what it is sent.
 func abandoned(ctx context.Context, t *testing.T, m *Machine) {
 	t.Helper()
 	soon, stop := context.WithCancel(ctx)
 	defer stop()
+	zeroes, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer zeroes.Close()
 	r, w := io.Pipe()
 	go func() {
 		_, _ = io.ReadFull(r, make([]byte, len("up\n")))
 		stop()
 	}()
 	script := "echo $$ >/tmp/abandoned; echo up; sleep 1000 & wait"
-	if _, err := m.Run(soon, Command{Argv: []string{"/bin/sh", "-c", script}, Stdout: w}); !errors.Is(err, context.Canceled) {
+	if _, err := m.Run(soon, Command{Argv: []string{"/bin/sh", "-c", script}, Stdin: zeroes, Stdout: w}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a program whose time ended: %v", err)
 	}
 	script = "read pid </tmp/abandoned; n=0; while [ -e /proc/$pid ]; do n=$((n+1)); [ $n -lt 200 ] || exit 1; sleep 0.1; done"
 	if code, err := m.Run(ctx, Command{Argv: []string{"/bin/sh", "-c", script}}); code != 0 || err != nil {
 		t.Errorf("it runs on in the machine: code %d, %v", code, err)
+	}
+}
+
+// An init of the root's is process 1, as at the end of a distribution's boot, and the agent serves beside it.
+func TestInit(t *testing.T) {
+	t.Parallel()
+	c := machineConfig(t)
+	said := &tail{}
+	c.Init, c.Console = []string{"/bin/sh", "-c", "echo init speaks; trap '' CHLD; exec sleep 100000"}, said
+	ctx, cancel := context.WithTimeout(context.Background(), bootTime)
+	defer cancel()
+	m, err := Start(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	var out bytes.Buffer
+	script := "cat /proc/1/cmdline | tr '\\0' ' '; echo $PPID"
+	if code, err := m.Run(ctx, Command{Argv: []string{"/bin/busybox", "sh", "-c", script}, Stdout: &out}); code != 0 || err != nil {
+		t.Errorf("a program beside init: code %d, %v", code, err)
+	}
+	var parent int
+	if n, err := fmt.Sscanf(out.String(), "sleep 100000 %d\n", &parent); n != 1 || err != nil || parent <= 1 {
+		t.Errorf("process 1, and the parent of the host's programs: %q", out.String())
+	}
+	// What it prints comes on a channel of its own, at its own time.
+	for !strings.Contains(said.String(), "init speaks") && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if ctx.Err() != nil {
+		t.Errorf("the console has %q", said)
 	}
 }
 

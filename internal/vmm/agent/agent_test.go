@@ -50,6 +50,61 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
+// endless is an input that never ends, and tells of its third piece: then the first is in the program's pipe and the second, which has no
+// room there, is with the agent.
+type endless struct {
+	pieces int
+	third  chan struct{}
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.pieces++; e.pieces == 3 {
+		close(e.third)
+	}
+	return len(p), nil
+}
+
+// Nor does one that sends more than the program reads.
+func TestAbandonedWithInput(t *testing.T) {
+	t.Parallel()
+	for what, script := range map[string]string{"reads nothing": "echo up; exec sleep 20", "reads on": "echo up; cat >/dev/null", "waits for input": "echo up; cat"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			sent := &endless{third: make(chan struct{})}
+			var stdin io.Reader = sent
+			if what == "waits for input" {
+				r, w := io.Pipe()
+				defer w.Close()
+				stdin = r
+				close(sent.third)
+			}
+			host, guest := net.Pipe()
+			answered, called := make(chan struct{}), make(chan error, 1)
+			go func() { answer(guest); close(answered) }()
+			up, out := io.Pipe()
+			go func() {
+				_, err := Call(host, Request{Kind: Run, Argv: []string{"/bin/sh", "-c", script}}, stdin, out, nil)
+				called <- err
+			}()
+			if _, err := io.ReadFull(up, make([]byte, len("up\n"))); err != nil {
+				t.Fatal(err)
+			}
+			<-sent.third
+			if err := host.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-called; err == nil {
+				t.Error("a call whose stream was closed has ended well")
+			}
+			select {
+			case <-answered:
+			case <-time.After(10 * time.Second):
+				t.Error("the program runs on")
+			}
+		})
+	}
+}
+
 // A host that waits no longer leaves no program behind: answer returns when all that has the output open has ended.
 func TestAbandonedPrograms(t *testing.T) {
 	t.Parallel()

@@ -13,8 +13,13 @@ func Call(stream io.ReadWriteCloser, req Request, stdin io.Reader, stdout, stder
 	if err := writeJSON(stream, frameRequest, req); err != nil {
 		return Exit{}, err
 	}
-	fed := make(chan error, 1)
-	go func() { fed <- feed(stream, stdin) }()
+	fed, over := make(chan error, 1), make(chan struct{})
+	defer close(over)
+	may := make(chan struct{}, ahead)
+	for range ahead {
+		may <- struct{}{}
+	}
+	go func() { fed <- feed(limited{frames{stream, frameStdin}, may, over}, stdin) }()
 	for {
 		kind, data, err := readFrame(stream)
 		if err != nil {
@@ -25,6 +30,12 @@ func Call(stream io.ReadWriteCloser, req Request, stdin io.Reader, stdout, stder
 			err = pass(stdout, data)
 		case frameStderr:
 			err = pass(stderr, data)
+		case frameTaken:
+			select {
+			case may <- struct{}{}:
+			default:
+				err = errors.New("the guest has taken more than it was sent")
+			}
 		case frameExit:
 			var e Exit
 			if err := json.Unmarshal(data, &e); err != nil {
@@ -54,13 +65,29 @@ func pass(w io.Writer, data []byte) error {
 }
 
 // feed sends the input and its end.
-func feed(stream io.Writer, stdin io.Reader) error {
+func feed(to limited, stdin io.Reader) error {
 	if stdin != nil {
-		if _, err := io.CopyBuffer(frames{stream, frameStdin}, onlyReader{stdin}, make([]byte, 64<<10)); err != nil {
+		if _, err := io.CopyBuffer(to, onlyReader{stdin}, make([]byte, 64<<10)); err != nil {
 			return err
 		}
 	}
-	return writeFrame(stream, frameStdin, nil)
+	return writeFrame(to.w, to.kind, nil)
+}
+
+// limited waits before each frame until the guest may be sent one.
+type limited struct {
+	frames
+	may, over chan struct{}
+}
+
+// Preconditions: p fits into one frame.
+func (l limited) Write(p []byte) (int, error) {
+	select {
+	case <-l.may:
+		return l.frames.Write(p)
+	case <-l.over:
+		return 0, io.ErrClosedPipe
+	}
 }
 
 // frames sends what is written to it.

@@ -64,7 +64,12 @@ const (
 	frameStdin // empty: end of file
 	frameStdout
 	frameStderr
+	frameTaken // the guest's: it has used up one frame of Stdin
 )
+
+// ahead is how many frames of Stdin may be sent that are not taken yet. The guest keeps them, so that it always reads on, and hears that
+// the host has gone from a stream whose input nobody reads.
+const ahead = 8
 
 // maxFrame is the largest frame that is taken: nobody sends a larger one.
 const maxFrame = 1 << 20

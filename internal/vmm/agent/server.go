@@ -54,7 +54,8 @@ func serve(in io.Reader, out io.Writer) (Exit, error) {
 	if err := json.Unmarshal(data, &req); err != nil {
 		return Exit{}, err
 	}
-	stdin := &input{r: in}
+	stdin := &input{frames: make(chan []byte, ahead+1), gone: make(chan struct{}), taken: func() { _ = writeFrame(out, frameTaken, nil) }}
+	go stdin.listen(in)
 	switch req.Kind {
 	case Run:
 		return run(req, stdin, out)
@@ -90,10 +91,12 @@ func run(req Request, stdin *input, out io.Writer) (Exit, error) {
 		return Exit{}, err
 	}
 	go func() {
+		<-stdin.gone
+		abandon(cmd.Process)
+	}()
+	go func() {
 		_, _ = io.Copy(in, stdin) // a program need not read its input
 		_ = in.Close()
-		_, _ = io.Copy(io.Discard, stdin.r)
-		abandon(cmd.Process)
 	}()
 	err = cmd.Wait()
 	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
@@ -108,24 +111,50 @@ func run(req Request, stdin *input, out io.Writer) (Exit, error) {
 
 // input is the standard input out of the stream's frames.
 type input struct {
-	r    io.Reader
-	data []byte
-	end  bool
+	frames chan []byte // the last is empty
+	gone   chan struct{}
+	taken  func()
+	data   []byte
+	used   bool // data is of a frame that is not told as taken
+}
+
+// listen reads the stream to its end.
+func (s *input) listen(in io.Reader) {
+	defer close(s.gone)
+	for over := false; ; {
+		kind, data, err := readFrame(in)
+		if err != nil || kind != frameStdin || over {
+			return // the host is gone, or sends what is not its to send
+		}
+		over = len(data) == 0
+		select {
+		case s.frames <- data:
+		default:
+			return // more than ahead
+		}
+	}
 }
 
 func (s *input) Read(p []byte) (int, error) {
-	for len(s.data) == 0 {
-		if s.end {
+	if len(s.data) == 0 {
+		if s.used {
+			s.used = false
+			s.taken()
+		}
+		select {
+		case s.data = <-s.frames:
+		case <-s.gone:
+			select { // what came before the end counts
+			case s.data = <-s.frames:
+			default:
+				return 0, errGone
+			}
+		}
+		if len(s.data) == 0 {
+			s.frames <- nil // it is the end from now on
 			return 0, io.EOF
 		}
-		kind, data, err := readFrame(s.r)
-		if err != nil {
-			return 0, err
-		}
-		if kind != frameStdin {
-			return 0, fmt.Errorf("a frame of kind %d is not the host's to send", kind)
-		}
-		s.data, s.end = data, len(data) == 0
+		s.used = true
 	}
 	n := copy(p, s.data)
 	s.data = s.data[n:]

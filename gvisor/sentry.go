@@ -19,17 +19,21 @@ import (
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/flag"
 	"gvisor.dev/gvisor/runsc/specutils"
+	"gvisor.dev/gvisor/runsc/starttime"
 )
 
 // sentry serves one sandbox to its end.
 func sentry() error {
 	status := os.NewFile(job.StatusFD, "status")
 	unix.CloseOnExec(job.StatusFD)
-	end, err := serve(status)
+	l, end, err := serve(status)
 	if err != nil {
 		end.Error = err.Error()
 	}
 	tell(status, end)
+	if err == nil {
+		l.Destroy() // and with it answer the calls that are waited for: a wait, a checkpoint
+	}
 	return err
 }
 
@@ -39,35 +43,36 @@ func tell(status *os.File, end job.End) {
 	}
 }
 
-func serve(status *os.File) (job.End, error) {
+func serve(status *os.File) (*boot.Loader, job.End, error) {
 	j, err := readJob()
 	if err != nil {
-		return job.End{}, err
+		return nil, job.End{}, err
 	}
 	conf, err := configuration(j)
 	if err != nil {
-		return job.End{}, err
+		return nil, job.End{}, err
 	}
 	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}})
+	starttime.Get() // looks into /proc the first time, which the filter forbids a later checkpoint
 	cpuid.Initialize()
 	ring0.InitDefault()
 	l, err := boot.New(arguments(j, conf))
 	if err != nil {
-		return job.End{}, fmt.Errorf("start gVisor's kernel: %w", err)
+		return nil, job.End{}, fmt.Errorf("start gVisor's kernel: %w", err)
 	}
 	if err := useCompiledFilter(conf, l, func(err error) {
 		tell(status, job.End{Error: err.Error()})
 		os.Exit(1)
 	}); err != nil {
-		return job.End{}, err
+		return nil, job.End{}, err
 	}
 	metric.Initialize()
 	l.WaitForStartSignal()
 	if err := l.Run(); err != nil {
-		return job.End{}, err
+		return nil, job.End{}, err
 	}
 	ws := l.WaitExit()
-	return job.End{Status: uint32(ws)}, nil
+	return l, job.End{Status: uint32(ws)}, nil
 }
 
 func readJob() (*job.Job, error) {
@@ -91,6 +96,8 @@ func configuration(j *job.Job) (*config.Config, error) {
 		"overlay2":    "none",
 		"oci-seccomp": "true", // the guest has the filter of the policy, beside the host's
 		"host-uds":    "none",
+		// Whoever calls nothing at the end is let go at once.
+		"control-rpc-stop-timeout": "0s",
 	}
 	if j.HostNetwork {
 		set["network"] = "host"

@@ -271,12 +271,16 @@ func (r *Report) seccomp(p *process, spec *specs.Spec) (Layer, error) {
 	return l, nil
 }
 
-func (r *Report) landlock(_ *process, spec *specs.Spec) (Layer, error) {
+func (r *Report) landlock(p *process, spec *specs.Spec) (Layer, error) {
 	l := Layer{Layer: "landlock", Effective: "off", OK: landlockMode(spec.Annotations) == ""}
 	if abi := r.State.Landlock.ABI; abi > 0 {
 		l.Effective, l.OK = fmt.Sprintf("ABI %d", abi), true
 		if r.State.Landlock.Proved {
 			l.Effective += ", proved by a refused call before the start"
+		}
+		if r.State.Landlock.NoUnixSockets {
+			l.Effective += "; it has no scopes, so a filter refuses Unix sockets in the host's network"
+			l.OK = p.status["Seccomp"] == "2"
 		}
 	}
 	return r.accepted(l), nil

@@ -85,6 +85,21 @@ func (b *builder) floor() error {
 	return nil
 }
 
+// unixSockets loads the filter that stands in for Landlock's scope in the host's network. It comes before the spec's, which may deny
+// seccomp(2).
+func (b *builder) unixSockets() error {
+	if !b.plan.NoUnixSockets {
+		return nil
+	}
+	filter, err := seccomp.Compile(seccomp.WithoutUnixSockets(), seccomp.Options{})
+	if err != nil {
+		return fmt.Errorf("compile the filter that refuses Unix sockets: %w", err)
+	}
+	b.p.Step(launch.Seccomp, "refuse Unix sockets: Landlock has no scope here to shut the abstract ones of the host's network")
+	b.p.Seccomp(filter.Bytes(), uint64(filter.Flags))
+	return nil
+}
+
 // seccomp compiles the filters and loads them.
 func (b *builder) seccomp() error {
 	if err := b.floor(); err != nil {

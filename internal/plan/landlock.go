@@ -73,12 +73,16 @@ func (b *builder) prepareLandlock(*specs.Process) error {
 	return nil
 }
 
-// scopes refuses what a ruleset without scopes leaves open to a program in a namespace of the host's.
+// scopes shuts or refuses what a ruleset without scopes leaves open to a program in a namespace of the host's. In its network that is
+// abstract sockets, and a filter can do no less than the scope: it takes all Unix sockets, for it does not see names. A signal
+// has no such remedy.
 func (b *builder) scopes(abi int) error {
 	if abi >= 6 {
 		return nil
 	}
-	if !b.ownNetwork() { // nothing else stands before its abstract sockets (CVE-2020-15257)
+	if !b.ownNetwork() && !b.mayMiss("landlock-scope") {
+		b.plan.NoUnixSockets = true
+	} else if !b.ownNetwork() { // nothing else stands before its abstract sockets (CVE-2020-15257)
 		return b.missing("landlock-scope", fmt.Sprintf("in the host's network its abstract sockets need Landlock ABI 6 (Linux 6.12) to be shut, the host has %d", abi))
 	}
 	if _, own := Namespace(b.spec, specs.PIDNamespace); !own {

@@ -178,6 +178,8 @@ type Plan struct {
 	// LandlockABI is the ABI of the ruleset, 0 for none; LandlockProbed tells that the program proves it.
 	LandlockABI    int
 	LandlockProbed bool
+	// NoUnixSockets: a filter refuses Unix sockets, for the host's network is shared and this Landlock cannot shut its abstract ones.
+	NoUnixSockets bool
 	// InitialCPUs is a mask, bit n for CPU n, of the CPUs that the parent's thread is on while it clones; nil leaves it where it is.
 	InitialCPUs []uint64
 	// Warnings are what was passed over because of Facts.Lenient.
@@ -293,13 +295,21 @@ func (b *builder) annotated(key, value string) bool { return b.spec.Annotations[
 
 // missing records a layer that the host lacks, or refuses.
 func (b *builder) missing(layer, reason string) error {
-	for allowed := range strings.SplitSeq(b.spec.Annotations[annotation.AllowMissing], ",") {
-		if strings.TrimSpace(allowed) == layer {
-			b.plan.Missing = append(b.plan.Missing, MissingLayer{layer, reason})
-			return nil
-		}
+	if b.mayMiss(layer) {
+		b.plan.Missing = append(b.plan.Missing, MissingLayer{layer, reason})
+		return nil
 	}
 	return &MissingLayerError{layer, reason}
+}
+
+// mayMiss tells whether the spec accepts a sandbox without the layer.
+func (b *builder) mayMiss(layer string) bool {
+	for allowed := range strings.SplitSeq(b.spec.Annotations[annotation.AllowMissing], ",") {
+		if strings.TrimSpace(allowed) == layer {
+			return true
+		}
+	}
+	return false
 }
 
 func (b *builder) supervision() error {

@@ -45,6 +45,9 @@ func (b *builder) process() error {
 		return err
 	}
 	if pr.NoNewPrivileges {
+		if err := b.unixSockets(); err != nil {
+			return err
+		}
 		if err := b.seccomp(); err != nil {
 			return err
 		}

@@ -348,7 +348,6 @@ func TestMissingLayers(t *testing.T) {
 	}{
 		{"landlock", landlocked, func(f *Facts) { f.LandlockABI = 0 }},
 		{"landlock-tcp", func(s *specs.Spec) { landlocked(s); without(s, specs.NetworkNamespace) }, func(f *Facts) { f.LandlockABI = 3 }},
-		{"landlock-scope", func(s *specs.Spec) { landlocked(s); without(s, specs.NetworkNamespace) }, func(f *Facts) { f.LandlockABI = 5 }},
 		{"landlock-scope", func(s *specs.Spec) { landlocked(s); without(s, specs.PIDNamespace) }, func(f *Facts) { f.LandlockABI = 5 }},
 		{"landlock-truncate", strict, func(f *Facts) { f.LandlockABI = 2 }},
 		{"landlock-truncate", func(s *specs.Spec) { strict(s); s.Root.Readonly = true; addMount(volume)(s) }, func(f *Facts) { f.LandlockABI = 2 }},
@@ -504,5 +503,34 @@ func TestJoinedMountNamespace(t *testing.T) {
 	var u *UnsupportedError
 	if _, err := Compile(spec, facts); !errors.As(err, &u) || u.Field != "linux.namespaces" || !strings.Contains(u.Reason, "needs root") {
 		t.Errorf("without root: %v", err)
+	}
+}
+
+// TestUnixSocketsOfTheHost: where Landlock has no scopes, a filter keeps a program in the host's network from its abstract sockets,
+// unless somebody accepts them.
+func TestUnixSocketsOfTheHost(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		abi     int
+		own     bool
+		allowed string
+		shut    bool
+		missing int
+	}{{5, false, "", true, 0}, {5, false, "landlock-scope", false, 1}, {5, true, "", false, 0}, {6, false, "", false, 0}} {
+		spec := bundle(annotate(annotation.Landlock, "on", annotation.LandlockBind, "*", annotation.LandlockConnect, "*", annotation.AllowMissing, c.allowed))
+		if !c.own {
+			without(spec, specs.NetworkNamespace)
+		}
+		for _, compile := range []func(*specs.Spec, *Facts) (*Plan, error){Compile, CompileExec} {
+			facts := testFacts()
+			facts.LandlockABI = c.abi
+			p, err := compile(spec, facts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.NoUnixSockets != c.shut || strings.Contains(text(t, p), "seccomp(") != c.shut || len(p.Missing) != c.missing {
+				t.Errorf("%+v: shut: %v, missing: %v\n%s", c, p.NoUnixSockets, p.Missing, text(t, p))
+			}
+		}
 	}
 }

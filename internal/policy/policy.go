@@ -37,7 +37,7 @@ type Policy struct {
 	SELinux       string        `json:"selinux,omitempty" yaml:"selinux,omitempty" jsonschema_description:"auto: a label of Brig's own domain with categories that no other sandbox has. Or an SELinux process label."`
 	NoNewPrograms *bool         `json:"noNewPrograms,omitempty" yaml:"noNewPrograms,omitempty" jsonschema_description:"The program may execute no other: every later execve fails."`
 
-	Network    string            `json:"network,omitempty" yaml:"network,omitempty" jsonschema:"enum=none,enum=host" jsonschema_description:"none: a network of its own with nothing but loopback. host: the host's network."`
+	Network    string            `json:"network,omitempty" yaml:"network,omitempty" jsonschema:"enum=none,enum=host" jsonschema_description:"none: a network of its own with nothing but loopback. host: the host's network; before Linux 6.12 without Unix sockets, for its abstract ones would be open."`
 	Namespaces *Namespaces       `json:"namespaces,omitempty" yaml:"namespaces,omitempty" jsonschema_description:"Namespaces beside those that every sandbox has."`
 	Sysctls    map[string]string `json:"sysctls,omitempty" yaml:"sysctls,omitempty" jsonschema_description:"Sysctls of the sandbox's own namespaces."`
 

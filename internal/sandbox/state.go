@@ -81,6 +81,8 @@ type Image struct {
 type Landlock struct {
 	ABI    int  `json:"abi"`
 	Proved bool `json:"proved"`
+	// NoUnixSockets: a filter refuses Unix sockets in place of the scope that this ABI has not, in the host's network.
+	NoUnixSockets bool `json:"noUnixSockets,omitempty"`
 }
 
 // stateVersion changes when an older brig could misread a state file.

@@ -275,7 +275,7 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 func (v *supervisor) ready(p *native.Process) error {
 	fault.Point("program ready")
 	v.state.Status, v.state.PID, v.state.Started = Running, p.PID, time.Now()
-	v.state.Landlock = Landlock{ABI: p.Plan.LandlockABI, Proved: p.Plan.LandlockProbed}
+	v.state.Landlock = Landlock{ABI: p.Plan.LandlockABI, Proved: p.Plan.LandlockProbed, NoUnixSockets: p.Plan.NoUnixSockets}
 	v.state.Missing = append(v.state.Missing, p.Plan.Missing...)
 	if v.req.Started != nil {
 		v.req.Started(&v.state)

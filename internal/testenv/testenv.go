@@ -6,6 +6,7 @@ package testenv
 import (
 	"bufio"
 	_ "embed"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -66,6 +67,16 @@ func lsm(name string) Need {
 			return ""
 		}
 		return "the kernel has no " + name
+	}}
+}
+
+// Landlock is a kernel whose Landlock has this ABI at least.
+func Landlock(least int) Need {
+	return Need{"landlock-abi", func() string {
+		if abi, _ := host.LandlockABI(); abi < least {
+			return fmt.Sprintf("Landlock has ABI %d here, and %d is needed", abi, least)
+		}
+		return ""
 	}}
 }
 

@@ -365,7 +365,8 @@ func hostNetworkRows() []row {
 	return []row{
 		{name: "tcp-host", attack: []string{"tcp", "{tcp}"}, control: opened(shared...)},
 		{name: "abstract-host", attack: []string{"abstract", "{abstract}"}, control: opened(append(noLandlock, shared...)...)},
+		{name: "abstract-datagram-host", attack: []string{"abstract-datagram", "{abstract}"}, flags: shared, control: opened(noLandlock...)},
 		{name: "CVE-2020-15257-abstract", attack: []string{"abstract", "{abstract}"}, flags: shared, control: opened(noLandlock...)},
-		{name: "landlock-tcp-connect", attack: []string{"tcp", "{tcp}"}, flags: append([]string{"--tcp-connect", "1"}, shared...), control: opened("--tcp-connect", "{port}")},
+		{name: "landlock-tcp-connect", attack: []string{"tcp", "{tcp}"}, flags: append([]string{"--tcp-connect", "1"}, shared...), control: opened("--tcp-connect", "{port}"), abi: 4},
 	}
 }

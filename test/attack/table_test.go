@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"brig/internal/testenv"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -28,6 +30,8 @@ type row struct {
 	granted map[string]string
 	// only is the one view that has what the attack needs.
 	only string
+	// abi is the Landlock that a flag needs: before it Brig refuses the flag, which test/vm/landlock proves.
+	abi int
 }
 
 // control is a way to run an attack without the layers that hold it.
@@ -65,6 +69,7 @@ func TestAttacks(t *testing.T) {
 	for _, r := range rows() {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
+			testenv.Check(t, testenv.Landlock(r.abi))
 			for _, preset := range presets {
 				for _, v := range views() {
 					if r.only == "" || r.only == v.name {
@@ -173,7 +178,10 @@ func fill(t *testing.T, args []string) []string {
 }
 
 // listening are sockets of the host's that take every connection.
-type listening struct{ abstract, tcp string }
+type listening struct {
+	abstract, tcp string
+	datagrams     *net.UnixConn
+}
 
 var listener = func() func(t *testing.T) listening {
 	var once sync.Once
@@ -182,6 +190,12 @@ var listener = func() func(t *testing.T) listening {
 		t.Helper()
 		once.Do(func() {
 			l.abstract = filepath.Base(bench.dir)
+			// What is sent to it stays in its queue.
+			var err error
+			if l.datagrams, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: "@" + l.abstract}); err != nil {
+				t.Error(err)
+				return
+			}
 			for network, address := range map[string]string{"unix": "@" + l.abstract, "tcp": "127.0.0.1:0"} {
 				s, err := net.Listen(network, address)
 				if err != nil {

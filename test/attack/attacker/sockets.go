@@ -46,6 +46,14 @@ var socketAttacks = []attack{
 		_ = conn.Close()
 		return escaped("connected to an abstract socket of the host")
 	}},
+	{"abstract-datagram", func(args []string) verdict {
+		// A socket of a pair that was never made by socket(2): unlike one of a stream it still sends to any name.
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return judge("pair of datagram sockets", err)
+		}
+		return judge("datagram to an abstract socket of the host", unix.Sendto(pair[0], []byte("in"), unix.MSG_DONTWAIT, &unix.SockaddrUnix{Name: "@" + argument(args, 0, "")}))
+	}},
 	{"tcp", func(args []string) verdict {
 		conn, err := net.DialTimeout("tcp", argument(args, 0, ""), 5*time.Second)
 		if err != nil {

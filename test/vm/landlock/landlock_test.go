@@ -74,8 +74,14 @@ var layers = []layer{
 		without: []string{"--device", "/dev/null:/opt/null", "--security-opt", "landlock=off"},
 	},
 	{
-		name: "Landlock: abstract sockets", how: "an abstract socket of the host's is not reached with --network host", abi: 6, lacking: "landlock-scope",
+		name: "Landlock: abstract sockets", how: "an abstract socket of the host's is not reached with --network host: by the scope, and before ABI 6 by a filter that refuses Unix sockets", abi: 1,
 		attack:  []string{"abstract", "{abstract}"},
+		with:    []string{"--network", "host"},
+		without: []string{"--network", "host", "--security-opt", "landlock=off"},
+	},
+	{
+		name: "Landlock: abstract sockets of datagrams", how: "one of the host's gets no datagram with --network host, also from a pair", abi: 1,
+		attack:  []string{"abstract-datagram", "{abstract}"},
 		with:    []string{"--network", "host"},
 		without: []string{"--network", "host", "--security-opt", "landlock=off"},
 	},
@@ -109,6 +115,12 @@ func TestLayers(t *testing.T) {
 			l.judge(t, code, out)
 		})
 	}
+	t.Run("Unix sockets where they are accepted", func(t *testing.T) { // instead of the filter
+		code, out := run(t, root, replace, []string{"--network", "host", "--allow-missing=landlock-scope"}, []string{"abstract", "{abstract}"})
+		if abi, _ := host.LandlockABI(); abi < 6 && code != escaped || abi >= 6 && code != held {
+			t.Errorf("ABI %d: code %d, %s", abi, code, out)
+		}
+	})
 	t.Run("moves where they are allowed", func(t *testing.T) { // REFER, without which they are allowed nowhere
 		if code, out := run(t, root, replace, []string{"-v", "{volume}:/vol"}, []string{"move", "/vol/a/file", "/vol/b/file"}); code != escaped {
 			t.Errorf("code %d, %s", code, out)
@@ -185,6 +197,11 @@ func outside(t *testing.T) *strings.Replacer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	datagrams, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: "@brig-landlock"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = datagrams.Close() })
 	t.Cleanup(func() { _, _ = tcp.Close(), abstract.Close() })
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

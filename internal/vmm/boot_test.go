@@ -26,7 +26,7 @@ const bootTime = 4 * time.Minute
 const kernelDir = "../../build/vm/kernels/6.1"
 
 // machineConfig is a machine whose root is busybox alone.
-func machineConfig(t *testing.T) Config {
+func machineConfig(t testing.TB) Config {
 	t.Helper()
 	testenv.Check(t, testenv.AMD64, testenv.Program("qemu-system-x86_64"), testenv.File("/bin/busybox", "busybox-static"),
 		testenv.File(kernelDir+"/done", "test/vm/kernel.sh 6.1"))

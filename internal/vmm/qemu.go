@@ -78,6 +78,9 @@ func (m *Machine) spawn(cmd *exec.Cmd) error {
 
 // machine are QEMU's arguments. The emulation is QEMU's own (TCG): a stock kernel does not run under every machine's nested KVM.
 // Five-level paging is off because programs that tag pointers fail with it.
+//
+// The kernel is booted as the package has it. An unpacked vmlinux would spare a tenth of the processor time of a bare boot (2.5 s of 2.75
+// with Debian's 6.1), and has its place in memory from the linker: only the bzImage's own start chooses another (KASLR).
 func machine(c *Config) []string {
 	memory, cpus := c.Memory, c.CPUs
 	if memory == 0 {

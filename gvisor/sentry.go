@@ -67,12 +67,26 @@ func serve(status *os.File) (*boot.Loader, job.End, error) {
 		return nil, job.End{}, err
 	}
 	metric.Initialize()
+	if j.Pod {
+		if err := ready(status, conf); err != nil {
+			return nil, job.End{}, err
+		}
+	}
 	l.WaitForStartSignal()
 	if err := l.Run(); err != nil {
 		return nil, job.End{}, err
 	}
 	ws := l.WaitExit()
 	return l, job.End{Status: uint32(ws)}, nil
+}
+
+// ready tells what a container that comes later is started with: the settings, and that its filter is there already.
+func ready(status *os.File, conf *config.Config) error {
+	text, err := json.Marshal(conf)
+	if err != nil {
+		return fmt.Errorf("tell the settings of gVisor's kernel: %w", err)
+	}
+	return json.NewEncoder(status).Encode(job.Ready{Config: text})
 }
 
 func readJob() (*job.Job, error) {

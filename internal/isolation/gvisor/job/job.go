@@ -5,7 +5,11 @@
 // them, so that nothing of it is in argv.
 package job
 
-import "github.com/opencontainers/runtime-spec/specs-go"
+import (
+	"encoding/json"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
 
 // The files that the kernel process gets beside the three standard streams, which are the guest program's.
 const (
@@ -37,11 +41,19 @@ type Job struct {
 	Closed  []int `json:"closed,omitempty"`
 	// Mounts are how many bind mounts there are, each with a socket.
 	Mounts int `json:"mounts,omitempty"`
+	// Pod: other containers come into this kernel, by gVisor's control server; a Ready comes before the End.
+	Pod bool `json:"pod,omitempty"`
 	// HostNetwork: the guest's sockets are the kernel process's.
 	HostNetwork bool `json:"hostNetwork,omitempty"`
 	// CPUs is how many the guest sees, 0 for those of the machine; Memory is how many bytes it sees, 0 for the machine's.
 	CPUs   int    `json:"cpus,omitempty"`
 	Memory uint64 `json:"memory,omitempty"`
+}
+
+// Ready says that the kernel takes calls.
+type Ready struct {
+	// Config are the kernel's settings, which gVisor wants to have again with each container that is started in it.
+	Config json.RawMessage `json:"config"`
 }
 
 // End is how the guest program ended, or why it never ran.

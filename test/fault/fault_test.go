@@ -31,12 +31,12 @@ func build(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	brig, oci = filepath.Join(dir, "brig"), filepath.Join(dir, "brig-oci")
-	cmd := exec.Command("go", "build", "-tags", "faults", "-o", dir, "brig/cmd/brig", "brig/cmd/brig-oci")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build brig: %v\n%s", err, out)
-		return 1
+	brig, oci = filepath.Join(dir, "brig-faults"), filepath.Join(dir, "brig-oci-faults")
+	for name, program := range map[string]string{brig: "brig/cmd/brig", oci: "brig/cmd/brig-oci"} {
+		if err := testenv.Build(name, "-tags", "faults", program); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 	}
 	// Most of the time of a test that may run beside others is waiting.
 	if err := flag.Set("test.parallel", "24"); err != nil {

@@ -257,11 +257,12 @@ func build(bin string, jobs []job) error {
 	calls := [][]string{
 		{"", "build", "-o", bin + "/", "./cmd/brig", "./cmd/brig-oci", "./cmd/brig-image", "./cmd/brig-agent", "./test/absent"},
 		{"", "build", "-tags", "faults", "-o", bin + "/brig-faults", "./cmd/brig"},
+		{"", "build", "-tags", "faults", "-o", bin + "/brig-oci-faults", "./cmd/brig-oci"},
 		{"", "build", "-o", bin + "/attack", "./test/attack/attacker"},
 		{"386", "build", "-o", bin + "/attack386", "./test/attack/attacker"},
 	}
 	for _, j := range jobs {
-		calls = append(calls, []string{"", "test", "-c", "-tags", "vm", "-o", filepath.Join(bin, testName(j.pkg)), "./" + j.pkg})
+		calls = append(calls, []string{"", "test", "-c", "-tags", "vm,faults", "-o", filepath.Join(bin, testName(j.pkg)), "./" + j.pkg})
 	}
 	for _, c := range calls {
 		cmd := exec.Command("go", c[1:]...) //nolint:gosec // the tree's own

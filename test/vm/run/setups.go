@@ -80,6 +80,8 @@ var suites = []job{
 	{pkg: "internal/launch", fast: []string{}},
 	{pkg: "internal/cgroup", fast: []string{}},
 	{pkg: "test/oci", fast: []string{"-test.run", "TestLifecycle|TestExec"}},
-	{pkg: "test/attack", slow: true},
+	{pkg: "test/attack", fast: []string{"-test.run", "^(TestAttacks|TestOldArchitecture)$/^(oom-score|CVE-2022-0492-cgroup|abstract-datagram-host|io-uring)$"}},
 	{pkg: "test/script", slow: true},
+	{pkg: "test/fault", slow: true},
+	{pkg: "test/load", slow: true, full: []string{"-test.short"}}, // five hundred at once do not fit into the machine's memory
 }

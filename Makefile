@@ -36,8 +36,8 @@ test: setup build ## everything that CI proves
 	$(GO) run ./test/clean snapshot build/before.json
 	BRIG_TEST_STRICT=1 $(GO) test -timeout 20m ./...
 	cat build/validation.txt
-	BRIG_TEST_STRICT=1 $(GO) test -timeout 10m -count=1 -tags faults ./test/fault ./internal/image
-	BRIG_TEST_STRICT=1 $(GO) test -timeout 10m -count=1 -tags fallback ./test/fallback
+	BRIG_TEST_STRICT=1 $(GO) test -timeout 20m -count=1 -tags faults ./test/fault ./internal/image
+	BRIG_TEST_STRICT=1 $(GO) test -timeout 20m -count=1 -tags fallback ./test/fallback
 	$(GO) test -timeout 10m -tags libseccomp ./internal/seccomp/judge
 	$(GO) run ./test/vm/run -ci -table docs/layers.md
 	$(GO) run ./test/clean check build/before.json

@@ -379,7 +379,7 @@ const lastWord = "end-of-the-tests"
 // leftovers are what sandboxes left on the machine.
 func leftovers(ids []string) []string {
 	var left []string
-	deadline := time.Now().Add(testenv.Patience(10 * time.Second)) // what is dying needs a moment
+	deadline := time.Now().Add(testenv.Patience(30 * time.Second)) // what is dying needs a moment
 	for {
 		left = left[:0]
 		for _, pid := range marked() {

@@ -112,7 +112,7 @@ func (c *container) run() result {
 func (c *container) gone() {
 	c.t.Helper()
 	var left []string
-	for deadline := time.Now().Add(testenv.Patience(5 * time.Second)); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Patience(30 * time.Second)); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		left, _ = filepath.Glob(filepath.Join(c.state(), c.id))
 		for _, pattern := range []string{"/sys/fs/cgroup/brig/", "/sys/fs/cgroup/*/brig/"} {
 			groups, _ := filepath.Glob(pattern + c.id + "*")

@@ -21,7 +21,7 @@ import (
 )
 
 // patience bounds what must happen soon.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 var runtime string // the brig-oci that is tested
 
@@ -189,7 +189,7 @@ func (c *containerd) try(args ...string) (string, error) {
 	}
 	defer out.Close()
 	defer os.Remove(out.Name())
-	cmd := exec.Command("timeout", append([]string{"30", "ctr", "-a", c.dir + "/sock", "-n", c.namespace()}, args...)...)
+	cmd := exec.Command("timeout", append([]string{"60", "ctr", "-a", c.dir + "/sock", "-n", c.namespace()}, args...)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	err = cmd.Run()
 	if _, serr := out.Seek(0, io.SeekStart); serr != nil {

@@ -102,7 +102,7 @@ func TestCtrOptions(t *testing.T) {
 func (c *containerd) terminal(words string, args ...string) (out string, err error) {
 	for i := range 5 {
 		line := strings.ReplaceAll(strings.Join(args, " "), "{}", strconv.Itoa(i))
-		out, err = atTerminal(exec.Command("timeout", "--foreground", "30", "script", "-qec", "ctr -a "+c.dir+"/sock -n "+c.namespace()+" "+line, "/dev/null"))
+		out, err = atTerminal(exec.Command("timeout", "--foreground", "60", "script", "-qec", "ctr -a "+c.dir+"/sock -n "+c.namespace()+" "+line, "/dev/null"))
 		if err != nil || strings.Contains(out, words) {
 			break
 		}

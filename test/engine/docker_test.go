@@ -167,7 +167,7 @@ func (d *docker) sweep() {
 			}
 		}
 		dir := filepath.Dir(file)
-		for deadline := time.Now().Add(time.Second); unix.Rmdir(dir) != nil && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); unix.Rmdir(dir) == unix.EBUSY && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		}
 	}
 }

@@ -65,7 +65,7 @@ func TestSuite(t *testing.T) {
 		{"idmap", listener + "|TestOperatorForcesUserNamespace|TestIDMapOption"},
 	} {
 		t.Run(c.mode, func(t *testing.T) {
-			cmd := exec.Command(suite, "-test.skip", c.skip, "-test.timeout", "3m")
+			cmd := exec.Command(suite, "-test.skip", c.skip, "-test.timeout", "9m")
 			cmd.Dir, cmd.Env = filepath.Join("..", "oci"), append(os.Environ(), "BRIG_ABSENT="+c.mode)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
@@ -79,7 +79,7 @@ func TestSuite(t *testing.T) {
 func TestScripts(t *testing.T) {
 	testenv.Check(t, testenv.Root)
 	for _, mode := range []string{"clone3", "seccomp_notify"} {
-		cmd := exec.Command(scripts, "-test.run", "TestScript/(first|rootfs|terminal)$", "-test.timeout", "3m")
+		cmd := exec.Command(scripts, "-test.run", "TestScript/(first|rootfs|terminal)$", "-test.timeout", "9m")
 		cmd.Dir, cmd.Env = filepath.Join("..", "script"), append(os.Environ(), "BRIG_ABSENT="+mode)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", mode, err, out)

@@ -230,7 +230,7 @@ func TestOCIHookHangs(t *testing.T) {
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
-				for deadline := time.Now().Add(testenv.Patience(10 * time.Second)); r.programs() == nil && time.Now().Before(deadline); {
+				for deadline := time.Now().Add(testenv.Patience(30 * time.Second)); r.programs() == nil && time.Now().Before(deadline); {
 					time.Sleep(5 * time.Millisecond)
 				}
 				if s := r.status(); s != status {
@@ -452,7 +452,7 @@ func TestOCICgroupRemoved(t *testing.T) {
 				r.until("stopped")
 			}
 			for _, dir := range r.groups() {
-				for deadline := time.Now().Add(testenv.Patience(5 * time.Second)); ; time.Sleep(time.Millisecond) {
+				for deadline := time.Now().Add(testenv.Patience(30 * time.Second)); ; time.Sleep(time.Millisecond) {
 					members, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 					for _, pid := range strings.Fields(string(members)) {
 						_ = os.WriteFile(filepath.Join(filepath.Dir(filepath.Dir(dir)), "cgroup.procs"), []byte(pid), 0)

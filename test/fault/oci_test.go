@@ -169,7 +169,7 @@ func (r *runtime) status() string {
 
 func (r *runtime) until(status string) {
 	r.t.Helper()
-	for deadline := time.Now().Add(testenv.Patience(10 * time.Second)); r.status() != status; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Patience(30 * time.Second)); r.status() != status; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Errorf("%s is %s, never %s", r.id, r.status(), status)
 			return
@@ -232,7 +232,7 @@ func (r *runtime) left() []string {
 func (r *runtime) nothingLeft(when string) {
 	r.t.Helper()
 	var left []string
-	for deadline := time.Now().Add(testenv.Patience(5 * time.Second)); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Patience(30 * time.Second)); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if left = r.left(); left == nil {
 			return
 		}
@@ -246,7 +246,7 @@ func (r *runtime) truth(when string, may ...string) string {
 	r.t.Helper()
 	var s string
 	var runs []string
-	for deadline := time.Now().Add(testenv.Patience(5 * time.Second)); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Patience(30 * time.Second)); ; time.Sleep(5 * time.Millisecond) {
 		s = r.status()
 		runs = r.programs()
 		if s == "paused" || s != "creating" && (s == "running") == (runs != nil) {

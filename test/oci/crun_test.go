@@ -362,7 +362,7 @@ func TestPidfdReceiver(t *testing.T) {
 	e.spec.Process.Args = []string{"sleep", "1000"}
 	e.write()
 	e.want(0, "", "run", "-d", "--bundle", e.bundle, "watched")
-	if err := listener.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := listener.SetDeadline(time.Now().Add(testenv.Patience(30 * time.Second))); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := listener.AcceptUnix()

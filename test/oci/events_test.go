@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"brig/internal/testenv"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -53,7 +55,7 @@ func TestEvents(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+	timer := time.AfterFunc(testenv.Patience(60*time.Second), func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	stats, oom := 0, 0
 	for s := bufio.NewScanner(pipe); s.Scan(); {
@@ -84,7 +86,7 @@ func TestEventsEnd(t *testing.T) {
 	t.Cleanup(func() { e.call("delete", "--force", "ending") })
 	for range 12 {
 		e.want(0, "", "run", "--detach", "--bundle", e.bundle, "ending")
-		cmd := exec.Command("timeout", "30", runtime, "--root", e.root, "events", "--interval", "1ms", "ending")
+		cmd := exec.Command("timeout", "60", runtime, "--root", e.root, "events", "--interval", "1ms", "ending")
 		var said strings.Builder
 		cmd.Stderr = &said
 		pipe, err := cmd.StdoutPipe()

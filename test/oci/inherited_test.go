@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"testing"
 	"time"
+
+	"brig/internal/testenv"
 )
 
 // TestInheritedFiles holds that a container that waits for its start keeps no file of its creator's open: here the only writing end
@@ -36,7 +38,7 @@ func TestInheritedFiles(t *testing.T) {
 		t.Fatalf("%v: %s", err, text)
 	}
 	_ = write.Close()
-	if err := read.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := read.SetReadDeadline(time.Now().Add(testenv.Patience(30 * time.Second))); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := read.Read(make([]byte, 1)); err != io.EOF {

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"brig/internal/testenv"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -42,7 +44,7 @@ func TestKillWithoutPIDNamespace(t *testing.T) {
 		e.want(0, "", "kill", "killed", "KILL")
 		e.until("killed", "stopped")
 		// The others end at the same word, and each in its own time.
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(testenv.Patience(30 * time.Second)); ; time.Sleep(5 * time.Millisecond) {
 			out := e.want(0, "", "ps", "--format", "json", "killed")
 			if out == "[]\n" || out == "null\n" {
 				break

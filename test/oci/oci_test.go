@@ -109,7 +109,7 @@ func (e *engine) call(args ...string) (out string, code int) {
 		e.t.Fatal(err)
 	}
 	defer f.Close()
-	command := slices.Concat([]string{fmt.Sprint(testenv.Patience(30 * time.Second).Seconds())}, e.wrap, []string{runtime, "--root", e.root}, args)
+	command := slices.Concat([]string{fmt.Sprint(testenv.Patience(60 * time.Second).Seconds())}, e.wrap, []string{runtime, "--root", e.root}, args)
 	cmd := exec.Command("timeout", command...)
 	cmd.Stdout, cmd.Stderr = f, f
 	err = cmd.Run()
@@ -145,7 +145,7 @@ func (e *engine) status(id string) string {
 
 func (e *engine) until(id, status string) {
 	e.t.Helper()
-	for deadline := time.Now().Add(testenv.Patience(10 * time.Second)); e.status(id) != status; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Patience(30 * time.Second)); e.status(id) != status; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			e.t.Fatalf("%s is %s, never %s", id, e.status(id), status)
 		}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"brig/internal/testenv"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -60,7 +62,7 @@ func TestSealedForHooks(t *testing.T) {
 // second waits for another process than the first in a container, which has executed the runtime.
 func (e *engine) second(id string) int {
 	e.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Patience(30 * time.Second)); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		out, code := e.call("ps", "--format", "json", id)
 		var pids []int
 		if code != 0 || json.Unmarshal([]byte(out), &pids) != nil {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"brig/internal/testenv"
 )
 
 // TestNotifySocket: the container has a socket of its own for sd_notify(3), and its word comes to the service manager with
@@ -40,13 +42,13 @@ func TestNotifySocket(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+	timer := time.AfterFunc(testenv.Patience(60*time.Second), func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	t.Cleanup(func() { e.call("delete", "--force", "noted") })
 	e.until("noted", "running")
 	// The container's word, spoken from outside: its busybox has nothing that sends datagrams.
 	var dir *os.File
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Patience(30 * time.Second)); ; time.Sleep(5 * time.Millisecond) {
 		if dir, err = os.Open(filepath.Dir(inside)); err == nil {
 			if _, err = os.Stat(inside); err == nil {
 				break
@@ -73,7 +75,7 @@ func TestNotifySocket(t *testing.T) {
 	}
 	for _, want := range []string{"READY=1\n", "MAINPID=" + string(pid) + "\n"} {
 		buffer := make([]byte, 200)
-		_ = socket.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = socket.SetReadDeadline(time.Now().Add(testenv.Patience(30 * time.Second)))
 		if n, err := socket.Read(buffer); err != nil || string(buffer[:n]) != want {
 			t.Errorf("the service manager hears %q, %v, want %q", buffer[:n], err, want)
 		}
@@ -81,7 +83,7 @@ func TestNotifySocket(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Patience(30 * time.Second)); ; time.Sleep(5 * time.Millisecond) {
 		text, _ := os.ReadFile(out.Name())
 		if strings.Contains(string(text), "socket=/run/notify/notify.sock\nsrwxrwxrwx") {
 			break

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"brig/internal/testenv"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -57,7 +59,7 @@ func TestCallersTerminal(t *testing.T) {
 	e.spec.Process.Terminal = true
 	e.spec.Process.Args = []string{"sh", "-c", "busybox stty size; read line; echo got $line; exit 5"}
 	e.write()
-	cmd := exec.Command("timeout", "--foreground", "30", runtime, "--root", e.root, "run", "--bundle", e.bundle, "caller")
+	cmd := exec.Command("timeout", "--foreground", "60", runtime, "--root", e.root, "run", "--bundle", e.bundle, "caller")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {
@@ -84,7 +86,7 @@ func TestCallersTerminal(t *testing.T) {
 		if !strings.Contains(out, "31 97") || !strings.Contains(out, "got a key") {
 			t.Errorf("it said %q", out)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(testenv.Patience(30 * time.Second)):
 		t.Error("it said nothing")
 	}
 	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 5 {

@@ -145,7 +145,7 @@ func asExit(err error, ee **exec.ExitError) bool {
 
 // until PROGRAM ARG… repeats a program until it succeeds, for a bounded time: for events that only show as state.
 func until(ts *testscript.TestScript, neg bool, args []string) {
-	patience := testenv.Patience(10 * time.Second)
+	patience := testenv.Patience(30 * time.Second)
 	deadline := time.Now().Add(patience)
 	for {
 		err := ts.Exec(args[0], args[1:]...)

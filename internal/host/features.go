@@ -26,6 +26,7 @@ var (
 	UserNamespaces = &Feature{Name: "user namespaces", Since: "3.8", probe: probeUserNamespaces}
 	TimeNamespaces = &Feature{Name: "time namespaces", Since: "5.6", probe: probeTimeNamespaces}
 	SeccompNotify  = &Feature{Name: "seccomp notify", Since: "5.0", probe: probeSeccompNotify}
+	BPFLSM         = &Feature{Name: "BPF LSM", Since: "5.7", probe: probeBPFLSM}
 	KVM            = &Feature{Name: "kvm", probe: probeKVM}
 	IDHelpers      = &Feature{Name: "newuidmap, newgidmap", probe: probeIDHelpers}
 )
@@ -34,7 +35,7 @@ var (
 func Features() []*Feature {
 	return []*Feature{
 		Openat2, Clone3, CloneInto, PIDFD, CloseRange, MountAPI, MountSetattr, Overlay, EROFS, EROFSFile,
-		UserNamespaces, TimeNamespaces, SeccompNotify, KVM, IDHelpers,
+		UserNamespaces, TimeNamespaces, SeccompNotify, BPFLSM, KVM, IDHelpers,
 	}
 }
 
@@ -129,6 +130,25 @@ func probeEROFSFile() Finding {
 	}
 	// CONFIG_EROFS_FS_BACKED_BY_FILE can be off, which only a mount tells.
 	return yes("")
+}
+
+// probeBPFLSM reads the kernel's list of active modules (Documentation/admin-guide/LSM/index.rst). With bpf in it whoever has
+// CAP_BPF may attach programs to the kernel's security hooks (Documentation/bpf/prog_lsm.rst).
+func probeBPFLSM() Finding {
+	text, err := os.ReadFile("/sys/kernel/security/lsm")
+	return bpfLSM(string(text), err)
+}
+
+func bpfLSM(list string, err error) Finding {
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return unknown("the list of security modules is not there: mount -t securityfs securityfs /sys/kernel/security")
+	case err != nil:
+		return unknown("%v", err)
+	case slices.Contains(strings.Split(strings.TrimSpace(list), ","), "bpf"):
+		return yes("")
+	}
+	return no("bpf is not among the active security modules (%s): add it to lsm= at boot", strings.TrimSpace(list))
 }
 
 // probeUserNamespaces reads the switches that distributions have for it, and then makes one: an LSM may refuse

@@ -212,3 +212,17 @@ func BenchmarkHotPath(b *testing.B) {
 		}
 	}
 }
+
+func TestBPFLSM(t *testing.T) {
+	t.Parallel()
+	for list, want := range map[string]Outcome{
+		"lockdown,capability,landlock,yama,apparmor,bpf,ima\n": Yes, "bpf": Yes, "capability,landlock\n": No, "": No, "capability,bpfx": No,
+	} {
+		if got := bpfLSM(list, nil); got.Outcome != want || want == No && !strings.Contains(got.Detail, "lsm=") {
+			t.Errorf("%q: %+v, want %v", list, got, want)
+		}
+	}
+	if got := bpfLSM("", unix.ENOENT); got.Outcome != Unknown || !strings.Contains(got.Detail, "mount -t securityfs") {
+		t.Errorf("without securityfs: %+v", got)
+	}
+}

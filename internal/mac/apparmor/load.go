@@ -60,7 +60,7 @@ func Load(spec *specs.Spec, o Options) (*Hold, error) {
 		return nil, err
 	}
 	defer dir.Close() //nolint:errcheck // nothing is written to it
-	h, err := hold(dir, name, func() ([]byte, error) { return parser.compile(text, securityfs+"/features") })
+	h, err := hold(dir, name, func() ([]byte, error) { return parser.compileFor(text, name, spec, o, securityfs+"/features") })
 	if err != nil {
 		return nil, fmt.Errorf("load AppArmor profile %s: %w", name, err)
 	}
@@ -215,8 +215,7 @@ func findParser() (*parser, error) {
 	return nil, &UnavailableError{"apparmor_parser, which compiles profiles, is not installed: install the package apparmor"}
 }
 
-// mqueue says whether rules for message queues are needed, which parsers before 3.1 do not know. The kernel's features say
-// whether it asks for them.
+// mqueue says whether rules for message queues are needed: whether the kernel asks for them, by its features.
 func (p *parser) mqueue() bool {
 	return unix.Access(securityfs+"/features/ipc/posix_mqueue", unix.F_OK) == nil
 }
@@ -235,6 +234,24 @@ func (p *parser) named(spec *specs.Spec, o Options) (name, text string, err erro
 	digest := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%s", body, p.version, u.Release[:], u.Version[:]))
 	name = fmt.Sprintf("%s%x", prefix, digest[:8])
 	return name, wrap(name, body), nil
+}
+
+// compileFor compiles a text, and without the rules that a parser before 3.1 does not know if it is that old: the kernel asks for
+// nothing of which its policy says nothing. The name, which has the parser in it, stays.
+func (p *parser) compileFor(text, name string, spec *specs.Spec, o Options, features string) ([]byte, error) {
+	blob, err := p.compile(text, features)
+	if err == nil || !o.Mqueue {
+		return blob, err
+	}
+	o.Mqueue = false
+	older, perr := Profile(name, spec, o)
+	if perr != nil {
+		return nil, errors.Join(err, perr)
+	}
+	if blob, perr := p.compile(older, features); perr == nil {
+		return blob, nil
+	}
+	return nil, err
 }
 
 // compile has no configuration, include or cache of the host's take part. The features are the kernel's: what it can mediate

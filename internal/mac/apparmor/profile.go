@@ -21,7 +21,8 @@ type Options struct {
 	Files []string
 	// Resolve says where in the root a path leads whose folders may be links there; nil for itself.
 	Resolve func(string) string
-	// Mqueue says that parser and kernel know POSIX message queues (apparmor 3.1), which are then denied unless a rule allows them.
+	// Mqueue says that the kernel knows POSIX message queues, which a parser that does, too (apparmor 3.1), denies unless a rule
+	// allows them.
 	Mqueue bool
 }
 

@@ -287,3 +287,25 @@ func TestOldestCompiledProfilesGo(t *testing.T) {
 		_ = f.Close()
 	}
 }
+
+// TestOlderParser: Debian 12's knows no message queues, whatever the kernel knows.
+func TestOlderParser(t *testing.T) {
+	t.Parallel()
+	testenv.Check(t, judge)
+	p, err := findParser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := spec()
+	text, err := Profile("brig-x", s, Options{Mqueue: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob, err := p.compileFor(text, "brig-x", s, Options{Mqueue: true}, features)
+	if err != nil || !bytes.Contains(blob, []byte("brig-x")) {
+		t.Errorf("%d bytes, %v", len(blob), err)
+	}
+	if blob, err := p.compileFor(text+"}", "brig-x", s, Options{}, features); err == nil || len(blob) > 0 {
+		t.Errorf("what no parser takes: %d bytes, no error", len(blob))
+	}
+}

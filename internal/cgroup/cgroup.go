@@ -138,6 +138,11 @@ func (c *Cgroup) place(tree *host.CgroupTree, list []setting, o Options) error {
 	return nil
 }
 
+// usersGroup is between what was delegated to a user and the groups of the user's sandboxes. It holds the controllers on: whoever
+// delegated the group above, as the user's systemd does, may turn one off there that no unit of its own needs, and with it went
+// the limits of groups right below. A group whose children have the controller makes the kernel refuse that (EBUSY).
+const usersGroup = "brig"
+
 // innerPath is the path below the mount points; relative when it is to be below the caller's own group.
 func innerPath(tree *host.CgroupTree, o Options) (string, error) {
 	if o.Path != "" {
@@ -157,7 +162,7 @@ func innerPath(tree *host.CgroupTree, o Options) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return filepath.Join(base, "brig-"+o.ID), nil
+	return filepath.Join(base, usersGroup, o.ID), nil
 }
 
 func join(mount, controller, inner string) (string, error) {
@@ -252,7 +257,11 @@ func names(list []setting, file string) bool {
 // makeDir makes a folder and its parents. An existing one is taken: engines make the group beforehand.
 func makeDir(dir string) error {
 	err := unix.Mkdir(dir, 0o755)
-	if errors.Is(err, unix.ENOENT) {
+	// More than once: the last sandbox beside this one takes the empty parent with it.
+	for range 100 {
+		if !errors.Is(err, unix.ENOENT) {
+			break
+		}
 		if err = makeDir(filepath.Dir(dir)); err != nil {
 			return err
 		}

@@ -49,6 +49,9 @@ func (c *Cgroup) remove() error {
 		}
 		fault.Point("cgroup folder removed")
 	}
+	if parent := filepath.Dir(c.unified); first == nil && filepath.Base(parent) == usersGroup && os.Geteuid() != 0 {
+		_ = unix.Rmdir(parent) // with the last sandbox in it
+	}
 	return first
 }
 

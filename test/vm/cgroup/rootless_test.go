@@ -161,7 +161,7 @@ func TestDelegatedInPart(t *testing.T) {
 			if err == nil || !strings.Contains(string(out), c.words) {
 				t.Errorf("%v: %s", err, out)
 			}
-			left, err := filepath.Glob(filepath.Join(filepath.Dir(inside), "brig-*"))
+			left, err := filepath.Glob(filepath.Join(filepath.Dir(inside), "brig"))
 			if err != nil || len(left) > 0 {
 				t.Errorf("left behind: %v, %v", left, err)
 			}

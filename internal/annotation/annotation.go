@@ -51,8 +51,8 @@ const (
 	// loads it and fills process.apparmorProfile.
 	AppArmor = "run.brig.apparmor"
 
-	// SELinux set to "auto" asks for a label with categories that no other sandbox has; whoever creates the sandbox fills
-	// process.selinuxLabel and linux.mountLabel.
+	// SELinux set to a domain of Brig's SELinux module (package selinux) asks for a label of it with categories that no other sandbox
+	// has, where the host has SELinux; whoever creates the sandbox fills process.selinuxLabel and linux.mountLabel.
 	SELinux = "run.brig.selinux"
 
 	// AllowMissing is a comma-separated list of layers that may be absent when the host cannot give them.

@@ -18,8 +18,8 @@ func (a *app) selinux() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "selinux",
 		Short: "install or remove Brig's SELinux policy module",
-		Long: "Install or remove the policy module that has the domain brig_t, in which sandboxes run with `--security-opt label=auto`, each with\n" +
-			"two categories of its own. It takes semodule(8) and root, and some seconds.",
+		Long: "Install or remove the policy module that has the domains brig_t and brig_net_t, in which sandboxes run, each with two categories\n" +
+			"of its own. It takes semodule(8) and root, and some seconds.",
 		Args: cobra.NoArgs,
 	}
 	install := &cobra.Command{Use: "install", Short: "load the module, now and at each boot", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
@@ -68,13 +68,9 @@ func (a *app) moduleStatus() error {
 	if !host.SELinux {
 		return errors.New("this kernel runs without SELinux")
 	}
-	labels, err := selinux.ForPair(0)
+	known, err := selinux.Installed()
 	if err != nil {
 		return err
-	}
-	known, err := selinux.Known(labels.Process)
-	if err != nil {
-		return fmt.Errorf("ask the kernel for Brig's domain: %w", err)
 	}
 	mode, module := "permissive", "not installed"
 	if host.Enforcing {

@@ -225,6 +225,14 @@ func explained(spec *specs.Spec, passFDs int) (*plan.Plan, error) {
 		}
 		spec.Process.ApparmorProfile = name
 	}
+	sandbox.TakeRelabels(spec)
+	if wanted, _, _ := sandbox.LabelWanted(spec); wanted {
+		labels, err := sandbox.Labels(spec, idmap.Range{First: 524288, Size: idmap.Size})
+		if err != nil {
+			return nil, err
+		}
+		spec.Process.SelinuxLabel, spec.Linux.MountLabel = labels.Process, labels.File
+	}
 	root, err := native.OpenRoot(spec.Annotations, spec.Root.Path)
 	if err != nil {
 		return nil, err

@@ -213,6 +213,13 @@ func (f *Facts) mac() Layer {
 		l.Meaning, l.Remedy = "a sandbox has no profile of its own: root alone loads profiles", "name a loaded one with --security-opt apparmor=NAME"
 	case f.MAC.AppArmor:
 		l.Detail = "AppArmor"
+	case f.MAC.SELinux && f.MAC.Enforcing && !f.MAC.Module:
+		l.Status, l.Detail = Absent, "SELinux, without Brig's policy module"
+		l.Meaning = "brig run is refused: the policy has no domain for a sandbox"
+		l.Remedy = "brig selinux install, or accept less with --allow-missing=selinux"
+	case f.MAC.SELinux && f.MAC.Enforcing && f.EUID != 0:
+		l.Status, l.Detail = Partial, "SELinux, enforcing"
+		l.Meaning, l.Remedy = "a sandbox has no label of its own: root alone gives out categories", "name one with --security-opt label=LABEL"
 	case f.MAC.SELinux && f.MAC.Enforcing:
 		l.Detail = "SELinux, enforcing"
 	case f.MAC.SELinux:

@@ -149,6 +149,8 @@ func TestReport(t *testing.T) {
 		"old Landlock":       {func(f *Facts) { f.Landlock = 3 }, "Landlock", Partial},
 		"no LSM":             {func(f *Facts) { f.MAC = mac.Host{} }, "AppArmor / SELinux", Absent},
 		"no parser":          {func(f *Facts) { f.NoParser = true }, "AppArmor / SELinux", Absent},
+		"no module":          {func(f *Facts) { f.MAC = mac.Host{SELinux: true, Enforcing: true} }, "AppArmor / SELinux", Absent},
+		"labels":             {func(f *Facts) { f.MAC = mac.Host{SELinux: true, Enforcing: true, Module: true} }, "", Full},
 		"permissive":         {func(f *Facts) { f.MAC = mac.Host{SELinux: true} }, "AppArmor / SELinux", Partial},
 		"hybrid":             {func(f *Facts) { f.Cgroups.Legacy = map[string]string{"memory": "x", "devices": "y"} }, "cgroup", Partial},
 		"no cgroup":          {func(f *Facts) { f.Cgroups.Controllers = []string{"memory"} }, "cgroup", Partial},

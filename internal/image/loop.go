@@ -10,12 +10,12 @@ import (
 )
 
 // detachedLoop mounts through a loop device (loop(4)). LO_FLAGS_AUTOCLEAR frees the device when the mount is gone.
-func detachedLoop(f *os.File) (int, error) {
+func detachedLoop(f *os.File, label string) (int, error) {
 	loop, err := attachLoop(f)
 	if err != nil {
 		return -1, fmt.Errorf("the kernel mounts no file from the file system of the store itself, and there is no loop device to do it (`losetup -a` lists those in use, the module is loop): %w", err)
 	}
-	mnt, err := detached(loop.Name())
+	mnt, err := detached(loop.Name(), label)
 	// From here on the mount keeps the device, or nothing does, and it is free again.
 	return mnt, errors.Join(err, loop.Close())
 }

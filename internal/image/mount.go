@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"brig/internal/fault"
+	"brig/internal/mac"
+	"brig/internal/mac/selinux"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,7 +38,10 @@ func (i *Image) Mount() (string, error) {
 		return "", err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	dir := s.mountPath(i.Digest, id)
+	dir, label := s.mountPath(i.Digest, id), imageLabel()
+	if label != "" {
+		dir += labelled
+	}
 	if mounted(dir) { // so this very file was checked, since the machine has started
 		return dir, nil
 	}
@@ -58,11 +63,23 @@ func (i *Image) Mount() (string, error) {
 		return "", fmt.Errorf("mount image %s: %w", i.Ref, err)
 	}
 	fault.Point("before the mount")
-	if err := mountFile(f, dir); err != nil {
+	if err := mountFile(f, dir, label); err != nil {
 		return "", fmt.Errorf("mount image %s from %s: %w", i.Ref, f.Name(), errors.Join(err, remove(dir)))
 	}
 	fault.Point("mounted")
 	return dir, nil
+}
+
+// labelled ends the name of a mount whose files have SELinux's label for images: one that was made before Brig's policy module was
+// loaded has not, and is another.
+const labelled = "-labelled"
+
+// imageLabel is the SELinux label for the files of an image, which bring none of their own; "" where the policy has none for it.
+func imageLabel() string {
+	if !mac.ReadHost().Module {
+		return ""
+	}
+	return selinux.Image
 }
 
 // storeLink is a link beside the mounts of a store that is not the machine's: it tells where the store is.
@@ -118,11 +135,11 @@ func mounted(dir string) bool {
 
 // mountFile mounts an EROFS image at a folder: from the file where the kernel can (since Linux 6.12), else through a loop
 // device that goes away with the mount.
-func mountFile(f *os.File, dir string) error {
+func mountFile(f *os.File, dir, label string) error {
 	source := "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) //nolint:gosec // a file descriptor
-	mnt, err := detached(source)
+	mnt, err := detached(source, label)
 	if errors.Is(err, unix.ENOTBLK) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-		mnt, err = detachedLoop(f)
+		mnt, err = detachedLoop(f, label)
 	}
 	if errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("this kernel has no EROFS (the module erofs, CONFIG_EROFS_FS): %w", err)
@@ -138,7 +155,7 @@ func mountFile(f *os.File, dir string) error {
 }
 
 // detached makes a mount that is nowhere yet.
-func detached(source string) (int, error) {
+func detached(source, label string) (int, error) {
 	fsfd, err := unix.Fsopen("erofs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("fsopen erofs: %w", err)
@@ -149,6 +166,11 @@ func detached(source string) (int, error) {
 	}
 	if err := unix.FsconfigSetFlag(fsfd, "ro"); err != nil {
 		return -1, fmt.Errorf("fsconfig ro: %w", err)
+	}
+	if label != "" {
+		if err := unix.FsconfigSetString(fsfd, "context", label); err != nil {
+			return -1, fmt.Errorf("fsconfig context=%s: %w", label, err)
+		}
 	}
 	if err := unix.FsconfigCreate(fsfd); err != nil {
 		return -1, fmt.Errorf("fsconfig create: %w", err)

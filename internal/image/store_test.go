@@ -248,7 +248,7 @@ func TestLoop(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close() //nolint:errcheck // a test
-	mnt, err := detachedLoop(f)
+	mnt, err := detachedLoop(f, "")
 	if err != nil {
 		t.Fatal(err)
 	}

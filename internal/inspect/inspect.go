@@ -319,7 +319,8 @@ func (r *Report) accessControl(p *process, spec *specs.Spec) (Layer, error) {
 	}
 	for _, m := range r.State.Missing {
 		auto := spec.Annotations[annotation.AppArmor] == "auto" && label == ""
-		if m.Layer == string(mac.AppArmor) && (profile != "" || auto) || m.Layer == string(mac.SELinux) && label != "" {
+		own := spec.Annotations[annotation.SELinux] != "" && profile == ""
+		if m.Layer == string(mac.AppArmor) && (profile != "" || auto) || m.Layer == string(mac.SELinux) && (label != "" || own) {
 			l.OK, l.Effective = true, "missing, as --allow-missing accepts: "+m.Reason
 		}
 	}

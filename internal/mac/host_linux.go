@@ -6,10 +6,12 @@ import (
 	"os"
 	"strings"
 
+	"brig/internal/mac/selinux"
+
 	"golang.org/x/sys/unix"
 )
 
-// ReadHost looks at the running kernel: two small reads and two stats, no daemon is asked.
+// ReadHost looks at the running kernel: a few small files, no daemon is asked.
 func ReadHost() Host {
 	var h Host
 	if text, err := os.ReadFile("/sys/module/apparmor/parameters/enabled"); err == nil {
@@ -21,6 +23,8 @@ func ReadHost() Host {
 		h.SELinux = true
 		text, err := os.ReadFile("/sys/fs/selinux/enforce")
 		h.Enforcing = err == nil && strings.TrimSpace(string(text)) == "1"
+		h.Module, err = selinux.Installed()
+		h.Module = h.Module && err == nil
 	}
 	return h
 }

@@ -31,6 +31,8 @@ type Host struct {
 	SELinux  bool // enabled: selinuxfs is mounted
 	// Enforcing is false for SELinux in permissive mode, where a label stops nothing.
 	Enforcing bool
+	// Module says that the loaded policy has Brig's module (package selinux).
+	Module bool
 	// OwnAttr says that /proc/PID/attr/apparmor exists (Linux 5.8). Where both modules are stacked, the plain
 	// attr/exec belongs to the first of them, so only the own folder surely reaches AppArmor.
 	OwnAttr bool

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"brig/internal/launch"
+	"brig/internal/mac/selinux"
 	"brig/internal/plan"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -61,6 +62,9 @@ func programError(rootfs string, pr *specs.Process, err error) error {
 		return err
 	}
 	err = fmt.Errorf("exec: %q: %w", args[0], step.Errno)
+	if why := selinux.Refusal(pr.SelinuxLabel, pr.NoNewPrivileges, step.Errno); why != "" {
+		err = fmt.Errorf("%w: %s", err, why)
+	}
 	if errors.Is(err, unix.ENOENT) {
 		switch found := inPath(rootfs, pr); {
 		case executed && found != "":

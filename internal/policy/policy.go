@@ -34,7 +34,7 @@ type Policy struct {
 	Seccomp       string        `json:"seccomp,omitempty" yaml:"seccomp,omitempty" jsonschema_description:"System-call filter: default, strict, compat, unconfined, or the path of a profile in Docker's or the OCI format."`
 	Landlock      *Landlock     `json:"landlock,omitempty" yaml:"landlock,omitempty" jsonschema_description:"File, TCP and scope rules of the kernel's Landlock."`
 	AppArmor      string        `json:"apparmor,omitempty" yaml:"apparmor,omitempty" jsonschema_description:"auto: a profile written from this policy where the host has AppArmor. unconfined, or the name of a loaded profile."`
-	SELinux       string        `json:"selinux,omitempty" yaml:"selinux,omitempty" jsonschema_description:"auto: a label of Brig's own domain with categories that no other sandbox has. Or an SELinux process label."`
+	SELinux       string        `json:"selinux,omitempty" yaml:"selinux,omitempty" jsonschema_description:"auto: a label of a domain of Brig's own, with categories that no other sandbox has, where the host has SELinux: brig_t, which has no sockets but Unix ones, with the strict filter, else brig_net_t. One of the two names: that one. unconfined: none. Or an SELinux process label."`
 	NoNewPrograms *bool         `json:"noNewPrograms,omitempty" yaml:"noNewPrograms,omitempty" jsonschema_description:"The program may execute no other: every later execve fails."`
 
 	Network    string            `json:"network,omitempty" yaml:"network,omitempty" jsonschema:"enum=none,enum=host" jsonschema_description:"none: a network of its own with nothing but loopback. host: the host's network; before Linux 6.12 without Unix sockets, for its abstract ones would be open."`
@@ -109,13 +109,16 @@ const (
 	Compat  = "compat"
 )
 
-// Auto is the word for an AppArmor profile or an SELinux label of Brig's own.
-const Auto = "auto"
+// The words for an AppArmor profile or an SELinux label of Brig's own, and for none.
+const (
+	Auto       = "auto"
+	Unconfined = "unconfined"
+)
 
 // Preset gives the whole policy of a preset, or an error that names the ones there are.
 func Preset(name string) (*Policy, error) {
 	p := &Policy{
-		Version: 1, Preset: Default, Isolation: "native", Hostname: "brig", Seccomp: Default, AppArmor: Auto,
+		Version: 1, Preset: Default, Isolation: "native", Hostname: "brig", Seccomp: Default, AppArmor: Auto, SELinux: Auto,
 		Landlock: &Landlock{Mode: "on"}, Network: "none", Namespaces: &Namespaces{User: "auto"}, Limits: &Limits{Pids: "512"}, StopTimeout: "10s",
 	}
 	switch name {

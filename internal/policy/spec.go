@@ -12,6 +12,7 @@ import (
 
 	"brig/internal/annotation"
 	"brig/internal/caps"
+	"brig/internal/mac/selinux"
 	"brig/internal/seccomp"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -105,14 +106,29 @@ func (w *writer) process() error {
 	if pr.Env, err = w.environment(); err != nil {
 		return err
 	}
-	pr.ApparmorProfile, pr.SelinuxLabel = p.AppArmor, p.SELinux
-	if p.SELinux == Auto {
-		pr.SelinuxLabel, w.spec.Annotations[annotation.SELinux] = "", Auto
-	}
+	pr.ApparmorProfile = p.AppArmor
+	w.label()
 	if p.AppArmor == Auto {
 		pr.ApparmorProfile, w.spec.Annotations[annotation.AppArmor] = "", Auto
 	}
 	return w.rlimits()
+}
+
+// label asks for an SELinux label: of a domain that has what the filter lets through, or the one that is named.
+func (w *writer) label() {
+	domain := selinux.Domain(w.p.SELinux)
+	switch {
+	case w.p.SELinux == "" || w.p.SELinux == Unconfined:
+		return
+	case w.p.SELinux == Auto && w.p.Seccomp == Strict:
+		domain = selinux.Local
+	case w.p.SELinux == Auto:
+		domain = selinux.Network
+	case !slices.Contains(selinux.Domains, domain):
+		w.spec.Process.SelinuxLabel = w.p.SELinux
+		return
+	}
+	w.spec.Annotations[annotation.SELinux] = string(domain)
 }
 
 // image is the config of the policy's image; an empty one where it has none.

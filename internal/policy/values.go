@@ -106,7 +106,13 @@ func (m *Mount) option(o string) error {
 	case "rw":
 		m.ReadOnly = &no
 	case "z", "Z":
-		return fmt.Errorf("option %s relabels for SELinux, which is not supported yet", o)
+		if m.Type != "bind" {
+			return fmt.Errorf("option %s gives the files of a volume another SELinux label; a %s has the sandbox's already", o, m.Type)
+		}
+		if other := map[string]string{"z": "Z", "Z": "z"}[o]; slices.Contains(m.Options, other) {
+			return errors.New("the options z (shared) and Z (the sandbox's own) exclude each other")
+		}
+		m.Options = append(m.Options, o)
 	case "noexec", "exec", "nosuid", "nodev", "noatime", "nosymfollow":
 		m.Options = append(m.Options, o)
 	case "":
@@ -118,7 +124,7 @@ func (m *Mount) option(o string) error {
 		}
 		key, _, ok := strings.Cut(o, "=")
 		if !ok || m.Type != "tmpfs" || !slices.Contains(tmpfsOptions, key) {
-			return fmt.Errorf("unknown mount option %q; there are ro, rw, noexec, exec, nosuid, nodev, noatime, nosymfollow, the propagations, and of a tmpfs %s",
+			return fmt.Errorf("unknown mount option %q; there are ro, rw, z, Z, noexec, exec, nosuid, nodev, noatime, nosymfollow, the propagations, and of a tmpfs %s",
 				o, strings.Join(tmpfsOptions, ", "))
 		}
 		m.Options = append(m.Options, o)

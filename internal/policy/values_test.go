@@ -122,7 +122,7 @@ func TestParseVolume(t *testing.T) {
 	for text, remedy := range map[string]string{
 		"": "write SOURCE:TARGET", "/a": "write SOURCE:TARGET", ":/b": "write SOURCE:TARGET", "/a:": "write SOURCE:TARGET", "/a:/b:ro:x": "write SOURCE:TARGET",
 		"data:/b": "no named volumes; for a folder write ./data", "/a:/b:": "an option is empty", "/a:/b:ro,": "an option is empty",
-		"/a:/b:z": "relabels for SELinux, which is not supported yet", "/a:/b:Z": "not supported yet",
+		"/a:/b:z,Z":    "exclude each other",
 		"/a:/b:cached": `unknown mount option "cached"; there are ro, rw,`, "/a:/b:size=1m": `unknown mount option "size=1m"`, "/a:/b:dev": "unknown mount option",
 		"/a:/b:suid": "unknown mount option", "/a:/b:RO": "unknown mount option",
 	} {

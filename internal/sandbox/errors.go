@@ -6,7 +6,9 @@ import (
 	"strings"
 
 	"brig/internal/launch"
+	"brig/internal/mac/selinux"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -51,10 +53,14 @@ func (e *RunningError) Error() string {
 type CommandError struct {
 	Name string
 	Err  error
+	// Refusal says that SELinux was the reason, "" for another.
+	Refusal string
 }
 
 func (e *CommandError) Error() string {
 	switch {
+	case e.Refusal != "":
+		return fmt.Sprintf("%s: may not be executed: %s", e.Name, e.Refusal)
 	case errors.Is(e.Err, unix.ENOENT), errors.Is(e.Err, unix.ENOTDIR):
 		if strings.Contains(e.Name, "/") {
 			return fmt.Sprintf("%s: not found in the sandbox, or its interpreter is not; its root file system and mounts are all it sees", e.Name)
@@ -73,10 +79,10 @@ func (e *CommandError) Error() string {
 func (e *CommandError) Unwrap() error { return e.Err }
 
 // commandError turns the failure of execve itself into a CommandError.
-func commandError(args []string, err error) error {
+func commandError(pr *specs.Process, err error) error {
 	var step *launch.StepError
 	if errors.As(err, &step) && strings.HasPrefix(step.Call, "execve(") {
-		return &CommandError{Name: args[0], Err: step.Errno}
+		return &CommandError{pr.Args[0], step.Errno, selinux.Refusal(pr.SelinuxLabel, pr.NoNewPrivileges, step.Errno)}
 	}
 	return err
 }

@@ -148,13 +148,12 @@ func mediated(f *os.File) bool {
 	return !null && kind != unix.S_IFDIR && fs.Type != unix.PIPEFS_MAGIC && fs.Type != unix.SOCKFS_MAGIC
 }
 
-// refuses tells whether the sandbox's profile would put the null file in the place of a stream: it knows the paths inside, not
-// those of the host's files. Such a stream is copied.
+// refuses tells whether the sandbox's profile or label would put the null file in the place of a stream: a profile knows the paths
+// inside, not those of the host's files. Such a stream is copied.
 func (v *supervisor) refuses(f *os.File) bool {
 	spec := v.req.Spec
-	own := spec.Annotations[annotation.AppArmor] == "auto" && spec.Process.ApparmorProfile != "" ||
-		spec.Annotations[annotation.SELinux] == "auto" && spec.Process.SelinuxLabel != ""
-	return own && mediated(f)
+	own := spec.Annotations[annotation.AppArmor] == "auto" && spec.Process.ApparmorProfile != ""
+	return own && mediated(f) || !inherits(spec, f)
 }
 
 // sweepProfiles unloads what supervisors have left that were killed.

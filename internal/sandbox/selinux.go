@@ -3,67 +3,142 @@ package sandbox
 import (
 	"fmt"
 	"os"
-	"strings"
+	"slices"
 
 	"brig/internal/annotation"
+	"brig/internal/fault"
+	"brig/internal/idmap"
 	"brig/internal/mac"
 	"brig/internal/mac/selinux"
 	"brig/internal/plan"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// chooseLabel gives the sandbox SELinux labels of its own, where the policy asks for them. The categories come from its host ids:
-// no two sandboxes of a machine have the same.
+// chooseLabel gives the sandbox SELinux labels of its own, where the policy asks for them and the host has SELinux, and labels the
+// volumes that are to have them.
 func (v *supervisor) chooseLabel() error {
 	spec := v.req.Spec
+	relabels := TakeRelabels(spec)
 	if file, ok := selinux.FileLabel(spec.Process.SelinuxLabel); ok {
 		spec.Linux.MountLabel = file
 	}
-	if spec.Annotations[annotation.SELinux] != "auto" || spec.Process.SelinuxLabel != "" {
-		return nil
-	}
-	labels, missing, err := v.labels()
-	if err != nil {
-		return err
+	wanted, missing, refused := LabelWanted(spec)
+	if refused && !v.allowed(string(mac.SELinux)) {
+		return &plan.MissingLayerError{Layer: string(mac.SELinux), Reason: missing}
 	}
 	if missing != "" {
-		if !v.allowed(string(mac.SELinux)) {
-			return &plan.MissingLayerError{Layer: string(mac.SELinux), Reason: missing}
-		}
 		v.state.Missing = append(v.state.Missing, plan.MissingLayer{Layer: string(mac.SELinux), Reason: missing})
-		return nil
 	}
-	spec.Process.SelinuxLabel, spec.Linux.MountLabel = labels.Process, labels.File
-	return nil
+	if wanted {
+		if err := v.ownLabel(); err != nil {
+			return err
+		}
+	}
+	if spec.Process.SelinuxLabel == "" || !mac.ReadHost().SELinux {
+		return nil // nobody looks at the labels of files here, or no sandbox's processes have one
+	}
+	return relabel(spec, relabels)
 }
 
-// labels are the sandbox's, or why it can have none.
-func (v *supervisor) labels() (labels selinux.Labels, missing string, err error) {
+// LabelWanted tells whether a sandbox of the spec gets SELinux labels of its own here, what is missing where it should have labels that
+// protect it, and whether it is refused then.
+func LabelWanted(spec *specs.Spec) (wanted bool, missing string, refused bool) {
+	if spec.Annotations[annotation.SELinux] == "" || spec.Process.SelinuxLabel != "" {
+		return false, "", false
+	}
 	host := mac.ReadHost()
 	switch {
 	case !host.SELinux:
-		return labels, "this kernel runs without SELinux: enable it", nil
+		return false, "", false
+	case os.Geteuid() != 0:
+		return false, "SELinux labels with categories that no other sandbox has are given out by root alone; one can be named with --security-opt label=LABEL", false
+	case !host.Module && host.Enforcing:
+		return false, "SELinux is on, but Brig's policy module, which has the domains of sandboxes, is not installed: brig selinux install", true
 	case !host.Enforcing:
-		return labels, "SELinux is permissive here, and a label stops nothing: setenforce 1", nil
-	case v.state.IDs == nil:
-		return labels, "a label of its own comes with host ids of its own, which this sandbox has not", nil
+		return host.Module, "SELinux is permissive here, and a label stops nothing: setenforce 1", false
 	}
-	own, err := mac.Current(host, os.Getpid())
+	return true, "", false
+}
+
+// ownLabel takes a pair of categories. It comes from the sandbox's host ids, of which no two sandboxes of a machine have the same; one
+// that has the host's own ids takes some all the same, and leaves them unused.
+func (v *supervisor) ownLabel() error {
+	ids := v.state.IDs
+	if ids == nil {
+		r, err := idmap.Allocate(idmap.MachineDir, v.dir)
+		if err != nil {
+			return fmt.Errorf("categories for SELinux: %w", err)
+		}
+		v.state.Categories, ids = &r, &r
+		fault.Point("categories taken")
+	}
+	labels, err := Labels(v.req.Spec, *ids)
 	if err != nil {
-		return labels, "", err
+		return err
 	}
-	if _, level, ok := strings.Cut(own.Name, ":s0"); ok && level != "" {
-		return labels, fmt.Sprintf("brig itself runs with categories (%s), and a sandbox may use no pipe of such a process: start it with runcon -l s0", own.Name), nil
+	v.req.Spec.Process.SelinuxLabel, v.req.Spec.Linux.MountLabel = labels.Process, labels.File
+	return nil
+}
+
+// Labels are those of a sandbox of the spec that has a range of host ids.
+func Labels(spec *specs.Spec, ids idmap.Range) (selinux.Labels, error) {
+	return selinux.ForPair(selinux.Domain(spec.Annotations[annotation.SELinux]), int(ids.First/ids.Size))
+}
+
+// inherits tells whether the program may have an open file of the caller's. Where SELinux says no, the kernel would put the null device
+// in its place, and nobody would be told.
+func inherits(spec *specs.Spec, f *os.File) bool {
+	label := spec.Process.SelinuxLabel
+	if label == "" || !mac.ReadHost().Enforcing {
+		return true
 	}
-	labels, err = selinux.ForPair(int(v.state.IDs.First / v.state.IDs.Size))
-	if err != nil {
-		return labels, "", err
+	ok, err := selinux.MayInherit(label, f)
+	return ok && err == nil
+}
+
+// labelPipe gives a pipe to the sandbox a label that it may use.
+func (v *supervisor) labelPipe(f *os.File) error {
+	spec := v.req.Spec
+	if _, own := selinux.FileLabel(spec.Process.SelinuxLabel); !own || !mac.ReadHost().SELinux {
+		return nil
 	}
-	known, err := selinux.Known(labels.Process)
-	if err != nil {
-		return labels, "", err
+	return selinux.SetLabel(f, spec.Linux.MountLabel)
+}
+
+// Relabel is a volume whose files get the label of the sandbox, or of all.
+type Relabel struct {
+	Source string
+	Shared bool // the option z; else Z
+}
+
+// TakeRelabels takes docker's options z and Z out of the spec's mounts: they are no options of a mount.
+func TakeRelabels(spec *specs.Spec) (list []Relabel) {
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		own, shared := slices.Contains(m.Options, "Z"), slices.Contains(m.Options, "z")
+		if m.Type != "bind" || !own && !shared {
+			continue
+		}
+		m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return o == "z" || o == "Z" })
+		list = append(list, Relabel{m.Source, !own})
 	}
-	if !known {
-		return labels, "the loaded policy has no domain of Brig's: brig selinux install", nil
+	return list
+}
+
+func relabel(spec *specs.Spec, list []Relabel) error {
+	for _, r := range list {
+		label := selinux.Shared
+		if !r.Shared {
+			label = spec.Linux.MountLabel
+		}
+		if label == "" {
+			return fmt.Errorf("volume %s: the option Z gives its files the label of the sandbox's, and label=%s is of none of Brig's domains; label the folder with chcon(1)",
+				r.Source, spec.Process.SelinuxLabel)
+		}
+		if err := selinux.Relabel(r.Source, label); err != nil {
+			return fmt.Errorf("volume %s: %w", r.Source, err)
+		}
 	}
-	return labels, "", nil
+	return nil
 }

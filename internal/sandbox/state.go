@@ -61,8 +61,10 @@ type State struct {
 	Preset    string            `json:"preset,omitempty"`
 	Image     *Image            `json:"image,omitempty"` // nil where the root is none
 	IDs       *idmap.Range      `json:"ids,omitempty"`
-	Cgroups   map[string]string `json:"cgroups,omitempty"`
-	StopAfter time.Duration     `json:"stopTimeout,omitempty"`
+	// Categories is a range of host ids that is taken and not used: SELinux's categories of a sandbox without ids of its own.
+	Categories *idmap.Range      `json:"categories,omitempty"`
+	Cgroups    map[string]string `json:"cgroups,omitempty"`
+	StopAfter  time.Duration     `json:"stopTimeout,omitempty"`
 	// StopSignal is what Stop sends first; 0 for SIGTERM.
 	StopSignal int                 `json:"stopSignal,omitempty"`
 	Landlock   Landlock            `json:"landlock"`

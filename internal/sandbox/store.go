@@ -423,7 +423,7 @@ func (b *Sandbox) sweep() (bool, error) {
 	if !st.Detached || st.Remove || err != nil {
 		return true, b.removeFolder(st.Name)
 	}
-	st.Status, st.IDs, st.Cgroups, st.PID = Stopped, nil, nil, 0
+	st.Status, st.IDs, st.Categories, st.Cgroups, st.PID = Stopped, nil, nil, nil, 0
 	st.Result = &Result{ExitCode: 137, Cause: Lost, Message: "its monitor was killed, and the sandbox with it"}
 	return true, b.save(&st)
 }

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,7 +15,8 @@ import (
 
 // plumbing connects the sandbox's standard streams with the caller's.
 //
-// A stream that is a file or a pipe is handed to the program as it is, a file only where no profile of AppArmor's would refuse it. A terminal never is: through an open terminal a
+// A stream that is a file or a pipe is handed to the program as it is, where no
+// profile and no label would refuse it. A terminal never is: through an open terminal a
 // program could read what is typed into it later, or change its modes. It is copied, as is everything when the output
 // is counted or logged.
 type plumbing struct {
@@ -35,7 +37,7 @@ type plumbing struct {
 func (v *supervisor) plumb(streams Streams, log *logger) (*plumbing, error) {
 	p := &plumbing{v: v, streams: streams, log: log}
 	if v.req.Spec.Process.Terminal {
-		return p, noFolders(v.req.PassFDs)
+		return p, errors.Join(noFolders(v.req.PassFDs), v.checkPassed())
 	}
 	if err := p.input(); err != nil {
 		p.close()
@@ -47,11 +49,22 @@ func (v *supervisor) plumb(streams Streams, log *logger) (*plumbing, error) {
 			return nil, err
 		}
 	}
-	if err := noFolders(append(p.child[:], v.req.PassFDs...)); err != nil {
+	if err := errors.Join(noFolders(append(p.child[:], v.req.PassFDs...)), v.checkPassed()); err != nil {
 		p.close()
 		return nil, err
 	}
 	return p, nil
+}
+
+// checkPassed refuses what the program's SELinux label would not let it have.
+func (v *supervisor) checkPassed() error {
+	for i, f := range v.req.PassFDs {
+		if f != nil && !inherits(v.req.Spec, f) {
+			return fmt.Errorf("--pass-fd: SELinux would not let the program have descriptor %d as %s; give it by a pipe of a process without categories (runcon -l s0), or mount it with -v",
+				3+i, v.req.Spec.Process.SelinuxLabel)
+		}
+	}
+	return nil
 }
 
 // noFolders refuses a folder among the files that the program gets: from it "..", which no root stops outside of it,
@@ -84,7 +97,7 @@ func (p *plumbing) input() error {
 		p.child[0] = in
 		return nil
 	}
-	r, w, err := os.Pipe()
+	r, w, err := p.pipe()
 	if err != nil {
 		return err
 	}
@@ -100,12 +113,23 @@ func (p *plumbing) input() error {
 	return nil
 }
 
+// pipe makes one that the program may have an end of.
+func (p *plumbing) pipe() (r, w *os.File, err error) {
+	if r, w, err = os.Pipe(); err != nil {
+		return nil, nil, err
+	}
+	if err = p.v.labelPipe(r); err != nil {
+		return nil, nil, errors.Join(err, r.Close(), w.Close())
+	}
+	return r, w, nil
+}
+
 func (p *plumbing) outputTo(fd int, out *os.File) error {
 	if p.log == nil && p.v.req.OutputLimit == 0 && out != nil && !isTerminal(out) && !p.v.refuses(out) {
 		p.child[fd] = out
 		return nil
 	}
-	r, w, err := os.Pipe()
+	r, w, err := p.pipe()
 	if err != nil {
 		return err
 	}

@@ -376,7 +376,7 @@ func (v *supervisor) startError(err error) error {
 			return fmt.Errorf("the sandbox ran out of memory%s while it was set up; give it more with --memory: %w", v.memoryLimit(), err)
 		}
 	}
-	return commandError(v.req.Spec.Process.Args, err)
+	return commandError(v.req.Spec.Process, err)
 }
 
 // finish takes everything away again. A foreground sandbox vanishes; a detached one stays in the list until `rm`,
@@ -387,7 +387,7 @@ func (v *supervisor) finish(result Result) error {
 	}
 	err := v.release()
 	v.state.Status, v.state.Finished, v.state.Result = Stopped, time.Now(), &result
-	v.state.PID, v.state.IDs, v.state.Cgroups = 0, nil, nil
+	v.state.PID, v.state.IDs, v.state.Categories, v.state.Cgroups = 0, nil, nil, nil
 	err = errors.Join(err, v.save(&v.state))
 	fault.Point("end recorded")
 	if text, merr := resultText(result); merr == nil {
@@ -420,11 +420,22 @@ func (v *supervisor) release() error {
 	if err := v.unconfine(); err != nil {
 		return err
 	}
-	if v.state.IDs != nil {
-		if err := idmap.Release(idmap.MachineDir, v.dir, *v.state.IDs); err != nil {
+	if err := v.releaseIDs(&v.state); err != nil {
+		return err
+	}
+	fault.Point("ids released")
+	return nil
+}
+
+// releaseIDs gives back what was taken for ids and for categories.
+func (b *Sandbox) releaseIDs(st *State) error {
+	for _, r := range []*idmap.Range{st.IDs, st.Categories} {
+		if r == nil {
+			continue
+		}
+		if err := idmap.Release(idmap.MachineDir, b.dir, *r); err != nil {
 			return err
 		}
-		fault.Point("ids released")
 	}
 	return nil
 }
@@ -463,8 +474,8 @@ func (b *Sandbox) clear(ctx context.Context, st *State) error {
 	if err := sweepProfiles(); err != nil {
 		return err
 	}
-	if st.IDs != nil {
-		return idmap.Release(idmap.MachineDir, b.dir, *st.IDs)
+	if st.IDs != nil || st.Categories != nil {
+		return b.releaseIDs(st)
 	}
 	_, err := idmap.Sweep(idmap.MachineDir, func(owner string) bool { return owner != b.dir }) // not written down yet
 	return err

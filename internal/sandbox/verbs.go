@@ -341,7 +341,7 @@ func (v *supervisor) exec(pidfd *os.File, streams Streams) (Result, error) {
 		Meanwhile: v.forwardSignals,
 	})
 	if err != nil {
-		return Result{}, commandError(v.req.Spec.Process.Args, err)
+		return Result{}, commandError(v.req.Spec.Process, err)
 	}
 	defer v.hold(process)()
 	plumbing.start(process.Terminal)

@@ -5,12 +5,35 @@ import (
 	"runtime"
 
 	"brig/internal/launch"
+	"brig/internal/mac"
+	"brig/internal/mac/selinux"
 
 	"golang.org/x/sys/unix"
 )
 
-// clone starts the child, from a thread on the CPUs that the plan wants it to be born on.
+// clone starts the child. Where it takes an SELinux label of Brig's before execve, the socket by which it then says that there is no
+// such program has that label, too: one of a caller with other categories would be closed to it, and the parent would take the silence
+// for a program that runs.
 func (l *launching) clone(c launch.Clone) (*launch.Child, error) {
+	label := l.spec.Process.SelinuxLabel
+	if _, own := selinux.FileLabel(label); !own || !l.options.Supervised || !mac.ReadHost().SELinux {
+		return l.cloneOnCPUs(c)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := selinux.LabelSockets(label); err != nil {
+		return nil, fmt.Errorf("give the control socket the SELinux label %s: %w", label, err)
+	}
+	child, err := l.cloneOnCPUs(c)
+	if undo := selinux.LabelSockets(""); undo != nil && err == nil {
+		child.Kill()
+		return nil, fmt.Errorf("give sockets their usual SELinux label again: %w", undo)
+	}
+	return child, err
+}
+
+// cloneOnCPUs starts the child from a thread on the CPUs that the plan wants it to be born on.
+func (l *launching) cloneOnCPUs(c launch.Clone) (*launch.Child, error) {
 	if l.plan.InitialCPUs == nil {
 		return l.plan.Program.Start(c, l.files)
 	}

@@ -27,7 +27,7 @@ type job struct {
 }
 
 // Modules that Debian's cloud kernel has outside and a host loads when they are asked for, which a sandbox may not do.
-var modules = []string{"loop", "veth", "ext4"}
+var modules = []string{"loop", "veth", "ext4", "erofs", "overlay"}
 
 var setups = []*setup{
 	{
@@ -67,6 +67,7 @@ var systemd = &setup{
 // enforce loads the policy and gives labels to what has none yet: /tmp's disk, what is in memory, and the folder of programs, which
 // is read-only and was mounted before there was a policy.
 const enforce = `
+mv /etc/selinux/default/policy/policy.33 /etc/selinux/default/policy/without-brig
 cp /brig/bin/policy /etc/selinux/default/policy/policy.33
 load_policy
 restorecon -R /dev /run /tmp

@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 
-	"brig/internal/isolation/gvisor/job"
-
 	"gvisor.dev/gvisor/pkg/seccomp"
 	"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"
 	"gvisor.dev/gvisor/pkg/sentry/platform"
@@ -23,8 +21,8 @@ import (
 
 // useCompiledFilter has the kernel take its compiled filter, if there is one, at the point where gVisor would compile it: before
 // anything of the guest is loaded. There is no way on without it: failed must not come back.
-func useCompiledFilter(conf *config.Config, l *boot.Loader, failed func(error)) error {
-	program, vars, err := compiledFilter(conf)
+func useCompiledFilter(conf *config.Config, control int, l *boot.Loader, failed func(error)) error {
+	program, vars, err := compiledFilter(conf, control)
 	if err != nil || program == nil {
 		return err
 	}
@@ -39,7 +37,7 @@ func useCompiledFilter(conf *config.Config, l *boot.Loader, failed func(error)) 
 }
 
 // compiledFilter gives the kernel process's filter and what is filled in, or nil when gVisor has to compile it.
-func compiledFilter(conf *config.Config) (*precompiledseccomp.Program, precompiledseccomp.Values, error) {
+func compiledFilter(conf *config.Config, control int) (*precompiledseccomp.Program, precompiledseccomp.Values, error) {
 	constructor, err := platform.Lookup(conf.Platform)
 	if err != nil {
 		return nil, nil, err
@@ -50,7 +48,7 @@ func compiledFilter(conf *config.Config) (*precompiledseccomp.Program, precompil
 	}
 	host := conf.Network == config.NetworkHost
 	opt := sentryfilter.Options{
-		Platform: infos[0], HostNetwork: host, HostNetworkRawSockets: host && conf.EnableRaw, ControllerFD: job.ControlFD,
+		Platform: infos[0], HostNetwork: host, HostNetworkRawSockets: host && conf.EnableRaw, ControllerFD: uint32(control), //nolint:gosec // a file descriptor
 		CgoEnabled: config.CgoEnabled, PluginNetwork: conf.Network == config.NetworkPlugin,
 	}
 	program, ok := compiledFilters()[opt.ConfigKey()]

@@ -30,7 +30,7 @@ func TestCompiledFilters(t *testing.T) {
 		"the host's network, raw": {network: config.NetworkHost, raw: true},
 	} {
 		conf := &config.Config{Platform: "systrap", Network: c.network, EnableRaw: c.raw}
-		program, vars, err := compiledFilter(conf)
+		program, vars, err := compiledFilter(conf, job.ControlFD)
 		if err != nil || program == nil {
 			t.Errorf("%s: there is no compiled filter: %v", name, err)
 			continue
@@ -76,7 +76,7 @@ func TestNoCompiledFilter(t *testing.T) {
 	for _, conf := range []*config.Config{
 		{Platform: "systrap", DirectFS: true}, {Platform: "systrap", ProfileEnable: true}, {Platform: "systrap", Network: config.NetworkPlugin},
 	} {
-		if program, _, err := compiledFilter(conf); err != nil || program != nil {
+		if program, _, err := compiledFilter(conf, job.ControlFD); err != nil || program != nil {
 			t.Errorf("%+v: %v, %v", conf, program, err)
 		}
 	}

@@ -29,6 +29,7 @@ type kernel struct {
 	gofer   *exec.Cmd
 	out     bytes.Buffer
 	stdout  *os.File // nil for out
+	warm    *os.File // the socket for the job of a kernel that was started without
 	status  *os.File
 	cmd     *exec.Cmd
 }
@@ -82,7 +83,7 @@ func guestRoot(t *testing.T) string {
 	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), busybox, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range strings.Fields("sh cat echo chown chmod mv ln sleep ls uname mkdir touch id hostname ps kill true false seq ip nc") {
+	for _, name := range strings.Fields("sh cat echo chown chmod mv ln sleep ls uname mkdir touch id hostname ps kill true false seq ip nc head od") {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
 			t.Fatal(err)
 		}
@@ -182,19 +183,66 @@ func (k *kernel) boot() {
 	}
 	defer w.Close()
 	k.status = r
-	k.cmd = exec.Command(program(k.t), "sentry")
-	k.cmd.Stdout, k.cmd.Stderr = &k.out, &k.out
-	if k.stdout != nil {
-		k.cmd.Stdout, k.cmd.Stderr = k.stdout, k.stdout
+	given := append([]*os.File{asFile(k.t, k.job), control, w, k.root}, k.sockets...)
+	if k.warm != nil {
+		k.send(given)
+	} else {
+		k.cmd = exec.Command(program(k.t), "sentry")
+		k.cmd.Stdout, k.cmd.Stderr = &k.out, &k.out
+		if k.stdout != nil {
+			k.cmd.Stdout, k.cmd.Stderr = k.stdout, k.stdout
+		}
+		k.cmd.ExtraFiles = given
+		k.start()
 	}
-	k.cmd.ExtraFiles = append([]*os.File{asFile(k.t, k.job), control, w, k.root}, k.sockets...)
+	for _, f := range append(k.sockets, k.root) {
+		_ = f.Close()
+	}
+}
+
+func (k *kernel) start() {
+	k.t.Helper()
 	if err := k.cmd.Start(); err != nil {
 		k.t.Fatal(err)
 	}
 	k.t.Cleanup(func() { _ = k.cmd.Process.Kill() })
-	for _, f := range append(k.sockets, k.root) {
-		_ = f.Close()
+}
+
+// warmUp starts the kernel without a job, and waits until it is warm.
+func (k *kernel) warmUp() {
+	k.t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		k.t.Fatal(err)
 	}
+	theirs := os.NewFile(uintptr(pair[1]), "job")
+	defer theirs.Close()
+	k.warm = os.NewFile(uintptr(pair[0]), "warm")
+	k.cmd = exec.Command(program(k.t), "sentry")
+	k.cmd.Stderr = &k.out
+	k.cmd.ExtraFiles = []*os.File{theirs}
+	k.start()
+	if n, err := unix.Read(pair[0], make([]byte, 2)); err != nil || n != 1 {
+		k.t.Fatalf("the kernel did not become warm: %d, %v, %s", n, err, k.out.String())
+	}
+}
+
+// send gives a warm kernel its job.
+func (k *kernel) send(given []*os.File) {
+	k.t.Helper()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	defer null.Close()
+	fds := []int{int(null.Fd()), int(k.stdout.Fd()), int(k.stdout.Fd())}
+	for _, f := range given {
+		fds = append(fds, int(f.Fd()))
+	}
+	if err := unix.Sendmsg(int(k.warm.Fd()), []byte(job.Warm), unix.UnixRights(fds...), nil, 0); err != nil {
+		k.t.Fatal(err)
+	}
+	_ = k.warm.Close()
 }
 
 // files are the open ones of the kernel process, by their numbers.

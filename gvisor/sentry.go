@@ -9,24 +9,23 @@ import (
 
 	"brig/internal/isolation/gvisor/job"
 
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/cpuid"
 	"gvisor.dev/gvisor/pkg/fd"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/metric"
-	"gvisor.dev/gvisor/pkg/ring0"
 	"gvisor.dev/gvisor/runsc/boot"
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/flag"
 	"gvisor.dev/gvisor/runsc/specutils"
-	"gvisor.dev/gvisor/runsc/starttime"
 )
 
 // sentry serves one sandbox to its end.
 func sentry() error {
-	status := os.NewFile(job.StatusFD, "status")
-	unix.CloseOnExec(job.StatusFD)
-	l, end, err := serve(status)
+	j, f, err := receive()
+	if j == nil {
+		return err
+	}
+	status := os.NewFile(uintptr(f.status), "status")
+	l, end, err := serve(j, f, status)
 	if err != nil {
 		end.Error = err.Error()
 	}
@@ -43,24 +42,18 @@ func tell(status *os.File, end job.End) {
 	}
 }
 
-func serve(status *os.File) (*boot.Loader, job.End, error) {
-	j, err := readJob()
-	if err != nil {
-		return nil, job.End{}, err
-	}
+func serve(j *job.Job, f *files, status *os.File) (*boot.Loader, job.End, error) {
 	conf, err := configuration(j)
 	if err != nil {
 		return nil, job.End{}, err
 	}
 	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}})
-	starttime.Get() // looks into /proc the first time, which the filter forbids a later checkpoint
-	cpuid.Initialize()
-	ring0.InitDefault()
-	l, err := boot.New(arguments(j, conf))
+	prepare()
+	l, err := boot.New(arguments(j, f, conf))
 	if err != nil {
 		return nil, job.End{}, fmt.Errorf("start gVisor's kernel: %w", err)
 	}
-	if err := useCompiledFilter(conf, l, func(err error) {
+	if err := useCompiledFilter(conf, f.control, l, func(err error) {
 		tell(status, job.End{Error: err.Error()})
 		os.Exit(1)
 	}); err != nil {
@@ -89,12 +82,12 @@ func ready(status *os.File, conf *config.Config) error {
 	return json.NewEncoder(status).Encode(job.Ready{Config: text})
 }
 
-func readJob() (*job.Job, error) {
-	f := os.NewFile(job.FD, "job")
+func readJob(fd int) (*job.Job, error) {
+	f := os.NewFile(uintptr(fd), "job")
 	defer f.Close() //nolint:errcheck // it was only read
 	j := &job.Job{}
 	if err := json.NewDecoder(f).Decode(j); err != nil {
-		return nil, fmt.Errorf("this program is brig's own and reads its job from file descriptor %d: %w", job.FD, err)
+		return nil, fmt.Errorf("this program is brig's own and reads its job from file descriptor %d: %w", fd, err)
 	}
 	return j, nil
 }
@@ -104,7 +97,7 @@ func configuration(j *job.Job) (*config.Config, error) {
 	flags := flag.NewFlagSet("sentry", flag.ContinueOnError)
 	config.RegisterFlags(flags)
 	set := map[string]string{
-		"platform":    "systrap",
+		"platform":    platformName,
 		"network":     "none",
 		"directfs":    "false", // the kernel process opens no file of the host's
 		"overlay2":    "none",
@@ -125,7 +118,7 @@ func configuration(j *job.Job) (*config.Config, error) {
 }
 
 // arguments are what runsc's boot command hands to the kernel after it has confined itself.
-func arguments(j *job.Job, conf *config.Config) boot.Args {
+func arguments(j *job.Job, f *files, conf *config.Config) boot.Args {
 	root := specutils.GoferMountConf{Lower: specutils.Erofs}
 	if j.Gofer {
 		root.Lower = specutils.Lisafs
@@ -137,35 +130,17 @@ func arguments(j *job.Job, conf *config.Config) boot.Args {
 		}
 	}
 	a := boot.Args{
-		ID: j.ID, Spec: j.Spec, Conf: conf, ControllerFD: job.ControlFD, StdioFDs: stdio(),
-		GoferFDs: []int{job.RootFD}, GoferMountConfs: []specutils.GoferMountConf{root},
+		ID: j.ID, Spec: j.Spec, Conf: conf, ControllerFD: f.control, StdioFDs: f.streams,
+		GoferFDs: []int{f.root}, GoferMountConfs: []specutils.GoferMountConf{root},
 		NumCPU: j.CPUs, TotalMem: j.Memory,
 		PinRingFD: -1, Device: fd.New(-1), DevGoferFD: -1, ExecFD: -1, PodInitConfigFD: -1, RootfsUpperTarFD: -1,
 	}
 	for i := range j.PassFDs {
-		a.PassFDs = append(a.PassFDs, boot.FDMapping{Host: job.FirstFD + i, Guest: 3 + i})
+		a.PassFDs = append(a.PassFDs, boot.FDMapping{Host: f.more[i], Guest: 3 + i})
 	}
 	for i := range j.Mounts {
-		a.GoferFDs = append(a.GoferFDs, job.FirstFD+j.PassFDs+i)
+		a.GoferFDs = append(a.GoferFDs, f.more[j.PassFDs+i])
 		a.GoferMountConfs = append(a.GoferMountConfs, specutils.GoferMountConf{Lower: specutils.Lisafs})
 	}
 	return a
-}
-
-// stdio are copies of the streams, which are the guest's from now on: this process writes no word there.
-func stdio() []int {
-	var fds []int
-	for n := range 3 {
-		c, err := unix.FcntlInt(uintptr(n), unix.F_DUPFD_CLOEXEC, 100)
-		if err == nil {
-			fds = append(fds, c)
-		}
-	}
-	if null, err := unix.Open(os.DevNull, unix.O_RDWR, 0); err == nil {
-		for n := range 3 {
-			_ = unix.Dup2(null, n)
-		}
-		_ = unix.Close(null)
-	}
-	return fds
 }

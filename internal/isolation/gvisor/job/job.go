@@ -13,7 +13,7 @@ import (
 
 // The files that the kernel process gets beside the three standard streams, which are the guest program's.
 const (
-	// FD is a file with the Job as JSON.
+	// FD is a file with the Job as JSON, or the unix socket of a kernel that is kept warm: see Warm.
 	FD = 3 + iota
 	// ControlFD is a listening unix socket, where gVisor's control server answers.
 	ControlFD
@@ -49,6 +49,15 @@ type Job struct {
 	CPUs   int    `json:"cpus,omitempty"`
 	Memory uint64 `json:"memory,omitempty"`
 }
+
+// Warm is how a job comes to a kernel that was started before there was one. It has a connected SOCK_SEQPACKET socket as FD, and
+// of the others only the standard streams, as /dev/null. When it has done all that needs no job it sends one byte of its own. Then a
+// message of one byte with files (SCM_RIGHTS) brings what other kernels are started with, in this order: the streams, the
+// file with the job, and those behind it. A kernel whose socket is closed before that ends, with nothing said.
+//
+// It has one job in its life. What it makes before the job is of its own process, and no guest's: the random numbers, the
+// clocks and the memory of a guest are made with the job, so that two kernels have nothing in common that a guest could tell.
+const Warm = "w"
 
 // Ready says that the kernel takes calls.
 type Ready struct {

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"brig/internal/isolation/gvisor/job"
+
+	"golang.org/x/sys/unix"
+)
+
+// files are the numbers of what a kernel is started with.
+type files struct {
+	streams               []int
+	control, status, root int
+	// more are those of the guest, and then the sockets of its mounts.
+	more []int
+}
+
+// receive gives the job and its files: those that this process was started with, or for a kernel that is kept warm those that come.
+// It gives no job when none came.
+func receive() (*job.Job, *files, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(job.FD, &st); err != nil {
+		return nil, nil, fmt.Errorf("this program is brig's own and has its job on file descriptor %d: %w", job.FD, err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+		return await()
+	}
+	unix.CloseOnExec(job.StatusFD)
+	j, err := readJob(job.FD)
+	if err != nil {
+		return nil, nil, err
+	}
+	f := &files{control: job.ControlFD, status: job.StatusFD, root: job.RootFD}
+	for i := range j.PassFDs + j.Mounts {
+		f.more = append(f.more, job.FirstFD+i)
+	}
+	f.streams, err = streams()
+	return j, f, err
+}
+
+// await does what needs no job, and waits for one.
+func await() (*job.Job, *files, error) {
+	if err := warm(); err != nil {
+		return nil, nil, err
+	}
+	if _, err := unix.Write(job.FD, []byte(job.Warm)); err != nil {
+		return nil, nil, fmt.Errorf("tell that this kernel is warm: %w", err)
+	}
+	got, err := receiveFiles(job.FD)
+	if err != nil || got == nil {
+		return nil, nil, err
+	}
+	_ = unix.Close(job.FD)
+	const first = 3 + job.FirstFD - job.FD
+	if len(got) < first {
+		return nil, nil, fmt.Errorf("a job came with %d files, and not with the %d of each", len(got), first)
+	}
+	j, err := readJob(got[3])
+	if err != nil {
+		return nil, nil, err
+	}
+	f := &files{streams: got[:3], control: got[4], status: got[5], root: got[6], more: got[first:]}
+	if len(f.more) != j.PassFDs+j.Mounts {
+		return nil, nil, fmt.Errorf("a job with %d files and %d mounts came with %d files for them", j.PassFDs, j.Mounts, len(f.more))
+	}
+	return j, f, nil
+}
+
+// receiveFiles gives the files of one message, or none when the other side has closed.
+func receiveFiles(socket int) ([]int, error) {
+	const most = 253 // SCM_MAX_FD of the kernel
+	b, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4*most))
+	var n, oobn, flags int
+	var err error
+	for {
+		if n, oobn, flags, _, err = unix.Recvmsg(socket, b, oob, unix.MSG_CMSG_CLOEXEC); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("wait for a job: %w", err)
+	}
+	if n == 0 {
+		return nil, nil
+	}
+	if flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0 {
+		return nil, errors.New("wait for a job: what came was cut off")
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(messages) != 1 {
+		return nil, fmt.Errorf("wait for a job: %d control messages, %w", len(messages), err)
+	}
+	return unix.ParseUnixRights(&messages[0])
+}
+
+// streams are copies of the standard ones, which are the guest's from now on: this process writes no word there.
+func streams() ([]int, error) {
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s in place of the guest's streams: %w", os.DevNull, err)
+	}
+	defer unix.Close(null) //nolint:errcheck // not written
+	var fds []int
+	for n := range 3 {
+		c, err := unix.FcntlInt(uintptr(n), unix.F_DUPFD_CLOEXEC, 100)
+		if err == nil {
+			err = unix.Dup3(null, n, 0)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("take the guest's stream %d: %w", n, err)
+		}
+		fds = append(fds, c)
+	}
+	return fds, nil
+}

@@ -182,6 +182,51 @@ func TestDiskWeight(t *testing.T) {
 	testenv.Layer(t, "cgroup io.weight", testenv.Enforced, "of two programs that read from one disk one of weight 10000 reads several times as much as one of 102, and as much as one of 10000; refused where io.cost is off")
 }
 
+// TestBFQWeight: so it is once the disk has the scheduler bfq, whose module alone makes the file.
+func TestBFQWeight(t *testing.T) {
+	scheduler := filepath.Join("/sys/block", filepath.Base(bench.disk), "queue/scheduler")
+	choose := func(name string) {
+		if err := os.WriteFile(scheduler, []byte(name), 0); err != nil {
+			t.Fatalf("the scheduler %s for the disk: %v", name, err)
+		}
+	}
+	choose("none")
+	for _, c := range []*exec.Cmd{
+		brigRun.start(t, "weighed", ask{flags: []string{"--blkio-weight", "100"}}, []string{"/probe", "weighed", "cpus"}),
+		brigOCI.start(t, "weighed", ask{set: weighed(100)}, []string{"/probe", "weighed", "cpus"}),
+	} {
+		if out, err := c.CombinedOutput(); err == nil || !strings.Contains(string(out), "has no io.bfq.weight or io.weight") {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	choose("bfq")
+	t.Cleanup(func() { choose("none") })
+	// Under software emulation the processor runs out before the disk does: one request at a time, and none for being new.
+	for file, value := range map[string]string{"strict_guarantees": "1", "low_latency": "0"} {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(scheduler), "iosched", file), []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		weight    uint16
+		least, to float64
+	}{{50, 2, 200}, {1000, 0.5, 2}} { // the second is the control
+		heavy := brigRun.probe(t, ask{flags: []string{"--blkio-weight", "1000"}}, "readfor", "/dev/disk", "4000")
+		light := brigRun.probe(t, ask{flags: []string{"--blkio-weight", fmt.Sprint(c.weight)}}, "readfor", "/dev/disk", "4000")
+		if got := light.file("io.bfq.weight"); got != fmt.Sprint("default ", c.weight) && got != fmt.Sprint(c.weight) {
+			t.Errorf("io.bfq.weight says %q, want %d", got, c.weight)
+		}
+		heavy.release()
+		light.release()
+		h, l := heavy.end(), light.end()
+		t.Logf("weights 1000 and %d: %q and %q", c.weight, h.said, l.said)
+		if ratio := float64(h.number("read")) / float64(l.number("read")); ratio < c.least || ratio > c.to {
+			t.Errorf("%q to %q is %.1f to 1, want from %.1f to %.1f", h.said, l.said, ratio, c.least, c.to)
+		}
+	}
+	testenv.Layer(t, "cgroup io.bfq.weight", testenv.Enforced, "of two programs that read from one disk one of weight 1000 reads several times as much as one of 50, and as much as one of 1000; refused where no disk has bfq")
+}
+
 func weighed(weight uint16) func(*specs.LinuxResources) {
 	return blockIO(func(b *specs.LinuxBlockIO) { b.Weight = &weight })
 }

@@ -26,8 +26,9 @@ type job struct {
 	slow bool     // not in CI
 }
 
-// Modules that Debian's cloud kernel has outside and a host loads when they are asked for, which a sandbox may not do.
-var modules = []string{"loop", "veth", "ext4", "erofs", "overlay"}
+// Modules that Debian's cloud kernel has outside and a host loads when they are asked for, which a sandbox may not do; and a
+// scheduler for disks.
+var modules = []string{"loop", "veth", "ext4", "erofs", "overlay", "bfq"}
 
 var setups = []*setup{
 	{

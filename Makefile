@@ -7,7 +7,7 @@ LINT = $(GO) tool -modfile=tools/go.mod golangci-lint
 ARCHES = amd64 arm64 riscv64 arm
 FUZZTIME ?= 20s
 
-.PHONY: build gvisor build-all reproducible setup test unit race judge lint fuzz bench doc ci clean test-criu test-images test-vm test-vm-ci test-vm-doc test-vm-all
+.PHONY: build gvisor test-gvisor build-all reproducible setup test unit race judge lint fuzz bench doc ci clean test-criu test-images test-vm test-vm-ci test-vm-doc test-vm-all
 
 build: ## the binaries, static, into bin/
 	$(BUILD) -o bin/ ./cmd/...
@@ -17,6 +17,9 @@ GVISOR = $(shell cd gvisor && $(GO) list -m -f '{{.Version}}' gvisor.dev/gvisor)
 
 gvisor: ## brig-gvisor, for --isolation gvisor, into bin/ (two minutes the first time)
 	cd gvisor && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X gvisor.dev/gvisor/runsc/version.version=$(GVISOR)' -o ../bin/brig-gvisor .
+
+test-gvisor: ## the tests of brig-gvisor itself: its kernel, file server, checkpoints, pods, network, warm starts
+	cd gvisor && CGO_ENABLED=0 $(GO) test -timeout 10m ./...
 
 build-all: ## every architecture
 	for a in $(ARCHES); do GOARCH=$$a $(BUILD) -o build/$$a/ ./cmd/... || exit 1; done

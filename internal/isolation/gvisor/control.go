@@ -1,0 +1,88 @@
+package gvisor
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// socketName is the control socket in a sandbox's folder.
+const socketName = "gvisor.sock"
+
+// remoteError is what a method of the kernel answered.
+type remoteError struct{ method, text string }
+
+func (e *remoteError) Error() string { return e.method + ": " + e.text }
+
+// request and response are the messages of gVisor's control server (its package pkg/urpc): JSON one after another on a stream,
+// files beside the first byte.
+type request struct {
+	Method string `json:"method"`
+	Arg    any    `json:"arg"`
+}
+
+type response struct {
+	Success bool            `json:"success"`
+	Err     string          `json:"err"`
+	Result  json.RawMessage `json:"result"`
+}
+
+// dial connects with the kernel of the sandbox whose folder is dir.
+func dial(dir string) (*net.UnixConn, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close() //nolint:errcheck // read only
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketName)})
+	if err != nil {
+		return nil, fmt.Errorf("reach gVisor's kernel: %w", err)
+	}
+	return c, nil
+}
+
+// call has the kernel run one method. A nil result is not looked at.
+func call(dir, method string, arg any, files []*os.File, result any) error {
+	c, err := dial(dir)
+	if err != nil {
+		return err
+	}
+	defer c.Close() //nolint:errcheck // one question, one answer
+	return ask(c, method, arg, files, result)
+}
+
+func ask(c *net.UnixConn, method string, arg any, files []*os.File, result any) error {
+	text, err := json.Marshal(request{method, arg})
+	if err != nil {
+		return err
+	}
+	var rights []byte
+	if len(files) > 0 {
+		fds := make([]int, len(files))
+		for i, f := range files {
+			fds[i] = int(f.Fd()) //nolint:gosec // a file descriptor
+		}
+		rights = unix.UnixRights(fds...)
+	}
+	n, _, err := c.WriteMsgUnix(text, rights, nil)
+	if err == nil && n < len(text) {
+		_, err = c.Write(text[n:])
+	}
+	if err != nil {
+		return fmt.Errorf("ask gVisor's kernel for %s: %w", method, err)
+	}
+	var r response
+	if err := json.NewDecoder(c).Decode(&r); err != nil {
+		return fmt.Errorf("ask gVisor's kernel for %s: %w", method, err)
+	}
+	if !r.Success {
+		return &remoteError{method, r.Err}
+	}
+	if result == nil {
+		return nil
+	}
+	return json.Unmarshal(r.Result, result)
+}

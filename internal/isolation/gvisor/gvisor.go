@@ -1,0 +1,304 @@
+// Package gvisor runs sandboxes on gVisor's kernel: a process that serves the system calls of the program, which the host's
+// kernel then never sees.
+//
+// Its place on the road is native's, and it stands on native: a gVisor sandbox is a native one whose program is that kernel,
+// `brig-gvisor`, behind every layer that the policy asks for. Namespaces, ids, mounts, control groups, Landlock, security
+// modules, signals and the end of it are native's. What is this package's own: the spec of the kernel process and the spec
+// that the guest sees, both made from the sandbox's one; the files that go between; and the control socket, over which the
+// program is started and others are executed beside it.
+package gvisor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"brig/internal/isolation/gvisor/job"
+	"brig/internal/isolation/native"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Options are what a start needs beside the spec.
+type Options struct {
+	native.Options
+	// ID is the sandbox's.
+	ID string
+	// Dir is the sandbox's own folder, root's alone, where the control socket is made.
+	Dir string
+	// Image is the EROFS image of the root, nil for a folder. It stays the caller's.
+	Image *os.File
+}
+
+// Process is the first program of a sandbox, as the kernel process that serves it: its PID is the kernel's.
+type Process struct {
+	*native.Process
+
+	gofer  *native.Process
+	status *os.File
+}
+
+// ProgramError is a program that the guest's kernel could not execute.
+type ProgramError struct {
+	Errno unix.Errno
+	Text  string // gVisor's words
+}
+
+func (e *ProgramError) Error() string { return e.Text }
+
+// Unwrap gives the errno.
+func (e *ProgramError) Unwrap() error { return e.Errno }
+
+// Start launches the sandbox that spec describes, and gives it when its program runs. Everything that was made is gone again
+// on an error.
+func Start(spec *specs.Spec, o Options) (*Process, error) {
+	if err := Check(spec); err != nil {
+		return nil, err
+	}
+	program, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer program.Close() //nolint:errcheck // read only
+	s := &start{spec: spec, options: &o}
+	defer s.close()
+	p, err := s.run(program)
+	if err != nil && p != nil {
+		_ = p.Signal(unix.SIGKILL)
+		_, _ = p.Process.Wait()
+		err = errors.Join(err, p.Release())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// start is one start in progress.
+type start struct {
+	spec    *specs.Spec
+	options *Options
+	files   []*os.File // ours to close
+	served  []job.Served
+	sockets []*os.File // the gofer's ends
+}
+
+func (s *start) own(f *os.File) *os.File {
+	s.files = append(s.files, f)
+	return f
+}
+
+func (s *start) close() {
+	for _, f := range s.files {
+		_ = f.Close()
+	}
+}
+
+// run starts the kernel process, the file server if there is one, and the program. A process that is given beside an error is
+// to be ended.
+func (s *start) run(program *os.File) (*Process, error) {
+	listener, err := listen(s.options.Dir)
+	if err != nil {
+		return nil, err
+	}
+	status, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	s.own(theirs)
+	files, err := s.inputs(s.own(listener), theirs)
+	if err != nil {
+		return nil, errors.Join(err, status.Close())
+	}
+	o := s.options.Options
+	o.Program, o.PassFDs = program, files
+	kernel, err := native.Start(kernelSpec(s.spec), o)
+	if err != nil {
+		return nil, errors.Join(err, status.Close())
+	}
+	p := &Process{Process: kernel, status: status}
+	if len(s.served) > 0 {
+		if p.gofer, err = s.serve(program, kernel); err != nil {
+			return p, err
+		}
+	}
+	s.close() // a kernel that is gone shows as an end of its socket and its pipe
+	s.files = nil
+	if err := call(s.options.Dir, "containerManager.StartRoot", s.options.ID, nil, nil); err != nil {
+		return p, p.explain(err)
+	}
+	return p, nil
+}
+
+// inputs are the files of the kernel process, in the order of package job.
+func (s *start) inputs(control, status *os.File) ([]*os.File, error) {
+	guest, below := guestSpec(s.spec)
+	j := &job.Job{ID: s.options.ID, Spec: guest, PassFDs: len(s.options.PassFDs), Mounts: len(below)}
+	for i, f := range s.options.PassFDs {
+		if f == nil {
+			j.Closed = append(j.Closed, 3+i)
+		}
+	}
+	root := s.options.Image
+	var rest []*os.File
+	if root == nil || len(below) > 0 || hasBinds(s.spec) {
+		j.Gofer = true
+		for _, path := range append([]string{"/"}, below...) {
+			f, err := s.socket(path)
+			if err != nil {
+				return nil, err
+			}
+			rest = append(rest, f)
+		}
+		root, rest = rest[0], rest[1:]
+	}
+	text, err := json.Marshal(j)
+	if err != nil {
+		return nil, err
+	}
+	file, err := memory("job", text)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat([]*os.File{s.own(file), control, status, root}, s.options.PassFDs, rest), nil
+}
+
+// socket makes the connection over which a path is served, and gives the kernel's end.
+func (s *start) socket(path string) (*os.File, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socketpair: %w", err)
+	}
+	s.served = append(s.served, job.Served{Path: path})
+	s.sockets = append(s.sockets, s.own(os.NewFile(uintptr(pair[1]), "files of "+path)))
+	return s.own(os.NewFile(uintptr(pair[0]), "files of "+path)), nil
+}
+
+// memory is a file in RAM with content, to be read from its start.
+func memory(name string, content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := f.WriteAt(content, 0); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// explain makes an error of the kernel's a person's: what it could not execute, or what it said before it ended.
+func (p *Process) explain(err error) error {
+	var remote *remoteError
+	if errors.As(err, &remote) {
+		return programError(remote.text)
+	}
+	_ = p.Signal(unix.SIGKILL)
+	if end, eerr := p.end(); eerr == nil && end.Error != "" {
+		return errors.New(end.Error)
+	}
+	return fmt.Errorf("gVisor's kernel ended before the program ran: %w", err)
+}
+
+// programError finds the errno in what gVisor says of a program that it cannot run.
+func programError(text string) error {
+	for _, e := range []unix.Errno{unix.ENOENT, unix.EACCES, unix.ENOEXEC, unix.ENOTDIR, unix.ELOOP, unix.E2BIG, unix.EPERM} {
+		if strings.HasSuffix(text, e.Error()) {
+			return &ProgramError{Errno: e, Text: text}
+		}
+	}
+	return errors.New(text)
+}
+
+// end reads how the guest's program ended.
+func (p *Process) end() (job.End, error) {
+	var end job.End
+	text, err := io.ReadAll(p.status)
+	if err == nil {
+		err = json.Unmarshal(text, &end)
+	}
+	return end, err
+}
+
+// Wait waits for the end of the sandbox and gives the wait status of its program; that of the kernel process where it was
+// ended before it could say.
+func (p *Process) Wait() (unix.WaitStatus, error) {
+	status, err := p.Process.Wait()
+	if err != nil {
+		return 0, err
+	}
+	if p.gofer != nil {
+		if _, err := p.gofer.Wait(); err != nil {
+			return 0, err
+		}
+	}
+	end, err := p.end()
+	switch {
+	case err != nil && !status.Exited():
+		return status, nil // it was killed
+	case err != nil:
+		return 0, fmt.Errorf("gVisor's kernel ended with exit code %d and without a word", status.ExitStatus())
+	case end.Error != "":
+		return 0, fmt.Errorf("gVisor's kernel failed: %s", end.Error)
+	}
+	return unix.WaitStatus(end.Status), nil
+}
+
+// Release closes the descriptors that p holds. The processes themselves are not touched.
+func (p *Process) Release() error {
+	err := errors.Join(p.Process.Release(), p.status.Close())
+	if p.gofer != nil {
+		err = errors.Join(err, p.gofer.Release())
+	}
+	return err
+}
+
+// programName is the kernel's.
+const programName = "brig-gvisor"
+
+// open finds the kernel's program: beside Brig's own, or where packages put what people do not call.
+func open() (*os.File, error) {
+	var dirs []string
+	if self, err := os.Executable(); err == nil {
+		dirs = append(dirs, filepath.Dir(self))
+	}
+	for _, dir := range append(dirs, "/usr/local/libexec/brig", "/usr/libexec/brig") {
+		f, err := os.Open(filepath.Join(dir, programName))
+		if err == nil {
+			return f, nil
+		}
+	}
+	return nil, fmt.Errorf("isolation gvisor: %s is not installed: `make gvisor` builds it; it belongs beside brig or into /usr/libexec/brig", programName)
+}
+
+// Available tells why sandboxes cannot run on gVisor here; nil when they can.
+func Available() error {
+	f, err := open()
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// listen makes the control socket. It is bound by a descriptor of its folder: a path may be longer than a socket's address.
+func listen(dir string) (*os.File, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close() //nolint:errcheck // read only
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketName)})
+	if err != nil {
+		return nil, fmt.Errorf("make the control socket of gVisor's kernel: %w", err)
+	}
+	l.SetUnlinkOnClose(false)
+	f, err := l.File()
+	return f, errors.Join(err, l.Close())
+}

@@ -1,0 +1,126 @@
+package gvisor
+
+import (
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"brig/internal/annotation"
+	"brig/internal/seccomp"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// nobody is the user that the kernel process is inside the sandbox's ids: not even its root.
+const nobody = 65534
+
+// kernelSpec is the spec of the native sandbox that the kernel process runs in: the policy's, with the program replaced. Every
+// layer around it stays as it was asked for; the filter is one for that program.
+func kernelSpec(spec *specs.Spec) *specs.Spec {
+	s, pr, linux := *spec, *spec.Process, *spec.Linux
+	pr.Args, pr.Env, pr.Cwd = []string{programName, "sentry"}, nil, "/"
+	pr.User, pr.Capabilities, pr.NoNewPrivileges, pr.Rlimits = user(spec), nil, true, nil
+	linux.Seccomp = kernelFilter()
+	linux.Sysctl = nil
+	s.Process, s.Linux = &pr, &linux
+	return &s
+}
+
+// user is the one that the kernel process becomes: nobody, where the sandbox has that id.
+func user(spec *specs.Spec) specs.User {
+	has := func(m []specs.LinuxIDMapping) bool {
+		return slices.ContainsFunc(m, func(m specs.LinuxIDMapping) bool { return m.ContainerID <= nobody && nobody < m.ContainerID+m.Size })
+	}
+	if has(spec.Linux.UIDMappings) && has(spec.Linux.GIDMappings) {
+		return specs.User{UID: nobody, GID: nobody}
+	}
+	return specs.User{}
+}
+
+// goferCaps are what a file server needs to act for every user of the guest: it makes files of others' and reads what only they may
+// (gVisor's runsc/cmd/gofer.go has the same five and more).
+var goferCaps = []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID"}
+
+// goferSpec is the spec of the file server, a further process of the kernel's sandbox.
+func goferSpec(spec *specs.Spec) *specs.Spec {
+	s := kernelSpec(spec)
+	s.Process.Args = []string{programName, "gofer"}
+	s.Process.User = specs.User{}
+	s.Process.Terminal, s.Process.ConsoleSize = false, nil
+	s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: goferCaps, Effective: goferCaps, Permitted: goferCaps}
+	return s
+}
+
+// kernelFilter is the host's filter of the kernel process and its stubs, beside the one that gVisor loads itself. Without ptrace
+// and seccomp systrap cannot make the processes that the guest's code runs in.
+func kernelFilter() *specs.LinuxSeccomp {
+	profile, err := seccomp.Profile("compat", nil)
+	if err != nil {
+		panic(err) // a built-in one
+	}
+	s := *profile
+	s.Syscalls = append(slices.Clone(s.Syscalls), specs.LinuxSyscall{
+		Names: []string{"ptrace", "seccomp", "memfd_create", "process_vm_readv", "process_vm_writev"}, Action: specs.ActAllow,
+	})
+	return &s
+}
+
+// own are the file systems that gVisor's kernel makes itself. The others come from the file server.
+var own = []string{"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"}
+
+func isOwn(m *specs.Mount) bool { return slices.Contains(own, m.Type) }
+
+// hasBinds tells whether a sandbox has files of the host's beside its root.
+func hasBinds(spec *specs.Spec) bool {
+	return slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool { return !isOwn(&m) })
+}
+
+// guestSpec is what the guest's kernel makes the guest from. The file server shows it the tree with every bind mount in it; those
+// that lie in a file system of the kernel's own are served apart, and named.
+func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string) {
+	s, pr := *spec, *spec.Process
+	s.Root = &specs.Root{Path: "/", Readonly: spec.Root != nil && spec.Root.Readonly}
+	s.Annotations = maps.Clone(spec.Annotations)
+	maps.DeleteFunc(s.Annotations, func(key, _ string) bool { return strings.HasPrefix(key, annotation.Prefix) })
+	s.Hooks, s.Mounts = nil, nil
+	pr.ApparmorProfile, pr.SelinuxLabel = "", ""
+	s.Process = &pr
+	s.Linux = &specs.Linux{Seccomp: spec.Linux.Seccomp, Namespaces: namespaces(spec), MaskedPaths: spec.Linux.MaskedPaths, ReadonlyPaths: spec.Linux.ReadonlyPaths}
+	var covered []string
+	for _, m := range spec.Mounts {
+		at := path.Clean(m.Destination)
+		switch {
+		case isOwn(&m) && at != "/dev" && at != "/dev/pts" && m.Type != "mqueue": // gVisor makes /dev as it has it
+			m.Options = tmpfsOptions(&m)
+			s.Mounts = append(s.Mounts, m)
+			covered = append(covered, at)
+		case !isOwn(&m) && slices.ContainsFunc(covered, func(c string) bool { return strings.HasPrefix(at, c+"/") }):
+			m.Type, m.Source = "bind", at
+			m.UIDMappings, m.GIDMappings = nil, nil
+			m.Options = []string{"rbind"} // what may be written is the tree's to say
+			s.Mounts = append(s.Mounts, m)
+			below = append(below, at)
+		}
+	}
+	return &s, below
+}
+
+// namespaces are those of the guest, none of which is the host's.
+func namespaces(spec *specs.Spec) []specs.LinuxNamespace {
+	var list []specs.LinuxNamespace
+	for _, n := range spec.Linux.Namespaces {
+		if n.Type != specs.UserNamespace {
+			list = append(list, specs.LinuxNamespace{Type: n.Type})
+		}
+	}
+	return list
+}
+
+// tmpfsOptions leaves out what gVisor's file systems do not know.
+func tmpfsOptions(m *specs.Mount) []string {
+	return slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool {
+		name, _, _ := strings.Cut(o, "=")
+		return name == "nr_inodes" || name == "strictatime"
+	})
+}

@@ -41,7 +41,7 @@ type policyFlags struct {
 func (f *policyFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.file, "policy", "", "policy `FILE`, YAML or JSON; flags are laid over it")
 	s.StringVar(&f.preset, "preset", "", "default, strict or compat")
-	s.StringVar(&f.isolation, "isolation", "", "which kernel serves the system calls: native")
+	s.StringVar(&f.isolation, "isolation", "", "native or gvisor: which kernel serves the system calls")
 	s.StringVar(&f.rootfs, "rootfs", "", "`FOLDER` that is the root; without it, a read-only view of the host's programs")
 	s.BoolVar(&f.readOnly, "read-only", true, "read-only root file system; =false lets an image be written over, in RAM, and a --rootfs be written to")
 	s.StringVar(&f.writable, "writable", "", "ram or disk: where it goes what is written to the root; image and folder stay as they are")
@@ -96,7 +96,7 @@ func (f *policyFlags) complete(c *cobra.Command) {
 	choices(c, "preset", policy.Default, policy.Strict, policy.Compat)
 	choices(c, "network", "none", "host")
 	choices(c, "userns", "auto", "host")
-	choices(c, "isolation", "native")
+	choices(c, "isolation", "native", "gvisor")
 	choices(c, "writable", "ram", "disk")
 	choices(c, "pull", "missing", "always", "never")
 	choices(c, "verify-image", "changed", "always")

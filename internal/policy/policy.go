@@ -9,7 +9,7 @@ package policy
 type Policy struct {
 	Version   int    `json:"version,omitempty" yaml:"version,omitempty" jsonschema:"enum=1" jsonschema_description:"Version of this format: 1."`
 	Preset    string `json:"preset,omitempty" yaml:"preset,omitempty" jsonschema:"enum=default,enum=strict,enum=compat" jsonschema_description:"What everything else is measured from. default: every layer on, real programs run. strict: smaller filter, hidden /sys, Landlock without write anywhere. compat: Docker's default filter and capabilities, for programs that break."`
-	Isolation string `json:"isolation,omitempty" yaml:"isolation,omitempty" jsonschema:"enum=native" jsonschema_description:"Which kernel serves the system calls. native: the host's, filtered."`
+	Isolation string `json:"isolation,omitempty" yaml:"isolation,omitempty" jsonschema:"enum=native,enum=gvisor" jsonschema_description:"Which kernel serves the system calls. native: the host's, filtered; gvisor: one in user space, behind the same layers."`
 
 	Image       string   `json:"image,omitempty" yaml:"image,omitempty" jsonschema_description:"The container image that is the root file system: alpine:3.22, registry.example/team/app@sha256:…. It is never written to; its environment, user, working directory and program hold where the policy says nothing else."`
 	Pull        string   `json:"pull,omitempty" yaml:"pull,omitempty" jsonschema:"enum=missing,enum=always,enum=never" jsonschema_description:"When the image is fetched from its registry: missing (the default), always, never."`

@@ -355,7 +355,7 @@ func (w *writer) annotations() error {
 	if len(accepted) > 0 {
 		a[annotation.AllowMissing] = strings.Join(accepted, ",")
 	}
-	a[annotation.Isolation] = "native"
+	a[annotation.Isolation] = w.p.Isolation
 	if w.hostView() {
 		text, err := json.Marshal(generatedFiles(w.p.Hostname))
 		if err != nil {

@@ -74,16 +74,15 @@ func (p *Policy) checkWords() error {
 	if p.Version != 0 && p.Version != 1 {
 		return bad("version", "%d is not known to this brig; it reads version 1", p.Version)
 	}
-	switch p.Isolation {
-	case "gvisor", "vm":
-		return bad("isolation", "%s is not built in yet; there is native", p.Isolation)
+	if p.Isolation == "vm" {
+		return bad("isolation", "vm is not built in yet; there are native and gvisor")
 	}
 	for _, w := range []struct {
 		key, value string
 		known      []string
 	}{
 		{"preset", p.Preset, []string{Default, Strict, Compat}},
-		{"isolation", p.Isolation, []string{"native"}},
+		{"isolation", p.Isolation, []string{"native", "gvisor"}},
 		{"network", p.Network, []string{"none", "host"}},
 		{"pull", p.Pull, []string{"missing", "always", "never"}},
 		{"verifyImage", p.VerifyImage, []string{"always", "changed"}},

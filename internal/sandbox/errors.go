@@ -80,6 +80,9 @@ func (e *CommandError) Unwrap() error { return e.Err }
 
 // commandError turns the failure of execve itself into a CommandError.
 func commandError(pr *specs.Process, err error) error {
+	if errno, ok := programError(err); ok {
+		return &CommandError{Name: pr.Args[0], Err: errno}
+	}
 	var step *launch.StepError
 	if errors.As(err, &step) && strings.HasPrefix(step.Call, "execve(") {
 		return &CommandError{pr.Args[0], step.Errno, selinux.Refusal(pr.SelinuxLabel, pr.NoNewPrivileges, step.Errno)}

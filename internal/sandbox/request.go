@@ -18,6 +18,8 @@ type Request struct {
 	// supervisor has it until the sandbox has ended.
 	Image     *Image   `json:"image,omitempty"`
 	ImageLock *os.File `json:"-"`
+	// ImageFile is its EROFS image, for an isolation that reads it itself; nil for none. It stays the caller's.
+	ImageFile *os.File `json:"-"`
 	// Timeout ends the sandbox after that long; 0 for never.
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// OutputLimit ends the sandbox when it has written that many bytes to standard output and error; 0 for no limit.

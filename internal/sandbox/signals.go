@@ -57,12 +57,10 @@ func (v *supervisor) ignoreSignals() {
 // handler for; outside of a sandbox such a signal would have ended it, so it does here too.
 func (v *supervisor) forward(s syscall.Signal) {
 	v.mu.Lock()
-	var pid int
-	if v.process != nil {
-		pid = v.process.PID
-	}
+	p := v.process
+	deaf := p == nil || p.Deaf(s)
 	v.mu.Unlock()
-	if pid == 0 || deaf(pid, s) || !v.signal(s) {
+	if deaf || !v.signal(s) {
 		v.end(Signaled, 128+int(s), "")
 	}
 }

@@ -45,8 +45,8 @@ type supervisor struct {
 	profile *apparmor.Hold
 
 	mu      sync.Mutex
-	process *native.Process // while it can be signalled
-	cause   Cause           // why the supervisor itself ended it
+	process process // while it can be signalled
+	cause   Cause   // why the supervisor itself ended it
 	code    int
 	note    string
 }
@@ -74,7 +74,7 @@ func (s *Store) prepare(id string, req *Request, detached bool) (*supervisor, er
 	v := &supervisor{Sandbox: b, req: req, lock: lock}
 	v.state = State{
 		Version: stateVersion, ID: b.ID, Name: req.Name, Labels: req.Labels, Created: time.Now(), Monitor: os.Getpid(),
-		Detached: detached, Remove: req.Remove, Isolation: "native", Preset: req.Preset, StopAfter: req.StopAfter,
+		Detached: detached, Remove: req.Remove, Isolation: isolation(req.Spec), Preset: req.Preset, StopAfter: req.StopAfter,
 		Image: req.Image, StopSignal: req.StopSignal,
 	}
 	if req.Spec.Process != nil {
@@ -235,12 +235,12 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 	}
 	defer plumbing.close()
 	defer v.ignoreSignals()
-	process, err := native.Start(v.req.Spec, native.Options{
+	process, terminal, err := v.start(native.Options{
 		Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, PassFDs: v.req.PassFDs, Supervised: true, Lock: v.lock,
 		Meanwhile: v.forwardSignals, Ready: v.ready,
 	})
 	if err != nil {
-		return Result{}, v.startError(err)
+		return Result{}, err
 	}
 	defer v.hold(process)()
 	recorded, err := v.recordSoon()
@@ -249,7 +249,7 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 		return Result{}, err
 	}
 	fault.Point("program started")
-	plumbing.start(process.Terminal)
+	plumbing.start(terminal)
 	if v.req.Timeout > 0 {
 		timer := time.AfterFunc(v.req.Timeout, func() {
 			v.end(TimedOut, 124, fmt.Sprintf("it ran longer than %s", v.req.Timeout))
@@ -295,7 +295,7 @@ func (v *supervisor) end(cause Cause, code int, note string) {
 
 // hold makes the process the one that signals go to, until the function it gives is called: timers and signals come from
 // other goroutines, and its pidfd must not be used when it is closed.
-func (v *supervisor) hold(p *native.Process) (release func()) {
+func (v *supervisor) hold(p process) (release func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.process = p

@@ -336,15 +336,15 @@ func (v *supervisor) exec(pidfd *os.File, streams Streams) (Result, error) {
 	}
 	defer plumbing.close()
 	defer v.ignoreSignals()
-	process, err := native.Exec(v.req.Spec, pidfd, native.Options{
+	process, terminal, err := v.startFurther(pidfd, native.Options{
 		Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, Supervised: true,
 		Meanwhile: v.forwardSignals,
 	})
 	if err != nil {
-		return Result{}, commandError(v.req.Spec.Process, err)
+		return Result{}, err
 	}
 	defer v.hold(process)()
-	plumbing.start(process.Terminal)
+	plumbing.start(terminal)
 	status, err := process.Wait()
 	if err != nil {
 		return Result{}, err

@@ -41,8 +41,11 @@ type Options struct {
 type Process struct {
 	*native.Process
 
-	gofer  *native.Process
 	status *os.File
+	gofer  *native.Process
+	// reaped takes the end of the file server. It is waited for at once: the first process of a pid namespace does not end before every
+	// other one of it is gone (pid_namespaces(7)), and this one is nobody's there.
+	reaped chan error
 }
 
 // ProgramError is a program that the guest's kernel could not execute.
@@ -72,7 +75,7 @@ func Start(spec *specs.Spec, o Options) (*Process, error) {
 	p, err := s.run(program)
 	if err != nil && p != nil {
 		_ = p.Signal(unix.SIGKILL)
-		_, _ = p.Process.Wait()
+		_, _ = p.Wait()
 		err = errors.Join(err, p.Release())
 	}
 	if err != nil {
@@ -128,6 +131,11 @@ func (s *start) run(program *os.File) (*Process, error) {
 		if p.gofer, err = s.serve(program, kernel); err != nil {
 			return p, err
 		}
+		p.reaped = make(chan error, 1)
+		go func() {
+			_, err := p.gofer.Wait()
+			p.reaped <- err
+		}()
 	}
 	s.close() // a kernel that is gone shows as an end of its socket and its pipe
 	s.files = nil
@@ -235,7 +243,7 @@ func (p *Process) Wait() (unix.WaitStatus, error) {
 		return 0, err
 	}
 	if p.gofer != nil {
-		if _, err := p.gofer.Wait(); err != nil {
+		if err := <-p.reaped; err != nil {
 			return 0, err
 		}
 	}

@@ -1,0 +1,175 @@
+package gvisor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+
+	"brig/internal/caps"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Executed is a further program in a running sandbox. It is a process of the guest alone.
+type Executed struct {
+	// Terminal is the master of its terminal, or nil; the caller's to close.
+	Terminal *os.File
+
+	dir, id string
+	pid     int32
+	wait    *net.UnixConn
+}
+
+// execArgs are gVisor's (control.ExecArgs), as far as they are set here.
+type execArgs struct {
+	Argv             []string  `json:"argv"`
+	Env              []string  `json:"envv"`
+	WorkingDirectory string    `json:"wd"`
+	KUID             uint32    // in the root user namespace of the guest
+	KGID             uint32    //
+	ExtraKGIDs       []uint32  //
+	NoNewPrivileges  bool      //
+	Capabilities     *taskCaps //
+	StdioIsPty       bool      //
+	ContainerID      string    //
+	GuestFDs         []int
+}
+
+// taskCaps are gVisor's auth.TaskCapabilities.
+type taskCaps struct {
+	PermittedCaps, InheritableCaps, EffectiveCaps, BoundingCaps, AmbientCaps uint64
+}
+
+type waitArgs struct {
+	PID int32
+	CID string
+}
+
+type signalArgs struct {
+	CID   string
+	Signo int32
+	PID   int32
+	Mode  int
+}
+
+// Exec runs spec.Process in the sandbox, beside its first program. The rest of spec is the sandbox's own.
+func Exec(spec *specs.Spec, o Options) (*Executed, error) {
+	pr := spec.Process
+	if o.Meanwhile != nil {
+		if err := o.Meanwhile(); err != nil {
+			return nil, err
+		}
+	}
+	e := &Executed{dir: o.Dir, id: o.ID}
+	files := slices.Concat(o.Stdio[:], o.PassFDs)
+	if pr.Terminal {
+		master, slave, err := terminal(pr.ConsoleSize)
+		if err != nil {
+			return nil, err
+		}
+		defer slave.Close() //nolint:errcheck // the guest has its own
+		e.Terminal = master
+		files = []*os.File{slave, slave, slave}
+	}
+	args := &execArgs{
+		Argv: pr.Args, Env: pr.Env, WorkingDirectory: pr.Cwd, KUID: pr.User.UID, KGID: pr.User.GID, ExtraKGIDs: pr.User.AdditionalGids,
+		NoNewPrivileges: pr.NoNewPrivileges, StdioIsPty: pr.Terminal, ContainerID: o.ID,
+	}
+	for n := range files {
+		args.GuestFDs = append(args.GuestFDs, n)
+	}
+	var err error
+	if args.Capabilities, err = guestCaps(pr.Capabilities); err != nil {
+		return nil, err
+	}
+	err = call(e.dir, "containerManager.ExecuteAsync", args, files, &e.pid)
+	if err == nil {
+		e.wait, err = dial(e.dir)
+	}
+	if err != nil {
+		if e.Terminal != nil {
+			err = errors.Join(err, e.Terminal.Close())
+		}
+		var remote *remoteError
+		if errors.As(err, &remote) {
+			return nil, programError(remote.text)
+		}
+		return nil, err
+	}
+	return e, nil
+}
+
+// guestCaps turns the sets of a spec into the kernel's masks.
+func guestCaps(c *specs.LinuxCapabilities) (*taskCaps, error) {
+	t := &taskCaps{}
+	if c == nil {
+		return t, nil
+	}
+	for _, s := range []struct {
+		names []string
+		mask  *uint64
+	}{{c.Permitted, &t.PermittedCaps}, {c.Inheritable, &t.InheritableCaps}, {c.Effective, &t.EffectiveCaps}, {c.Bounding, &t.BoundingCaps}, {c.Ambient, &t.AmbientCaps}} {
+		set, err := caps.ParseSet(s.names)
+		if err != nil {
+			return nil, err
+		}
+		*s.mask = uint64(set)
+	}
+	return t, nil
+}
+
+// Wait waits for the end of the program and gives its wait status.
+func (e *Executed) Wait() (unix.WaitStatus, error) {
+	var status uint32
+	err := ask(e.wait, "containerManager.WaitPID", waitArgs{e.pid, e.id}, nil, &status)
+	var remote *remoteError
+	if errors.As(err, &remote) {
+		return 0, fmt.Errorf("wait for process %d of the guest: %w", e.pid, err)
+	}
+	if err != nil {
+		return unix.WaitStatus(unix.SIGKILL), nil //nolint:nilerr // the sandbox has ended, and the program with it
+	}
+	return unix.WaitStatus(status), nil
+}
+
+// Signal sends a signal to the program. One that is gone is no error.
+func (e *Executed) Signal(s unix.Signal) error {
+	_ = call(e.dir, "containerManager.Signal", signalArgs{CID: e.id, Signo: int32(s), PID: e.pid}, nil, nil)
+	return nil
+}
+
+// Deaf is false: the program is not the first of the guest.
+func (e *Executed) Deaf(unix.Signal) bool { return false }
+
+// Release closes the connection to the kernel. The program itself is not touched.
+func (e *Executed) Release() error { return e.wait.Close() }
+
+// Deaf is false: gVisor's kernel gets the signal, and gives it to the program as from outside of its pid namespace.
+func (p *Process) Deaf(unix.Signal) bool { return false }
+
+// terminal makes a terminal of the host's for a program of the guest, which sees it through its own kernel.
+func terminal(size *specs.Box) (master, slave *os.File, err error) {
+	master, err = os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a terminal: %w", err)
+	}
+	fd := int(master.Fd()) //nolint:gosec // a file descriptor
+	err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	if err == nil && size != nil {
+		err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(size.Height), Col: uint16(size.Width)}) //nolint:gosec // a window
+	}
+	var peer uintptr
+	if err == nil {
+		var errno unix.Errno
+		if peer, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC); errno != 0 { //nolint:gosec // a file descriptor
+			err = errno
+		}
+	}
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("make a terminal: %w", err), master.Close())
+	}
+	return master, os.NewFile(peer, "terminal"), nil
+}

@@ -74,8 +74,8 @@ func TestParseErrors(t *testing.T) {
 		// Values that are wrong by themselves.
 		{"version: 2\n", `1:10: version: 2 is not known to this brig; it reads version 1`},
 		{"preset: strikt\n", `1:9: preset: unknown value "strikt"; did you mean "strict"?`},
-		{"isolation: gvisor\n", `1:12: isolation: gvisor is not built in yet; there is native`},
-		{"isolation: docker\n", `1:12: isolation: unknown value "docker"; there is only native`},
+		{"isolation: vm\n", `1:12: isolation: vm is not built in yet; there are native and gvisor`},
+		{"isolation: docker\n", `1:12: isolation: unknown value "docker"; there are native, gvisor`},
 		{"network: bridge\n", `1:10: network: unknown value "bridge"; there are none, host`},
 		{"hostname: a_b\n", `1:11: hostname: "a_b" is no host name; write up to 64 letters, digits, hyphens and dots`},
 		{"workdir: here\n", `1:10: workdir: "here" must be an absolute path`},

@@ -149,11 +149,12 @@ func mediated(f *os.File) bool {
 }
 
 // refuses tells whether the sandbox's profile or label would put the null file in the place of a stream: a profile knows the paths
-// inside, not those of the host's files. Such a stream is copied.
+// inside, not those of the host's files. Such a stream is copied. So it is for gVisor's kernel, which would write a file from its
+// beginning on: it keeps a position of its own (its package pkg/sentry/fsimpl/host).
 func (v *supervisor) refuses(f *os.File) bool {
 	spec := v.req.Spec
 	own := spec.Annotations[annotation.AppArmor] == "auto" && spec.Process.ApparmorProfile != ""
-	return own && mediated(f) || !inherits(spec, f)
+	return (own || v.onGVisor()) && mediated(f) || !inherits(spec, f)
 }
 
 // sweepProfiles unloads what supervisors have left that were killed.

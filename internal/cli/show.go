@@ -12,6 +12,7 @@ import (
 	"brig/internal/host"
 	"brig/internal/idmap"
 	"brig/internal/inspect"
+	"brig/internal/isolation/gvisor"
 	"brig/internal/isolation/native"
 	"brig/internal/mac"
 	"brig/internal/plan"
@@ -248,6 +249,9 @@ func explained(spec *specs.Spec, passFDs int) (*plan.Plan, error) {
 		facts.MAC = mac.ReadHost()
 	}
 	facts.Privileged, facts.Supervised, facts.Locked, facts.PassFDs = true, true, true, passFDs
+	if spec.Annotations[annotation.Isolation] == "gvisor" {
+		return gvisor.Plan(spec, facts)
+	}
 	return plan.Compile(spec, facts)
 }
 

@@ -386,6 +386,9 @@ func (v *supervisor) finish(result Result) error {
 		return v.discard()
 	}
 	err := v.release()
+	if v.req.ImageLock != nil { // before anybody hears of the end: who then removes the sandbox may prune its image
+		err = errors.Join(err, v.req.ImageLock.Close())
+	}
 	v.state.Status, v.state.Finished, v.state.Result = Stopped, time.Now(), &result
 	v.state.PID, v.state.IDs, v.state.Categories, v.state.Cgroups = 0, nil, nil, nil
 	err = errors.Join(err, v.save(&v.state))

@@ -105,8 +105,9 @@ func (b *builder) truncatable() string {
 		name := path.Clean(m.Destination)
 		o, err := mounts.Parse(m.Options)
 		readOnly := o.ReadOnly() && (!o.Recursive || o.RecursiveSet&unix.MOUNT_ATTR_RDONLY != 0) // "ro" alone is not of the mounts below
-		if err != nil || readOnly || name == "/dev" || name == "/dev/pts" {
-			continue // an error is another step's to tell
+		_, link := b.facts.Link(m.Source)
+		if err != nil || readOnly || o.CopySymlink && link || name == "/dev" || name == "/dev/pts" {
+			continue // an error is another step's to tell; a link is made anew in the root, as /bin of the host's where it is one
 		}
 		if o.Bind || o.TmpCopyUp || !slices.Contains([]string{"tmpfs", "proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue"}, m.Type) {
 			return name

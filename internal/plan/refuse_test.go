@@ -400,6 +400,11 @@ func TestMissingLayers(t *testing.T) {
 			s.Root.Readonly = true
 			addMount(specs.Mount{Destination: "/data", Type: "bind", Source: "/srv/data", Options: []string{"rbind", "rro"}})(s)
 		},
+		func(s *specs.Spec) { // as the host's programs are shown where /usr has them all
+			strict(s)
+			s.Root.Readonly = true
+			addMount(specs.Mount{Destination: "/lib64", Type: "bind", Source: "/lib64", Options: []string{"bind", "copy-symlink"}})(s)
+		},
 		landlocked,
 	} {
 		facts := testFacts()

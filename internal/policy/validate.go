@@ -17,7 +17,7 @@ import (
 // that names the key.
 func (p *Policy) Validate() error {
 	for _, check := range []func() error{
-		p.checkNUL, p.checkWords, p.checkRoot, p.checkMounts, p.checkCaps, p.checkLandlock, p.checkLimits, p.checkRates, p.checkContradictions,
+		p.checkNUL, p.checkWords, p.checkRoot, p.checkMounts, p.checkCaps, p.checkLandlock, p.checkLimits, p.checkRates, p.checkContradictions, p.checkGVisor,
 	} {
 		if err := check(); err != nil {
 			return err

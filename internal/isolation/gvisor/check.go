@@ -47,6 +47,9 @@ func Check(spec *specs.Spec) error {
 			return &UnsupportedError{"namespaces." + string(kind), "the guest has a kernel of its own, and cannot share the host's"}
 		}
 	}
+	if _, own := plan.Namespace(spec, specs.UserNamespace); !own {
+		return &UnsupportedError{"namespaces.user", "host: the kernel process would be root of the host"}
+	}
 	if spec.Hooks != nil {
 		return &UnsupportedError{"hooks", "they would act on the kernel process, not on the guest"}
 	}

@@ -81,6 +81,9 @@ func prepare() error {
 	if err := os.Chmod(bench.dir, 0o755); err != nil { //nolint:gosec // users of sandboxes go through it
 		return err
 	}
+	if err := testenv.Share(bench.dir); err != nil {
+		return err
+	}
 	at := func(name string) string { return filepath.Join(bench.dir, name) }
 	bench.brig, bench.attacker, bench.rootfs, bench.state, bench.canary = at("brig"), at("attack"), at("rootfs"), at("state"), at("canary")
 	bench.mark = "BRIG_ATTACK=" + filepath.Base(bench.dir)

@@ -114,6 +114,7 @@ func rootfs(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(os.WriteFile(dir+"/etc/passwd", []byte("root:x:0:0:root:/root:/bin/sh\nme:x:1000:1000::/tmp:/bin/sh\n"), 0o644))
 	ts.Check(os.WriteFile(dir+"/etc/group", []byte("root:x:0:\nme:x:1000:\ndisk:x:6:me\n"), 0o644))
+	ts.Check(testenv.Share(dir))
 }
 
 // exit CODE PROGRAM ARG… runs a program and demands an exit code.

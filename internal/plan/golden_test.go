@@ -134,6 +134,7 @@ var goldens = []golden{
 	{name: "rootless", spec: "default", facts: func(f *Facts) { f.Privileged = false }},
 	{name: "no-landlock", spec: "default", change: annotate(annotation.AllowMissing, "seccomp, landlock"), facts: func(f *Facts) { f.LandlockABI = 0 }},
 	{name: "landlock-old", spec: "default", facts: func(f *Facts) { f.LandlockABI = 1 }},
+	{name: "strict-landlock-old", spec: "strict", facts: func(f *Facts) { f.LandlockABI = 2 }},
 	{name: "streams", spec: "default", facts: func(f *Facts) { f.PassFDs, f.InheritStdio = 2, true }},
 	{name: "cgroups-v1", spec: "bundle", facts: legacyHierarchies},
 	{name: "cgroups-v1-host", spec: "bundle", facts: legacyHierarchies, change: func(s *specs.Spec) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -186,7 +187,7 @@ func TestCVE_2019_5736(t *testing.T) {
 		}
 	}
 	// The control: without Landlock the kernel does execute it.
-	r := brig(t, "run", "-e", bench.mark, "--rootfs", root, "--security-opt", "landlock=off", "--", "/link", "version")
+	r := brig(t, slices.Concat([]string{"run", "-e", bench.mark, "--rootfs", root}, noLandlock, noModule, []string{"--", "/link", "version"})...)
 	if r.code != 0 || !strings.HasPrefix(r.out, "brig ") {
 		t.Errorf("control: %+v", r)
 	}

@@ -15,6 +15,8 @@ import (
 var (
 	noFilter   = []string{"--security-opt", "seccomp=unconfined"}
 	noLandlock = []string{"--security-opt", "landlock=off"}
+	// noModule goes with every control: a module may hold what the layer that is shown does.
+	noModule = []string{"--security-opt", "apparmor=unconfined", "--security-opt", "label=unconfined"}
 	// SYS_RESOURCE is left out: Brig cannot give what it may not have itself.
 	hostRoot = []string{
 		"--preset", "default", "--security-opt", "seccomp=unconfined", "--security-opt", "landlock=off", "--userns", "host", "--cap-add", "ALL",

@@ -85,7 +85,12 @@ func commandError(pr *specs.Process, err error) error {
 	}
 	var step *launch.StepError
 	if errors.As(err, &step) && strings.HasPrefix(step.Call, "execve(") {
-		return &CommandError{pr.Args[0], step.Errno, selinux.Refusal(pr.SelinuxLabel, pr.NoNewPrivileges, step.Errno)}
+		c := &CommandError{pr.Args[0], step.Errno, selinux.Refusal(pr.SelinuxLabel, pr.NoNewPrivileges, step.Errno)}
+		if _, own := selinux.FileLabel(pr.SelinuxLabel); own && c.Refusal == "" && step.Errno == unix.EACCES {
+			c.Refusal = fmt.Sprintf("no execute permission, a noexec mount, a folder on the way is closed, or a file has an SELinux label that %s may not use: "+
+				"a volume gets one by the option z, a root folder by chcon -R %s FOLDER", pr.SelinuxLabel, selinux.Shared)
+		}
+		return c
 	}
 	return err
 }

@@ -13,15 +13,15 @@ if [ ! -e "$policy" ]; then
   # The mounts are of a namespace that ends with it.
   # shellcheck disable=SC2016 # the inner shell expands them
   unshare --mount --propagation private bash -euc '
-    work=$1 image=$2 cil=$3 container=$4
+    work=$1 image=$2
+    shift 2
     mkdir "$work/lower" "$work/over" "$work/root"
     mount -t erofs -o ro,loop "$image" "$work/lower"
     mount -t tmpfs none "$work/over"
     mkdir "$work/over/upper" "$work/over/work"
     mount -t overlay -o "lowerdir=$work/lower,upperdir=$work/over/upper,workdir=$work/over/work" none "$work/root"
-    cp "$cil" "$work/root/brig.cil"
-    cp "$container" "$work/root/container.cil"
-    chroot "$work/root" semodule -n -X 400 -i /brig.cil -i /container.cil 2>"$work/log" || { cat "$work/log" >&2; exit 1; }
+    cp "$@" "$work/root"
+    chroot "$work/root" semodule -n -X 400 -i /brig.cil /container.cil 2>"$work/log" || { cat "$work/log" >&2; exit 1; }
     cp "$work"/root/etc/selinux/default/policy/policy.* "$work/policy"
   ' bash "$work" "$image" "$cil" "$container"
   mv "$work/policy" "$policy"

@@ -59,6 +59,9 @@ func must(t *testing.T, name string, args ...string) string {
 	return strings.Trim(string(out), "\n\x00")
 }
 
+// person is the label of what a person has in the home folder.
+const person = "unconfined_u:object_r:user_home_t:s0"
+
 // folder makes one whose files every user may read and write, as far as the modes of files say.
 func folder(t *testing.T, files map[string]string) string {
 	t.Helper()
@@ -79,6 +82,7 @@ func folder(t *testing.T, files map[string]string) string {
 		must(t, "chmod", "a+rw", filepath.Join(sub, name))
 	}
 	must(t, "chmod", "a+rwx", sub)
+	must(t, "chcon", "-R", person, sub)
 	return sub
 }
 
@@ -161,7 +165,7 @@ func TestNoProgram(t *testing.T) {
 		if said := fmt.Sprint(string(out), err); !strings.Contains(said, c.says) {
 			t.Errorf("%s with the option %q: %s", c.program, c.flag, said)
 		}
-		must(t, "chcon", "-R", "unconfined_u:object_r:user_tmp_t:s0", dir)
+		must(t, "chcon", "-R", person, dir)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -88,6 +89,9 @@ func prepare() error {
 	bench.brig, bench.attacker, bench.rootfs, bench.state, bench.canary = at("brig"), at("attack"), at("rootfs"), at("state"), at("canary")
 	bench.mark = "BRIG_ATTACK=" + filepath.Base(bench.dir)
 	if err := testenv.Build(bench.brig, "brig/cmd/brig"); err != nil {
+		return err
+	}
+	if err := testenv.BuildIsolation(bench.dir); err != nil {
 		return err
 	}
 	if err := testenv.Build(bench.attacker, "brig/test/attack/attacker"); err != nil {
@@ -257,8 +261,16 @@ func run(t *testing.T, v view, flags []string, attack ...string) result {
 	return brig(t, runArgs(v, flags, attack...)...)
 }
 
+// runNative runs it on the host's kernel whatever isolation the suite is run for: a layer that is opened to show that an attack
+// works is one of that kernel's.
+func runNative(t *testing.T, v view, flags []string, attack ...string) result {
+	t.Helper()
+	return brig(t, runArgs(v, append(slices.Clone(flags), "--isolation", "native"), attack...)...)
+}
+
 func runArgs(v view, flags []string, attack ...string) []string {
-	args := append([]string{"run", "-e", bench.mark}, v.flags...)
+	args := append([]string{"run", "-e", bench.mark}, testenv.IsolationFlags()...)
+	args = append(args, v.flags...)
 	args = append(args, flags...)
 	return append(append(args, "--", "/attack"), attack...)
 }

@@ -111,7 +111,7 @@ func (r *row) proves(t *testing.T) {
 		if r.only == "host-view" {
 			v = views()[1]
 		}
-		got = run(t, v, slices.Concat(fill(t, r.flags), noModule, fill(t, c.open)), fill(t, args)...)
+		got = runNative(t, v, slices.Concat(fill(t, r.flags), noModule, fill(t, c.open)), fill(t, args)...)
 	} else {
 		got = c.outside(t, fill(t, args))
 	}

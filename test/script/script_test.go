@@ -39,6 +39,10 @@ func build(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	if err := testenv.BuildIsolation(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	bin = dir
 	if program, err = testenv.Absent(dir, dir+"/brig"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -61,9 +65,20 @@ func TestScript(t *testing.T) {
 	})
 }
 
+// wrapperText stands for brig in a script: with a store of the script's own, and the isolation that the suite is run for.
+const wrapperText = `#!/bin/sh
+command=$1
+shift
+case $command in
+run | explain) set -- %s "$@" ;;
+esac
+[ "$command" = image ] || set -- --root %s/run/brig "$@"
+exec %s "$command" "$@"
+`
+
 // setup gives every script a store of its own and brig in PATH.
 func setup(e *testscript.Env) error {
-	wrapper := fmt.Sprintf("#!/bin/sh\ncommand=$1\nshift\n[ \"$command\" = image ] || set -- --root %s/run/brig \"$@\"\nexec %s \"$command\" \"$@\"\n", e.WorkDir, program)
+	wrapper := fmt.Sprintf(wrapperText, strings.Join(testenv.IsolationFlags(), " "), e.WorkDir, program)
 	if err := os.MkdirAll(e.WorkDir+"/bin", 0o755); err != nil {
 		return err
 	}
@@ -81,6 +96,8 @@ func setup(e *testscript.Env) error {
 // condition answers [need:WORD]: false where the machine lacks it, which testenv counts.
 func condition(word string) (bool, error) {
 	switch word {
+	case "gvisor":
+		return testenv.Isolation() == "gvisor", nil
 	case "root":
 		return testenv.Root.Missing() == "", nil
 	case "unprivileged":

@@ -59,7 +59,9 @@ func serve(j *job.Job, f *files, status *os.File) (*boot.Loader, job.End, error)
 	}); err != nil {
 		return nil, job.End{}, err
 	}
-	metric.Initialize()
+	if err := metric.Initialize(); err != nil {
+		return nil, job.End{}, fmt.Errorf("start gVisor's kernel: %w", err)
+	}
 	if j.Pod {
 		if err := ready(status, conf); err != nil {
 			return nil, job.End{}, err

@@ -1,6 +1,9 @@
 package plan
 
 import (
+	"path"
+	"slices"
+
 	"brig/internal/annotation"
 	"brig/internal/launch"
 
@@ -78,12 +81,47 @@ func (b *builder) joinSandbox() error {
 	b.p.Setsid()
 	b.p.Step(launch.Terminal, "new session keyring, so that the caller's keys are out of reach")
 	b.p.JoinSessionKeyring("_brig").Tolerate(unix.ENOSYS)
+	if b.facts.WithoutProc {
+		b.p.Step(launch.Mounts, "a view of the sandbox's mounts of its own")
+		b.p.Unshare(unix.CLONE_NEWNS)
+		b.p.MountSetattr(0, "/", unix.AT_RECURSIVE, 0, 0, unix.MS_PRIVATE)
+	}
 	b.p.Step(launch.Root, "hold the sandbox's root")
 	b.root = b.p.Openat2("root", 0, "/", unix.O_PATH|unix.O_DIRECTORY, 0, 0)
 	if err := b.privateProc(); err != nil {
 		return err
 	}
-	return b.knownRules()
+	if err := b.knownRules(); err != nil {
+		return err
+	}
+	if b.facts.WithoutProc {
+		b.withoutProc()
+	}
+	return nil
+}
+
+// withoutProc takes procfs and sysfs out of the process's view of the mounts, before Landlock forbids to change that. In their place it
+// has an empty folder with /proc/sys/vm, which tells of no process, and without which gVisor's packages do not start.
+func (b *builder) withoutProc() {
+	b.p.Step(launch.Mounts, "a view of the mounts without procfs and sysfs")
+	vm := b.p.OpenTree("vm", 0, "/proc/sys/vm", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	b.p.MountSetattr(vm, "", 0, unix.MOUNT_ATTR_RDONLY, 0, 0)
+	for _, m := range slices.Backward(b.spec.Mounts) {
+		switch m.Type {
+		case "proc", "sysfs", "cgroup", "cgroup2", "mqueue":
+			b.p.Umount2(path.Clean(m.Destination), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		}
+	}
+	fs := b.p.Fsopen("tmpfs")
+	b.p.FsconfigString(fs, "size", "4k")
+	b.p.FsconfigCreate(fs)
+	proc := b.p.Fsmount("no proc", fs, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	b.p.Mkdirat(proc, "sys", 0o755)
+	b.p.Mkdirat(proc, "sys/vm", 0o755)
+	b.p.MoveMountTo(proc, "/proc")
+	at := b.p.Openat2("/proc/sys/vm", proc, "sys/vm", unix.O_PATH|unix.O_DIRECTORY, 0, 0)
+	b.p.MoveMount(vm, at)
+	b.p.MountSetattr(proc, "", 0, unix.MOUNT_ATTR_RDONLY, 0, 0)
 }
 
 // knownRules derives the Landlock grants of a sandbox that is already mounted, as Compile does while it mounts.

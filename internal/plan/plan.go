@@ -72,6 +72,8 @@ type Facts struct {
 	Hooks bool
 	// Locked: the parent holds a lock whose end tells that it is gone.
 	Locked bool
+	// WithoutProc: a further process has a mount namespace of its own, with what is mounted in the sandbox's but no procfs and no sysfs.
+	WithoutProc bool
 	// PassFDs is how many file descriptors after 2 the program gets.
 	PassFDs int
 	// ClosedFDs are those among them that the caller does not have either: their numbers stay free.

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -265,5 +266,29 @@ func TestCloneText(t *testing.T) {
 	}
 	if CloneText(0) != "" {
 		t.Error("nothing has a name")
+	}
+}
+
+// TestWithoutProc: a process that shows to others what it sees has no procfs and no sysfs, from before Landlock shuts the mounts.
+func TestWithoutProc(t *testing.T) {
+	t.Parallel()
+	spec := bundle(func(s *specs.Spec) {})
+	facts := testFacts()
+	facts.WithoutProc = true
+	p, err := CompileExec(spec, facts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	if err := p.Program.WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	at := -1
+	for _, want := range []string{"setns", "unshare(CLONE_NEWNS)", "umount2(\"/proc\"", "capset"} {
+		i := strings.Index(text.String(), want)
+		if i < at {
+			t.Errorf("%s is missing, or out of order: %s", want, text.String())
+		}
+		at = i
 	}
 }

@@ -34,8 +34,9 @@ func (s *start) serve(program *os.File, kernel *native.Process) (*native.Process
 	}
 	o := native.Options{
 		Cgroup: s.options.Cgroup, Maps: s.options.Maps, Supervised: s.options.Supervised, Program: program,
-		Stdio:   [3]*os.File{s.own(null), null, null},
-		PassFDs: slices.Concat([]*os.File{s.own(files), s.own(proc)}, s.sockets),
+		WithoutProc: true, // the guest has its own, but one with the right to unmount that would be served this one, and the server's memory in it
+		Stdio:       [3]*os.File{s.own(null), null, null},
+		PassFDs:     slices.Concat([]*os.File{s.own(files), s.own(proc)}, s.sockets),
 	}
 	p, err := native.Exec(goferSpec(s.spec), kernel.PIDFD(), o)
 	if err != nil {

@@ -48,7 +48,11 @@ func goferSpec(spec *specs.Spec) *specs.Spec {
 	s.Process.Args = []string{programName, "gofer"}
 	s.Process.User = specs.User{}
 	s.Process.Terminal, s.Process.ConsoleSize = false, nil
-	s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: goferCaps, Effective: goferCaps, Permitted: goferCaps}
+	s.Process.Capabilities = &specs.LinuxCapabilities{
+		Bounding: goferCaps, Effective: goferCaps, Permitted: goferCaps, Inheritable: goferCaps, Ambient: goferCaps, // to outlive execve
+	}
+	s.Annotations = maps.Clone(s.Annotations)
+	delete(s.Annotations, annotation.LockCaps) // which a program that has any cannot be started with
 	return s
 }
 
@@ -76,8 +80,8 @@ func hasBinds(spec *specs.Spec) bool {
 	return slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool { return !isOwn(&m) })
 }
 
-// guestSpec is what the guest's kernel makes the guest from. The file server shows it the tree with every bind mount in it; those
-// that lie in a file system of the kernel's own are served apart, and named.
+// guestSpec is what the guest's kernel makes the guest from. Every bind mount is served apart, and named in below: the kernel takes the
+// root for its own, which may be read-only as a whole and whose files nobody else changes, and a volume is neither.
 func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string) {
 	s, pr := *spec, *spec.Process
 	s.Root = &specs.Root{Path: "/", Readonly: spec.Root != nil && spec.Root.Readonly}
@@ -87,15 +91,13 @@ func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string) {
 	pr.ApparmorProfile, pr.SelinuxLabel = "", ""
 	s.Process = &pr
 	s.Linux = &specs.Linux{Seccomp: spec.Linux.Seccomp, Namespaces: namespaces(spec), MaskedPaths: spec.Linux.MaskedPaths, ReadonlyPaths: spec.Linux.ReadonlyPaths}
-	var covered []string
 	for _, m := range spec.Mounts {
 		at := path.Clean(m.Destination)
 		switch {
 		case isOwn(&m) && at != "/dev" && at != "/dev/pts" && m.Type != "mqueue": // gVisor makes /dev as it has it
 			m.Options = tmpfsOptions(&m)
 			s.Mounts = append(s.Mounts, m)
-			covered = append(covered, at)
-		case !isOwn(&m) && slices.ContainsFunc(covered, func(c string) bool { return strings.HasPrefix(at, c+"/") }):
+		case !isOwn(&m):
 			m.Type, m.Source = "bind", at
 			m.UIDMappings, m.GIDMappings = nil, nil
 			m.Options = []string{"rbind"} // what may be written is the tree's to say

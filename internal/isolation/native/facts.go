@@ -54,7 +54,7 @@ func (l *launching) facts(tasks int) (*plan.Facts, error) {
 		return nil, err
 	}
 	f.Locked, f.Held, f.Hooks = l.options.Lock != nil, l.options.Start != nil, l.options.Created != nil
-	f.ProgramGiven = l.options.Program != nil
+	f.ProgramGiven, f.WithoutProc = l.options.Program != nil, l.options.WithoutProc
 	f.Lenient, f.Remounts = l.options.Warn != nil, l.options.Warn != nil
 	for i, passed := range l.options.PassFDs {
 		if passed == nil {

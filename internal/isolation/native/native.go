@@ -36,6 +36,9 @@ type Options struct {
 	PassFDs []*os.File
 	// Program is executed instead of the path in process.args, whose words are its arguments; nil for the path.
 	Program *os.File
+	// WithoutProc gives a further process a mount namespace of its own, with what is mounted in the sandbox's but no procfs and no
+	// sysfs: it may be one that shows to others what it sees.
+	WithoutProc bool
 	// Supervised: the sandbox dies with the calling thread. The caller has locked its goroutine to it
 	// (runtime.LockOSThread) for as long as the sandbox is to live.
 	Supervised bool

@@ -63,6 +63,31 @@ func TestNoModule(t *testing.T) {
 	testenv.Layer(t, "SELinux without Brig's module", testenv.Refused, refusal)
 }
 
+// TestInstall: the policy is built and loaded, with and without the module. It takes minutes where the processor is a program.
+func TestInstall(t *testing.T) {
+	need(t)
+	if testing.Short() {
+		return
+	}
+	defer func() {
+		must(t, "cp", filepath.Join(bin, "policy"), "/etc/selinux/default/policy/policy.33")
+		must(t, "load_policy")
+		must(t, "setenforce", "1")
+	}()
+	for _, c := range [][2]string{{"install", "installed"}, {"remove", "not installed"}} {
+		must(t, "setenforce", "0") // the root's overlay is older than the policy, and closed to semodule's domain
+		must(t, filepath.Join(bin, "brig"), "selinux", c[0])
+		must(t, "setenforce", "1")
+		if out, _ := brig(t, "selinux", "status"); out != "SELinux is enforcing, Brig's module is "+c[1] {
+			t.Errorf("after %s: %s", c[0], out)
+		}
+		out, ok := brig(t, "run", "--", "sh", "-c", mine)
+		if ok != (c[1] == "installed") || ok && !strings.Contains(out, ":brig_net_t:") {
+			t.Errorf("run after %s: %s", c[0], out)
+		}
+	}
+}
+
 // TestBundle: the labels of a bundle are applied as they are, of other modules' types too, and a change that the policy does not let
 // happen is said to be that.
 func TestBundle(t *testing.T) {

@@ -170,7 +170,7 @@ func TestSignals(t *testing.T) {
 
 func run(t *testing.T, root string, replace *strings.Replacer, flags, attack []string) (int, string) {
 	t.Helper()
-	args := slices.Concat([]string{"--root", filepath.Join(root, "state"), "run", "--rootfs", filepath.Join(root, "rootfs")}, flags, []string{"--", "/attack"}, attack)
+	args := slices.Concat([]string{"--root", filepath.Join(root, "state"), "run", "--rootfs", filepath.Join(root, "rootfs"), "--security-opt", "label=unconfined"}, flags, []string{"--", "/attack"}, attack)
 	for i := range args {
 		args[i] = replace.Replace(args[i])
 	}

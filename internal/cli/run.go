@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"brig/internal/annotation"
 	"errors"
 	"fmt"
 	"maps"
@@ -284,10 +285,14 @@ type prepared struct {
 	policy *policy.Policy
 	spec   *specs.Spec
 	image  *image.Image // nil for none
+	file   *os.File     // the image's, for an isolation that reads it itself; nil for none
 }
 
 // close ends the use of the image, if nobody else has it by then.
 func (p *prepared) close() {
+	if p.file != nil {
+		_ = p.file.Close()
+	}
 	if p.image != nil {
 		_ = p.image.Close()
 	}
@@ -337,6 +342,12 @@ func (p *prepared) request() (*sandbox.Request, error) {
 		req.ImageLock = p.image.Lock()
 	}
 	var err error
+	if p.image != nil && p.spec.Annotations[annotation.Isolation] == "gvisor" {
+		if p.file, err = p.image.File(); err != nil {
+			return nil, err
+		}
+		req.ImageFile = p.file
+	}
 	if req.StopSignal, err = stopSignal(p.image); err != nil {
 		return nil, err
 	}

@@ -17,8 +17,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
+	"brig/internal/annotation"
 	"brig/internal/isolation/gvisor/job"
 	"brig/internal/isolation/native"
 
@@ -156,15 +158,24 @@ func (s *start) inputs(control, status *os.File) ([]*os.File, error) {
 	}
 	root := s.options.Image
 	var rest []*os.File
-	if root == nil || len(below) > 0 || hasBinds(s.spec) {
-		j.Gofer = true
-		for _, path := range append([]string{"/"}, below...) {
-			f, err := s.socket(path)
-			if err != nil {
-				return nil, err
-			}
-			rest = append(rest, f)
+	kind := s.spec.Annotations[annotation.RootWritable]
+	if kind == "disk" || kind == "" && len(below) > 0 {
+		root = nil // what is laid over the image is in the tree only: the place to write, or the mount points of volumes
+	}
+	paths := below
+	if root == nil {
+		j.Gofer, paths = true, append([]string{"/"}, below...)
+	} else if err := overImage(j, s.spec); err != nil {
+		return nil, err
+	}
+	for _, path := range paths {
+		f, err := s.socket(path)
+		if err != nil {
+			return nil, err
 		}
+		rest = append(rest, f)
+	}
+	if root == nil {
 		root, rest = rest[0], rest[1:]
 	}
 	text, err := json.Marshal(j)
@@ -176,6 +187,22 @@ func (s *start) inputs(control, status *os.File) ([]*os.File, error) {
 		return nil, err
 	}
 	return slices.Concat([]*os.File{s.own(file), control, status, root}, s.options.PassFDs, rest), nil
+}
+
+// overImage lays memory of the guest's over the image: what the policy lets be written there, or the mount points that an image does
+// not have. It counts as the sandbox's memory.
+func overImage(j *job.Job, spec *specs.Spec) error {
+	j.Writable = true
+	text, ok := spec.Annotations[annotation.RootWritableSize]
+	if !ok {
+		return nil
+	}
+	size, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return fmt.Errorf("annotation %s: %w", annotation.RootWritableSize, err)
+	}
+	j.Size = size
+	return nil
 }
 
 // socket makes the connection over which a path is served, and gives the kernel's end.

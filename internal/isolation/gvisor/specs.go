@@ -75,11 +75,6 @@ var own = []string{"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgro
 
 func isOwn(m *specs.Mount) bool { return slices.Contains(own, m.Type) }
 
-// hasBinds tells whether a sandbox has files of the host's beside its root.
-func hasBinds(spec *specs.Spec) bool {
-	return slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool { return !isOwn(&m) })
-}
-
 // guestSpec is what the guest's kernel makes the guest from. Every bind mount is served apart, and named in below: the kernel takes the
 // root for its own, which may be read-only as a whole and whose files nobody else changes, and a volume is neither.
 func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string) {

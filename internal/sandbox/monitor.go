@@ -22,10 +22,12 @@ import (
 // MonitorCommand is the word that makes brig a monitor.
 const MonitorCommand = "monitor"
 
-// The monitor's files: where it answers, and the lock of the image, if the sandbox has one.
+// The monitor's files: where it answers, the lock of the image, if the sandbox has one, and the image itself, if its isolation
+// reads it.
 const (
-	statusFD = 3
-	imageFD  = 4
+	statusFD    = 3
+	imageFD     = 4
+	imageFileFD = 5
 )
 
 // monitorJob is what `run -d` hands over.
@@ -33,6 +35,8 @@ type monitorJob struct {
 	Root    string   `json:"root"`
 	ID      string   `json:"id"`
 	Request *Request `json:"request"`
+	// ImageFile: the image itself is among the files.
+	ImageFile bool `json:"imageFile,omitempty"`
 }
 
 // monitorStatus is what comes back: the id once the program runs, or why it does not.
@@ -62,11 +66,11 @@ func (s *Store) Detach(req *Request) (string, error) {
 		return "", err
 	}
 	id := newID()
-	job, err := json.Marshal(monitorJob{Root: s.root, ID: id, Request: req})
+	job, err := json.Marshal(monitorJob{Root: s.root, ID: id, Request: req, ImageFile: req.ImageFile != nil})
 	if err != nil {
 		return "", err
 	}
-	status, err := startMonitor(job, req.ImageLock)
+	status, err := startMonitor(job, req)
 	if err != nil {
 		// Whatever a monitor made that was killed before it could answer: nobody knows of it.
 		b := s.sandbox(id)
@@ -96,7 +100,7 @@ func textual(spec *specs.Spec) error {
 	return nil
 }
 
-func startMonitor(job []byte, imageLock *os.File) (*monitorStatus, error) {
+func startMonitor(job []byte, req *Request) (*monitorStatus, error) {
 	in, jobs, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -110,8 +114,11 @@ func startMonitor(job []byte, imageLock *os.File) (*monitorStatus, error) {
 	cmd.Env = monitorEnv()
 	cmd.Dir = "/"
 	cmd.Stdin, cmd.ExtraFiles = in, []*os.File{out}
-	if imageLock != nil {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, imageLock)
+	if req.ImageLock != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, req.ImageLock)
+	}
+	if req.ImageFile != nil { // of an image, so that the lock is there, too
+		cmd.ExtraFiles = append(cmd.ExtraFiles, req.ImageFile)
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
@@ -167,6 +174,11 @@ func monitor(report func(monitorStatus) error) error {
 		syscall.CloseOnExec(imageFD)
 		job.Request.ImageLock = os.NewFile(imageFD, "lock of the image")
 		defer job.Request.ImageLock.Close() //nolint:errcheck // a lock
+	}
+	if job.ImageFile {
+		syscall.CloseOnExec(imageFileFD)
+		job.Request.ImageFile = os.NewFile(imageFileFD, "image")
+		defer job.Request.ImageFile.Close() //nolint:errcheck // read only
 	}
 	s, err := Open(job.Root)
 	if err != nil {

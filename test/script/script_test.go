@@ -104,6 +104,8 @@ func condition(word string) (bool, error) {
 		return testenv.Unprivileged.Missing() == "", nil
 	case "apparmor":
 		return testenv.AppArmor.Missing() == "", nil
+	case "selinux":
+		return testenv.SELinux.Missing() == "", nil
 	case "go":
 		return testenv.Program("go").Missing() == "", nil
 	case "cgroup-v2":

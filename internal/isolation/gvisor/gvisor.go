@@ -77,6 +77,7 @@ func Start(spec *specs.Spec, o Options) (*Process, error) {
 	p, err := s.run(program)
 	if err != nil && p != nil {
 		_ = p.Signal(unix.SIGKILL)
+		s.close() // or its pipe would not end
 		_, _ = p.Wait()
 		err = errors.Join(err, p.Release())
 	}
@@ -104,6 +105,7 @@ func (s *start) close() {
 	for _, f := range s.files {
 		_ = f.Close()
 	}
+	s.files = nil
 }
 
 // run starts the kernel process, the file server if there is one, and the program. A process that is given beside an error is
@@ -140,8 +142,11 @@ func (s *start) run(program *os.File) (*Process, error) {
 		}()
 	}
 	s.close() // a kernel that is gone shows as an end of its socket and its pipe
-	s.files = nil
-	if err := call(s.options.Dir, "containerManager.StartRoot", s.options.ID, nil, nil); err != nil {
+	err = call(s.options.Dir, "Network.CreateLinksAndRoutes", loopback, nil, nil)
+	if err == nil {
+		err = call(s.options.Dir, "containerManager.StartRoot", s.options.ID, nil, nil)
+	}
+	if err != nil {
 		return p, p.explain(err)
 	}
 	return p, nil

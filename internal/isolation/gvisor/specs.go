@@ -2,6 +2,7 @@ package gvisor
 
 import (
 	"maps"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -85,14 +86,15 @@ func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string) {
 	s.Hooks, s.Mounts = nil, nil
 	pr.ApparmorProfile, pr.SelinuxLabel = "", ""
 	s.Process = &pr
-	s.Linux = &specs.Linux{Seccomp: spec.Linux.Seccomp, Namespaces: namespaces(spec), MaskedPaths: spec.Linux.MaskedPaths, ReadonlyPaths: spec.Linux.ReadonlyPaths}
+	s.Linux = &specs.Linux{Seccomp: guestFilter(spec.Linux.Seccomp), Namespaces: namespaces(spec), MaskedPaths: spec.Linux.MaskedPaths, ReadonlyPaths: spec.Linux.ReadonlyPaths}
 	for _, m := range spec.Mounts {
 		at := path.Clean(m.Destination)
 		switch {
 		case isOwn(&m) && at != "/dev" && at != "/dev/pts" && m.Type != "mqueue": // gVisor makes /dev as it has it
 			m.Options = tmpfsOptions(&m)
 			s.Mounts = append(s.Mounts, m)
-		case !isOwn(&m):
+		case isOwn(&m) || madeAsLink(&m): // a link is in the tree, and no mount
+		default:
 			m.Type, m.Source = "bind", at
 			m.UIDMappings, m.GIDMappings = nil, nil
 			m.Options = []string{"rbind"} // what may be written is the tree's to say
@@ -101,6 +103,47 @@ func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string) {
 		}
 	}
 	return &s, below
+}
+
+// madeAsLink tells whether a bind mount is none, but a link like its source (the option copy-symlink).
+func madeAsLink(m *specs.Mount) bool {
+	if !slices.Contains(m.Options, "copy-symlink") {
+		return false
+	}
+	_, err := os.Readlink(m.Source)
+	return err == nil
+}
+
+// guestFilter is the policy's filter as gVisor's kernel can have it for the guest: it knows neither another errno than EPERM nor the
+// death of the whole process (its runsc/specutils/seccomp). A call that was to seem absent would seem forbidden then, and a C library
+// does without clone3 only where it seems absent: it is allowed, as what it makes is the guest kernel's alone.
+func guestFilter(s *specs.LinuxSeccomp) *specs.LinuxSeccomp {
+	if s == nil {
+		return nil
+	}
+	f := *s
+	f.DefaultAction, f.Syscalls = guestAction(s.DefaultAction), nil
+	for _, r := range s.Syscalls {
+		r.Action = guestAction(r.Action)
+		if r.Action == specs.ActErrno {
+			r.Names = slices.DeleteFunc(slices.Clone(r.Names), func(name string) bool { return name == "clone3" })
+		}
+		if len(r.Names) > 0 {
+			f.Syscalls = append(f.Syscalls, r)
+		}
+	}
+	f.Syscalls = append(f.Syscalls, specs.LinuxSyscall{Names: []string{"clone3"}, Action: specs.ActAllow})
+	return &f
+}
+
+func guestAction(a specs.LinuxSeccompAction) specs.LinuxSeccompAction {
+	switch a {
+	case specs.ActKillProcess, specs.ActKillThread:
+		return specs.ActKill
+	case specs.ActLog:
+		return specs.ActAllow
+	}
+	return a
 }
 
 // namespaces are those of the guest, none of which is the host's.

@@ -9,6 +9,7 @@ import (
 
 	"brig/internal/isolation/gvisor/job"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/fd"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/metric"
@@ -30,10 +31,16 @@ func sentry() error {
 		end.Error = err.Error()
 	}
 	tell(status, end)
-	if err == nil {
-		l.Destroy() // and with it answer the calls that are waited for: a wait, a checkpoint
+	if err != nil {
+		return err
 	}
-	return err
+	l.Destroy() // and with it answer the calls that are waited for: a wait, a checkpoint
+	if ws := unix.WaitStatus(end.Status); j.Exits && ws.Signaled() {
+		os.Exit(128 + int(ws.Signal())) // by a signal it could not: it may be the first of its pid namespace
+	} else if j.Exits {
+		os.Exit(ws.ExitStatus())
+	}
+	return nil
 }
 
 func tell(status *os.File, end job.End) {

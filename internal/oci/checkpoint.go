@@ -206,6 +206,9 @@ func (a *app) checkpointContainer(id string, o *checkpointing) error {
 	if err != nil {
 		return err
 	}
+	if c.onGVisor() {
+		return errors.New("isolation gvisor: checkpoint has criu, which saves processes of the host's kernel")
+	}
 	lock, err := c.lock(lockTimeout)
 	if err != nil {
 		return err

@@ -45,11 +45,12 @@ type record struct {
 	Cgroups   map[string]string   `json:"cgroups,omitempty"`
 	Steps     map[int]launch.Step `json:"steps,omitempty"` // what is left of the launch program, to name a failure
 	Terminal  bool                `json:"terminal,omitempty"`
-	IDs       *idmap.Range        `json:"ids,omitempty"`     // host ids of its own, which the operator's policy gave it
-	Beneath   uint64              `json:"beneath,omitempty"` // the mount below the root, where the container's mounts are the host's
-	Mount     uint64              `json:"mount,omitempty"`   // and that root itself
-	Class     *resctrl.Group      `json:"class,omitempty"`   // of service, of linux.intelRdt
-	Agent     bool                `json:"agent,omitempty"`   // start hands the filter's listener to the seccomp agent
+	IDs       *idmap.Range        `json:"ids,omitempty"`       // host ids of its own, which the operator's policy gave it
+	Beneath   uint64              `json:"beneath,omitempty"`   // the mount below the root, where the container's mounts are the host's
+	Mount     uint64              `json:"mount,omitempty"`     // and that root itself
+	Class     *resctrl.Group      `json:"class,omitempty"`     // of service, of linux.intelRdt
+	Isolation string              `json:"isolation,omitempty"` // gvisor, or the host's kernel
+	Agent     bool                `json:"agent,omitempty"`     // start hands the filter's listener to the seccomp agent
 }
 
 // container is one container's folder.

@@ -72,7 +72,7 @@ func (a *app) create(f *flag.FlagSet) func([]string) error {
 }
 
 // createContainer makes a container up to the point where its process waits for the start.
-func (a *app) createContainer(id string, b *bundled, o *creation) (c *container, p *native.Process, err error) {
+func (a *app) createContainer(id string, b *bundled, o *creation) (c *container, p process, err error) {
 	spec := b.spec
 	if err := checkTerminal(spec, o.console, o.detach); err != nil {
 		return nil, nil, err
@@ -81,7 +81,7 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 		return nil, nil, err
 	}
 	o.receiver = spec.Annotations[pidfdReceiver]
-	policy, err := demand(spec)
+	policy, isolation, err := demand(spec)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -99,21 +99,18 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 			a.poststopHooks(spec, made) // also of a container that came to nothing (runtime-spec runtime.md, "Lifecycle", step 12)
 		}
 	}()
+	c.Isolation = isolation
 	if group, err = c.begin(a, b, policy); err != nil {
 		return nil, nil, err
 	}
 	a.debugf("nsexec container setup: the child of one clone3 runs a launch program in the container's namespaces")
 	o.warn = func(text string) { a.warnf("%s", text) }
-	if p, err = c.launch(spec, group, lock, o); err != nil {
-		err = programError(c.Rootfs, spec.Process, err)
-	} else {
-		if f := p.Plan.Filter; f != nil {
-			a.debugf("seccomp filter flags: %d", f.Flags)
-		}
-		a.debugf("child process in init(): process %d has set itself up and waits for the start", p.PID)
-		a.debugf("init: closing the pipe to signal completion: the child no longer depends on this process")
+	if p, err = a.launch(c, spec, group, lock, o); err != nil {
+		return c, nil, programError(c.Rootfs, spec.Process, err)
 	}
-	return c, p, err
+	a.debugf("child process in init(): process %d has set itself up and waits for the start", c.PID)
+	a.debugf("init: closing the pipe to signal completion: the child no longer depends on this process")
+	return c, p, nil
 }
 
 // begin writes down what is to be made before any of it is, so that a create that is killed leaves nothing unknown, and makes
@@ -126,7 +123,7 @@ func (c *container) begin(a *app, b *bundled, policy *operator.Policy) (*cgroup.
 	}
 	c.record = record{
 		Version: specs.Version, ID: c.id, Bundle: b.dir, Created: time.Now().UTC(), Owner: owner(),
-		Creating: true, Terminal: spec.Process != nil && spec.Process.Terminal,
+		Creating: true, Isolation: c.Isolation, Terminal: spec.Process != nil && spec.Process.Terminal,
 	}
 	if spec.Root != nil {
 		c.Rootfs = spec.Root.Path
@@ -241,7 +238,7 @@ func (c *container) undo(group *cgroup.Cgroup, lock *os.File) error {
 }
 
 // launch starts the process and leaves it waiting.
-func (c *container) launch(spec *specs.Spec, group *cgroup.Cgroup, lock *os.File, o *creation) (*native.Process, error) {
+func (a *app) launch(c *container, spec *specs.Spec, group *cgroup.Cgroup, lock *os.File, o *creation) (process, error) {
 	if err := c.mine(); err != nil {
 		return nil, err
 	}
@@ -258,20 +255,9 @@ func (c *container) launch(spec *specs.Spec, group *cgroup.Cgroup, lock *os.File
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.Open(c.dir)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close() //nolint:errcheck // read only
-	listener, err := launch.Listen(dir, startSock)
-	if err != nil {
-		return nil, err
-	}
-	defer listener.Close() //nolint:errcheck // the child has its own
-	fault.Point("start socket made")
 	options := native.Options{
 		Cgroup: group, Maps: idmap.Maps{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings},
-		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Start: listener, Lock: lock, Warn: o.warn,
+		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Lock: lock, Warn: o.warn,
 		Ready: func(p *native.Process) error { return c.ready(p, o) },
 		Agent: c.agent(spec, "creating"),
 	}
@@ -285,7 +271,11 @@ func (c *container) launch(spec *specs.Spec, group *cgroup.Cgroup, lock *os.File
 			return c.createHooks(spec, p)
 		}
 	}
-	p, err := native.Start(spec, options)
+	start := a.hold
+	if c.onGVisor() {
+		start = a.boot
+	}
+	p, err := start(c, spec, options)
 	if err != nil {
 		return nil, err
 	}
@@ -294,6 +284,30 @@ func (c *container) launch(spec *specs.Spec, group *cgroup.Cgroup, lock *os.File
 		err = group.Settled()
 	}
 	return p, err
+}
+
+// hold starts a process of the host's kernel, which waits for the start at a socket in the container's folder.
+func (a *app) hold(c *container, spec *specs.Spec, options native.Options) (process, error) {
+	dir, err := os.Open(c.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close() //nolint:errcheck // read only
+	listener, err := launch.Listen(dir, startSock)
+	if err != nil {
+		return nil, err
+	}
+	defer listener.Close() //nolint:errcheck // the child has its own
+	fault.Point("start socket made")
+	options.Start = listener
+	p, err := native.Start(spec, options)
+	if err != nil {
+		return nil, err
+	}
+	if f := p.Plan.Filter; f != nil {
+		a.debugf("seccomp filter flags: %d", f.Flags)
+	}
+	return p, nil
 }
 
 // ready is called when the process is about to wait: everything that create promises is done here, so that a failure still

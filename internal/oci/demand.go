@@ -11,21 +11,25 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// demand makes a new container's spec obey the operator's policy, and refuses an isolation that is not built in. The policy
-// is nil where the machine has none; the spec is then as it was.
-func demand(spec *specs.Spec) (*operator.Policy, error) {
-	policy, err := operator.Load()
-	if err != nil {
-		return nil, err
+// demand makes a new container's spec obey the operator's policy, and chooses its isolation, of which one that is not built in is
+// refused. The policy is nil where the machine has none; the spec is then as it was.
+func demand(spec *specs.Spec) (policy *operator.Policy, isolation string, err error) {
+	if policy, err = operator.Load(); err != nil {
+		return nil, "", err
 	}
-	isolation, err := policy.ChooseIsolation(os.Args[0], spec.Annotations)
-	if err != nil {
-		return nil, err
+	if isolation, err = policy.ChooseIsolation(os.Args[0], spec.Annotations); err != nil {
+		return nil, "", err
 	}
-	if isolation != "native" {
-		return nil, fmt.Errorf("isolation %s is asked for, and this brig-oci has only native built in: nothing is started on a weaker one", isolation)
+	if isolation == "vm" {
+		return nil, "", fmt.Errorf("isolation %s is asked for, and this brig-oci has only native and gvisor built in: nothing is started on a weaker one", isolation)
 	}
-	return policy, policy.Tighten(spec)
+	if err := policy.Tighten(spec); err != nil {
+		return nil, "", err
+	}
+	if isolation == "gvisor" {
+		return policy, isolation, checkGVisor(spec)
+	}
+	return policy, isolation, nil
 }
 
 // takeIDs takes host ids of its own for a container that the operator's policy gives a user namespace.

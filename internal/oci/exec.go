@@ -80,7 +80,7 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	case s == paused && !o.ignorePaused:
 		return errors.New("cannot exec in a paused container (use --ignore-paused to override)")
 	}
-	spec, err := a.execSpec(c, o, args)
+	spec, own, err := a.execSpec(c, o, args)
 	if err != nil {
 		return err
 	}
@@ -92,6 +92,9 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	setHome(spec.Process, fmt.Sprintf("/proc/%d/root", c.PID))
 	if err := giveStreams(spec); err != nil {
 		return err
+	}
+	if c.onGVisor() {
+		return a.executeOnGVisor(c, o, own, spec)
 	}
 	options, err := a.execOptions(c, o, spec)
 	if err != nil {
@@ -129,23 +132,23 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 	return nil
 }
 
-// execSpec is the container's spec with the further process in it, as the operator wants it.
-func (a *app) execSpec(c *container, o *execution, args []string) (*specs.Spec, error) {
-	spec, err := a.sealedSpecOf(c)
-	if err != nil {
-		return nil, err
+// execSpec is the container's spec with the further process in it, as the operator wants it, and the container's first process.
+func (a *app) execSpec(c *container, o *execution, args []string) (spec *specs.Spec, own *specs.Process, err error) {
+	if spec, err = a.sealedSpecOf(c); err != nil {
+		return nil, nil, err
 	}
-	if spec.Process, err = o.newProcess(spec.Process, args); err != nil {
-		return nil, err
+	own = spec.Process
+	if spec.Process, err = o.newProcess(own, args); err != nil {
+		return nil, nil, err
 	}
 	policy, err := operator.Load()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := policy.TightenExec(spec); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return spec, checkTerminal(spec, o.console, o.detach)
+	return spec, own, checkTerminal(spec, o.console, o.detach)
 }
 
 // execOptions has the process in the container's cgroup, or in one inside.
@@ -169,7 +172,7 @@ func (a *app) execOptions(c *container, o *execution, spec *specs.Spec) (*native
 				a.debugf("nsexec: affinity: %s", hex(mask))
 			}
 			a.debugf("child process in init(): process %d has joined the container and set itself up", p.PID)
-			if err := errors.Join(c.enterClass(p.PID), o.ready(p)); err != nil {
+			if err := errors.Join(c.enterClass(p.PID), o.ready(p.Terminal, p.PIDFD(), p.PID)); err != nil {
 				return err
 			}
 			a.debugf("setns_init: about to exec %q", spec.Process.Args)
@@ -188,20 +191,20 @@ func hex(mask []uint64) string {
 	return "0x" + n.Text(16)
 }
 
-// ready does what exec promises before the program runs.
-func (o *execution) ready(p *native.Process) error {
-	if p.Terminal != nil {
-		if err := o.holdTerminal(p.Terminal); err != nil {
+// ready does what exec promises before the program runs, which process pid is or stands for.
+func (o *execution) ready(terminal, pidfd *os.File, pid int) error {
+	if terminal != nil {
+		if err := o.holdTerminal(terminal); err != nil {
 			return err
 		}
 	}
 	if o.pidfdSocket != "" {
-		if err := sendFD(o.pidfdSocket, p.PIDFD(), []byte(ptmx)); err != nil {
+		if err := sendFD(o.pidfdSocket, pidfd, []byte(ptmx)); err != nil {
 			return fmt.Errorf("--pidfd-socket %s: %w", o.pidfdSocket, err)
 		}
 	}
 	if o.pidFile != "" {
-		return writePIDFile(o.pidFile, p.PID)
+		return writePIDFile(o.pidFile, pid)
 	}
 	fault.Point("exec is ready")
 	return nil

@@ -30,6 +30,9 @@ func (a *app) kill(f *flag.FlagSet) func([]string) error {
 		if err != nil {
 			return err
 		}
+		if c.onGVisor() {
+			return c.signalGuest(s, all)
+		}
 		if s == unix.SIGKILL && !c.ownPIDs() {
 			return c.killGroup(all)
 		}

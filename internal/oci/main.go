@@ -29,6 +29,7 @@ type app struct {
 	noCgroup     bool
 	rootless     bool      // do without cgroups that may not be made
 	sealed       bool      // no container can write to this program's file
+	beside       string    // the folder of that file, where another one is executed in its place
 	criu         string    // its name or path
 	notify       *notifier // of the container that was started, when a service manager wants to know of it
 	code         int
@@ -102,6 +103,9 @@ func (a *app) dispatch(args []string) error {
 			return nil
 		}
 		name, rest = rest[0], []string{"--help"}
+	}
+	if name == attendVerb {
+		return a.attendGuest(rest)
 	}
 	c, ok := commands()[name]
 	if !ok {

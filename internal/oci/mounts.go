@@ -24,6 +24,9 @@ func (a *app) mounts(*flag.FlagSet) func([]string) error {
 		if err != nil {
 			return err
 		}
+		if c.onGVisor() {
+			return errors.New("isolation gvisor: the guest's mounts are its own kernel's, and cannot be changed from here")
+		}
 		lock, err := c.lock(lockTimeout)
 		if err != nil {
 			return err

@@ -82,7 +82,10 @@ func (a *app) restoreContainer(id string, o *restoring) error {
 
 // remake makes a container whose processes come from images.
 func (a *app) remake(id, criu string, b *bundled, o *restoring) (c *container, err error) {
-	policy, err := demand(b.spec)
+	policy, isolation, err := demand(b.spec)
+	if err == nil && isolation != "native" {
+		err = fmt.Errorf("isolation %s is asked for, and restore has criu, which restores processes of the host's kernel", isolation)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sealedEnv tells the second execution that it is the sealed one. The environment is the engine's, not the container's.
+// sealedEnv tells the second execution that it is the sealed one, and of which file. The environment is the engine's, not the container's.
 const sealedEnv = "_BRIG_OCI_SEALED"
 
 // sealFor seals the runtime against a container that could write to its file. Most ids of a user namespace cannot: there
@@ -65,7 +65,7 @@ func (a *app) seal() error {
 		if err := checkSealed(); err != nil {
 			return fmt.Errorf("seal the runtime: %s is set, and %s is not sealed: unset it: %w", sealedEnv, self, err)
 		}
-		a.sealed = true
+		a.sealed, a.beside = true, filepath.Dir(os.Getenv(sealedEnv))
 		return os.Unsetenv(sealedEnv)
 	}
 	// EACCES: we are root of a user namespace only, and its containers may no more than we. EROFS: the mount that it was executed
@@ -91,7 +91,7 @@ func (a *app) seal() error {
 		a.debugf("runc exeseal: using overlayfs for sealed /proc/self/exe")
 	}
 	a.debugf("runc exeseal: using /proc/self/exe clone")
-	env := append(os.Environ(), sealedEnv+"=1")
+	env := append(os.Environ(), sealedEnv+"="+self)
 	err = unix.Exec(fmt.Sprintf("/proc/self/fd/%d", fd), append([]string{os.Args[0]}, a.args...), env)
 	return fmt.Errorf("seal the runtime: execute it again: %w", err)
 }

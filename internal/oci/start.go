@@ -56,6 +56,9 @@ func (a *app) startContainer(c *container) error {
 	if err != nil {
 		return err
 	}
+	if c.onGVisor() {
+		return a.startOnGVisor(c, spec)
+	}
 	fault.Point("locked for the start")
 	child, err := c.attach()
 	if err != nil {

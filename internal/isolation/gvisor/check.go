@@ -1,8 +1,11 @@
 package gvisor
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"brig/internal/annotation"
 	"brig/internal/plan"
@@ -30,28 +33,28 @@ func Check(spec *specs.Spec) error {
 		return &UnsupportedError{"noNewPrograms", "the one execve is the guest kernel's, and Brig cannot ask after it there"}
 	case a[annotation.LandlockBind] != "*" && a[annotation.Landlock] != "" || a[annotation.LandlockConnect] != "*" && a[annotation.Landlock] != "":
 		return &UnsupportedError{"landlock", "the guest's sockets are its own kernel's, and Landlock cannot tell their ports"}
-	case len(linux.Sysctl) > 0:
-		return &UnsupportedError{"sysctls", "they are the host kernel's, which the guest does not see"}
-	case len(linux.Devices) > 0:
-		return &UnsupportedError{"devices", "the guest's kernel has no driver for them"}
+	case linux.Personality != nil:
+		return &UnsupportedError{"linux.personality", "the guest's kernel has one only"}
+	case len(linux.NetDevices) > 0:
+		return &UnsupportedError{"linux.netDevices", "the guest's network stack is its kernel's own"}
 	case len(linux.TimeOffsets) > 0:
 		return &UnsupportedError{"time offsets", "the guest's clocks are those of its kernel"}
 	case linux.Seccomp != nil && asks(linux.Seccomp):
 		return &UnsupportedError{"seccomp", "no agent can be asked (SCMP_ACT_NOTIFY): the calls are the guest's, not the host's"}
 	}
+	if err := errors.Join(checkSysctls(linux.Sysctl), checkDevices(linux.Devices)); err != nil {
+		return err
+	}
 	if _, own := plan.Namespace(spec, specs.NetworkNamespace); !own {
 		return &UnsupportedError{"network", "host: the guest would have the host's sockets, and gVisor's stack nothing to hold"}
 	}
 	for _, kind := range []specs.LinuxNamespaceType{specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace, specs.MountNamespace} {
-		if _, own := plan.Namespace(spec, kind); !own {
+		if path, own := plan.Namespace(spec, kind); !own || path != "" {
 			return &UnsupportedError{"namespaces." + string(kind), "the guest has a kernel of its own, and cannot share the host's"}
 		}
 	}
-	if _, own := plan.Namespace(spec, specs.UserNamespace); !own {
-		return &UnsupportedError{"namespaces.user", "host: the kernel process would be root of the host"}
-	}
-	if spec.Hooks != nil {
-		return &UnsupportedError{"hooks", "they would act on the kernel process, not on the guest"}
+	if spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0 {
+		return &UnsupportedError{"hooks.startContainer", "they would be programs of the host's kernel, not of the guest"}
 	}
 	return nil
 }
@@ -59,4 +62,33 @@ func Check(spec *specs.Spec) error {
 // asks tells whether a filter asks an agent.
 func asks(s *specs.LinuxSeccomp) bool {
 	return s.DefaultAction == specs.ActNotify || slices.ContainsFunc(s.Syscalls, func(c specs.LinuxSyscall) bool { return c.Action == specs.ActNotify })
+}
+
+// opens are the sysctls that take a check away, and that engines set on their own: a guest whose kernel keeps to the check has less than
+// was given.
+var opens = []string{"net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range"}
+
+func checkSysctls(list map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(list)) {
+		if !slices.Contains(opens, strings.ReplaceAll(name, "/", ".")) {
+			return &UnsupportedError{"sysctls", name + " is the host kernel's, which the guest does not see"}
+		}
+	}
+	return nil
+}
+
+// made are the devices that the guest's kernel makes by itself (its package runsc/boot, vfs.go), with their numbers (devices.txt of the
+// kernel's documentation).
+var made = map[string][2]int64{
+	"/dev/null": {1, 3}, "/dev/zero": {1, 5}, "/dev/full": {1, 7}, "/dev/random": {1, 8}, "/dev/urandom": {1, 9}, "/dev/tty": {5, 0},
+}
+
+func checkDevices(list []specs.LinuxDevice) error {
+	for i := range list {
+		d := &list[i]
+		if number, ok := made[d.Path]; !ok || d.Type != "c" && d.Type != "u" || number != [2]int64{d.Major, d.Minor} {
+			return &UnsupportedError{"devices", "the guest's kernel has no driver for " + d.Path}
+		}
+	}
+	return nil
 }

@@ -102,6 +102,15 @@ func Exec(spec *specs.Spec, o Options) (*Executed, error) {
 	return e, nil
 }
 
+// Attach gives a program that was executed before, and whose end nobody has been told yet.
+func Attach(dir, id string, pid int32) (*Executed, error) {
+	wait, err := dial(dir)
+	return &Executed{dir: dir, id: id, pid: pid, wait: wait}, err
+}
+
+// PID is the program's in the guest.
+func (e *Executed) PID() int32 { return e.pid }
+
 // guestCaps turns the sets of a spec into the kernel's masks.
 func guestCaps(c *specs.LinuxCapabilities) (*taskCaps, error) {
 	t := &taskCaps{}

@@ -35,6 +35,10 @@ type Options struct {
 	ID string
 	// Dir is the sandbox's own folder, root's alone, where the control socket is made.
 	Dir string
+	// Beside is the folder of the caller's own program, where it has been executed from another one; "" where it has not.
+	Beside string
+	// Held leaves the program to Begin: the kernel runs, and waits. Its process ends as the program will have ended.
+	Held bool
 	// Image is the EROFS image of the root, nil for a folder. It stays the caller's.
 	Image *os.File
 }
@@ -67,7 +71,7 @@ func Start(spec *specs.Spec, o Options) (*Process, error) {
 	if err := Check(spec); err != nil {
 		return nil, err
 	}
-	program, err := open()
+	program, err := open(o.Beside)
 	if err != nil {
 		return nil, err
 	}
@@ -143,6 +147,9 @@ func (s *start) run(program *os.File) (*Process, error) {
 	}
 	s.close() // a kernel that is gone shows as an end of its socket and its pipe
 	err = call(s.options.Dir, "Network.CreateLinksAndRoutes", loopback, nil, nil)
+	if err == nil && s.options.Held {
+		return p, p.ready()
+	}
 	if err == nil {
 		err = call(s.options.Dir, "containerManager.StartRoot", s.options.ID, nil, nil)
 	}
@@ -155,7 +162,7 @@ func (s *start) run(program *os.File) (*Process, error) {
 // inputs are the files of the kernel process, in the order of package job.
 func (s *start) inputs(control, status *os.File) ([]*os.File, error) {
 	guest, below := guestSpec(s.spec)
-	j := &job.Job{ID: s.options.ID, Spec: guest, PassFDs: len(s.options.PassFDs), Mounts: len(below)}
+	j := &job.Job{ID: s.options.ID, Spec: guest, PassFDs: len(s.options.PassFDs), Mounts: len(below), Pod: s.options.Held, Exits: s.options.Held}
 	for i, f := range s.options.PassFDs {
 		if f == nil {
 			j.Closed = append(j.Closed, 3+i)
@@ -304,9 +311,11 @@ func (p *Process) Release() error {
 const programName = "brig-gvisor"
 
 // open finds the kernel's program: beside Brig's own, or where packages put what people do not call.
-func open() (*os.File, error) {
+func open(beside string) (*os.File, error) {
 	var dirs []string
-	if self, err := os.Executable(); err == nil {
+	if beside != "" {
+		dirs = append(dirs, beside)
+	} else if self, err := os.Executable(); err == nil {
 		dirs = append(dirs, filepath.Dir(self))
 	}
 	for _, dir := range append(dirs, "/usr/local/libexec/brig", "/usr/libexec/brig") {
@@ -320,7 +329,7 @@ func open() (*os.File, error) {
 
 // Available tells why sandboxes cannot run on gVisor here; nil when they can.
 func Available() error {
-	f, err := open()
+	f, err := open("")
 	if err != nil {
 		return err
 	}

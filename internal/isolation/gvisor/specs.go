@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"brig/internal/annotation"
+	"brig/internal/plan"
 	"brig/internal/seccomp"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -28,8 +29,11 @@ func kernelSpec(spec *specs.Spec) *specs.Spec {
 	return &s
 }
 
-// user is the one that the kernel process becomes: nobody, where the sandbox has that id.
+// user is the one that the kernel process becomes: nobody, where the sandbox has that id. Without ids of its own it has the host's.
 func user(spec *specs.Spec) specs.User {
+	if path, own := plan.Namespace(spec, specs.UserNamespace); !own && path == "" {
+		return specs.User{UID: nobody, GID: nobody}
+	}
 	has := func(m []specs.LinuxIDMapping) bool {
 		return slices.ContainsFunc(m, func(m specs.LinuxIDMapping) bool { return m.ContainerID <= nobody && nobody < m.ContainerID+m.Size })
 	}

@@ -43,6 +43,9 @@ type Job struct {
 	Mounts int `json:"mounts,omitempty"`
 	// Pod: other containers come into this kernel, by gVisor's control server; a Ready comes before the End.
 	Pod bool `json:"pod,omitempty"`
+	// Exits: the kernel process ends as the guest program did, for a parent that knows of nothing but processes: with its exit code, or
+	// with 128+n for signal n.
+	Exits bool `json:"exits,omitempty"`
 	// HostNetwork: the guest's sockets are the kernel process's.
 	HostNetwork bool `json:"hostNetwork,omitempty"`
 	// CPUs is how many the guest sees, 0 for those of the machine; Memory is how many bytes it sees, 0 for the machine's.

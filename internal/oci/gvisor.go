@@ -1,0 +1,339 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"reflect"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"brig/internal/fault"
+	"brig/internal/isolation/gvisor"
+	"brig/internal/isolation/native"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// process is the first process of a container, as the verb that makes it has it.
+type process interface {
+	Wait() (unix.WaitStatus, error)
+	Signal(s unix.Signal) error
+	Release() error
+}
+
+func (c *container) onGVisor() bool { return c.Isolation == "gvisor" }
+
+// checkGVisor refuses what an engine can ask for, and gVisor's kernel would pass over.
+func checkGVisor(spec *specs.Spec) error {
+	for _, key := range []string{"io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"} {
+		if spec.Annotations[key] != "" {
+			return &gvisor.UnsupportedError{Key: "annotation " + key, Reason: "the containers of a pod share a kernel, which is not built yet"}
+		}
+	}
+	return gvisor.Check(spec)
+}
+
+// boot starts gVisor's kernel for a container, and leaves it waiting for the start.
+func (a *app) boot(c *container, spec *specs.Spec, o native.Options) (process, error) {
+	if err := appendStreams(o.Stdio, spec.Process.Terminal); err != nil {
+		return nil, err
+	}
+	g := gvisor.Options{Options: o, ID: c.id, Dir: c.dir, Held: true, Beside: a.beside}
+	p, err := gvisor.Start(spec, g)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// appendStreams has streams that are files written at their end: gVisor's kernel keeps a position of its own, and would write over what
+// is there (its package pkg/sentry/fsimpl/host). Whoever else has the same open file appends from then on, too.
+func appendStreams(streams [3]*os.File, terminal bool) error {
+	for n, f := range streams {
+		info, err := f.Stat()
+		if err != nil {
+			return fmt.Errorf("look at standard stream %d: %w", n, err)
+		}
+		if terminal || !info.Mode().IsRegular() {
+			continue
+		}
+		at, err := f.Seek(0, io.SeekCurrent)
+		if err != nil {
+			return fmt.Errorf("look at standard stream %d: %w", n, err)
+		}
+		flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+		if err != nil {
+			return fmt.Errorf("look at standard stream %d: %w", n, err)
+		}
+		switch read := flags&unix.O_ACCMODE == unix.O_RDONLY; {
+		case read && at == 0, flags&unix.O_APPEND != 0:
+			continue
+		case read || at != info.Size():
+			return &gvisor.UnsupportedError{Key: fmt.Sprintf("standard stream %d", n), Reason: "it is a file that is to be used from its middle on; give a pipe"}
+		}
+		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFL, flags|unix.O_APPEND); err != nil {
+			return fmt.Errorf("append to standard stream %d: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// startOnGVisor is startContainer for a kernel that waits. The lock is the caller's.
+func (a *app) startOnGVisor(c *container, spec *specs.Spec) (err error) {
+	fault.Point("locked for the start")
+	c.Started = true
+	if err := c.save(); err != nil {
+		return err
+	}
+	fault.Point("start written down")
+	if a.notify, err = c.listenNotify(); err != nil {
+		return c.failed(err)
+	}
+	if err := gvisor.Begin(c.dir, c.id); err != nil {
+		return c.failed(guestError(spec.Process, err))
+	}
+	fault.Point("program runs")
+	if err := c.mine(); err != nil {
+		return err
+	}
+	if h := spec.Hooks; h != nil {
+		if err := runHooks("poststart", h.Poststart, c.ociState(running), hostHook(spec)); err != nil {
+			return c.failed(err)
+		}
+	}
+	return nil
+}
+
+// guestError says what engines look for when the guest's kernel cannot execute a program.
+func guestError(pr *specs.Process, err error) error {
+	var program *gvisor.ProgramError
+	switch {
+	case !errors.As(err, &program):
+		return err
+	case program.Errno == unix.ENOENT:
+		return &initError{fmt.Errorf("exec: %q: executable file not found in $PATH: %w", pr.Args[0], err)}
+	}
+	return &initError{fmt.Errorf("exec: %q: %w", pr.Args[0], program.Errno)}
+}
+
+// signalGuest sends a signal to the first program of a container, or to all. One that ends everything goes to the kernel process, which
+// cannot pass it over, and so do those of a paused one, which has them when it goes on.
+func (c *container) signalGuest(s unix.Signal, all bool) error {
+	switch {
+	case s == 0 || s == unix.SIGKILL || !c.Started:
+		return c.kill(s, false)
+	case c.status() == stopped:
+		return errors.New("container not running")
+	case c.status() == paused && (all || s >= 32): // gVisor passes the others on (its package pkg/sentry/sighandling)
+		return &gvisor.UnsupportedError{Key: "kill", Reason: "the kernel is paused with its container; resume it first"}
+	case c.status() == paused:
+		return c.kill(s, false)
+	}
+	err := gvisor.Signal(c.dir, c.id, s, all)
+	if err != nil && c.status() == stopped {
+		return errors.New("container not running")
+	}
+	return err
+}
+
+// checkExec refuses what a further program of the guest cannot have for itself. own is the container's first.
+func (o *execution) checkExec(own, pr *specs.Process) error {
+	for _, f := range []struct {
+		key   string
+		asked bool
+	}{
+		{"--cgroup", len(o.cgroups) > 0},
+		{"process.rlimits", !reflect.DeepEqual(pr.Rlimits, own.Rlimits) && len(pr.Rlimits)+len(own.Rlimits) > 0},
+		{"process.user.umask", pr.User.Umask != nil},
+		{"process.apparmorProfile", pr.ApparmorProfile != own.ApparmorProfile},
+		{"process.selinuxLabel", pr.SelinuxLabel != own.SelinuxLabel},
+		{"process.oomScoreAdj", pr.OOMScoreAdj != nil && !reflect.DeepEqual(pr.OOMScoreAdj, own.OOMScoreAdj)},
+		{"process.scheduler", !reflect.DeepEqual(pr.Scheduler, own.Scheduler)},
+		{"process.ioPriority", !reflect.DeepEqual(pr.IOPriority, own.IOPriority)},
+		{"process.execCPUAffinity", pr.ExecCPUAffinity != nil},
+	} {
+		if f.asked {
+			return &gvisor.UnsupportedError{Key: f.key, Reason: "it is the kernel process's, which a further program shares with the first"}
+		}
+	}
+	return nil
+}
+
+// executeOnGVisor runs a further program in the guest. own is the container's first.
+func (a *app) executeOnGVisor(c *container, o *execution, own *specs.Process, spec *specs.Spec) error {
+	switch s := c.status(); {
+	case s == created:
+		return &gvisor.UnsupportedError{Key: "exec", Reason: "the guest has nothing before its first program runs; start the container first"}
+	case s == paused: // with --ignore-paused
+		return &gvisor.UnsupportedError{Key: "--ignore-paused", Reason: "the kernel is paused with its container"}
+	}
+	if err := o.checkExec(own, spec.Process); err != nil {
+		return err
+	}
+	streams := [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
+	if err := appendStreams(streams, spec.Process.Terminal); err != nil {
+		return err
+	}
+	passed, err := passedFiles(o.preserve)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(passed, nil) {
+		return fmt.Errorf("--preserve-fds %d: not all of them are open", o.preserve)
+	}
+	p, err := gvisor.Exec(spec, gvisor.Options{Options: native.Options{Stdio: streams, PassFDs: passed}, ID: c.id, Dir: c.dir})
+	if err != nil {
+		return guestError(spec.Process, err)
+	}
+	defer p.Release() //nolint:errcheck // a connection
+	fault.Point("program runs")
+	if o.detach {
+		err = a.standIn(c, p, o)
+	} else {
+		err = a.attend(c, p, o)
+	}
+	if err != nil {
+		return errors.Join(err, p.Signal(unix.SIGKILL))
+	}
+	return nil
+}
+
+// attend waits for a program of the guest, as the process whose exit code is the program's.
+func (a *app) attend(c *container, p *gvisor.Executed, o *execution) error {
+	self, err := pidfdOf(os.Getpid())
+	if err != nil {
+		return err
+	}
+	defer self.Close() //nolint:errcheck // read only
+	defer func() { o.relay.close() }()
+	if err := o.ready(p.Terminal, self, os.Getpid()); err != nil {
+		return err
+	}
+	stop := forward(p.Signal)
+	defer stop()
+	status, err := p.Wait()
+	if err != nil {
+		return err
+	}
+	a.code = exitCode(status)
+	return nil
+}
+
+// attendVerb is the command of a process that stands for a program of a guest, in a detached exec. It is no command of people's.
+const attendVerb = "attend-guest"
+
+// standIn leaves a process behind that stands for a program of the guest: engines know a program by a process, which ends as it
+// does, and to which they send its signals.
+func (a *app) standIn(c *container, p *gvisor.Executed, o *execution) error {
+	ready, theirs, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer ready.Close() //nolint:errcheck // read only
+	cmd, err := a.again(theirs, "exec", c.dir, c.id, strconv.Itoa(int(p.PID())))
+	_ = theirs.Close()
+	if err != nil {
+		return err
+	}
+	// It is this process's child until this process ends: the number stays its own.
+	err = expect(ready)
+	var pidfd *os.File
+	if err == nil {
+		pidfd, err = pidfdOf(cmd.Process.Pid)
+	}
+	if err == nil {
+		err = errors.Join(o.ready(p.Terminal, pidfd, cmd.Process.Pid), pidfd.Close())
+	}
+	if err != nil {
+		return errors.Join(err, cmd.Process.Kill())
+	}
+	return nil
+}
+
+// expect waits for the word of a process that was started.
+func expect(ready io.Reader) error {
+	if n, err := ready.Read(make([]byte, 1)); n == 0 {
+		return fmt.Errorf("the process that stands for the program has ended: %w", err)
+	}
+	return nil
+}
+
+// again starts this program once more, with nothing of this one's but a file, which is its file descriptor 3.
+func (a *app) again(f *os.File, args ...string) (*exec.Cmd, error) {
+	cmd := exec.Command("/proc/self/exe", append([]string{"--root", a.root, attendVerb}, args...)...) //nolint:gosec // this program
+	cmd.Dir, cmd.Env, cmd.ExtraFiles = "/", []string{}, []*os.File{f}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start a process that stands for the program: %w", err)
+	}
+	return cmd, nil
+}
+
+// attendGuest is that process: "exec" waits for the program, and passes signals on. One cannot be passed on, and so it has a child,
+// "guard", which kills the program when its parent has been killed.
+func (a *app) attendGuest(args []string) error {
+	if len(args) != 4 {
+		return fmt.Errorf("%s is for brig-oci itself", attendVerb)
+	}
+	pid, err := strconv.ParseInt(args[3], 10, 32)
+	if err != nil {
+		return err
+	}
+	file := os.NewFile(3, "pipe")
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals)
+	p, err := gvisor.Attach(args[1], args[2], int32(pid))
+	if err != nil {
+		return err
+	}
+	if args[0] == "guard" {
+		if n, _ := file.Read(make([]byte, 1)); n == 0 {
+			return p.Signal(unix.SIGKILL)
+		}
+		return nil
+	}
+	theirs, word, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	guard, err := a.again(theirs, "guard", args[1], args[2], args[3])
+	if err != nil {
+		return err
+	}
+	_ = theirs.Close()
+	go passSignals(signals, p)
+	if _, err := file.WriteString("r"); err != nil {
+		return err
+	}
+	_ = file.Close()
+	status, err := p.Wait()
+	if err != nil {
+		return err
+	}
+	a.code = exitCode(status)
+	_, err = word.WriteString("e")
+	return errors.Join(err, guard.Wait())
+}
+
+// passSignals hands on every signal but those that are this process's own: of its child, of its pipes, of its language's runtime.
+func passSignals(signals <-chan os.Signal, p *gvisor.Executed) {
+	for s := range signals {
+		if n, ok := s.(unix.Signal); ok && n != unix.SIGCHLD && n != unix.SIGPIPE && n != unix.SIGURG {
+			_ = p.Signal(n)
+		}
+	}
+}
+
+func pidfdOf(pid int) (*os.File, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("pidfd_open: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+}

@@ -87,6 +87,10 @@ func appendStreams(streams [3]*os.File, terminal bool) error {
 // startOnGVisor is startContainer for a kernel that waits. The lock is the caller's.
 func (a *app) startOnGVisor(c *container, spec *specs.Spec) (err error) {
 	fault.Point("locked for the start")
+	// Not before: hooks, and engines between create and start, put devices there.
+	if err := gvisor.CheckNetwork(fmt.Sprintf("/proc/%d/ns/net", c.PID)); err != nil {
+		return c.failed(err)
+	}
 	c.Started = true
 	if err := c.save(); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"brig/internal/erofs"
+	"brig/internal/image/features"
 
 	"golang.org/x/sys/unix"
 	reader "gvisor.dev/gvisor/pkg/erofs"
@@ -67,8 +68,8 @@ func TestReaderAgrees(t *testing.T) {
 			many.Children[fmt.Sprintf("entry-%04d", i)] = &erofs.Inode{Mode: unix.S_IFREG | 0o600}
 		}
 	})
-	if features, err := erofs.Probe(f); err != nil || features != (erofs.Features{}) {
-		t.Fatalf("the image has %+v, %v", features, err)
+	if found, err := features.Probe(f); err != nil || found != (features.Features{}) {
+		t.Fatalf("the image has %+v, %v", found, err)
 	}
 	image, err := reader.OpenImage(f)
 	if err != nil {
@@ -133,8 +134,8 @@ func TestReaderRefuses(t *testing.T) {
 		root.Children["sparse"] = file(t, w, append(make([]byte, 4<<20), 1))
 	})
 	defer chunks.Close()
-	if features, err := erofs.Probe(chunks); err != nil || !features.Chunks {
-		t.Errorf("an image with holes has %+v, %v", features, err)
+	if found, err := features.Probe(chunks); err != nil || !found.Chunks {
+		t.Errorf("an image with holes has %+v, %v", found, err)
 	}
 	if image, err := reader.OpenImage(chunks); err == nil {
 		image.Close()
@@ -144,8 +145,8 @@ func TestReaderRefuses(t *testing.T) {
 		root.Children["ping"] = file(t, w, []byte("x"))
 		root.Children["ping"].Xattrs = map[string]string{"user.a": "b"}
 	})
-	if features, err := erofs.Probe(xattrs); err != nil || !features.Xattrs {
-		t.Errorf("an image with attributes has %+v, %v", features, err)
+	if found, err := features.Probe(xattrs); err != nil || !found.Xattrs {
+		t.Errorf("an image with attributes has %+v, %v", found, err)
 	}
 	image, err := reader.OpenImage(xattrs)
 	if err != nil {

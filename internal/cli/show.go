@@ -227,7 +227,11 @@ func explained(spec *specs.Spec, passFDs int) (*plan.Plan, error) {
 		spec.Process.ApparmorProfile = name
 	}
 	sandbox.TakeRelabels(spec)
-	if wanted, _, _ := sandbox.LabelWanted(spec); wanted {
+	wanted, _, err := sandbox.LabelWanted(spec)
+	if err != nil {
+		return nil, err
+	}
+	if wanted {
 		labels, err := sandbox.Labels(spec, idmap.Range{First: 524288, Size: idmap.Size})
 		if err != nil {
 			return nil, err

@@ -23,9 +23,9 @@ func (v *supervisor) chooseLabel() error {
 	if file, ok := selinux.FileLabel(spec.Process.SelinuxLabel); ok {
 		spec.Linux.MountLabel = file
 	}
-	wanted, missing, refused := LabelWanted(spec)
-	if refused && !v.allowed(string(mac.SELinux)) {
-		return &plan.MissingLayerError{Layer: string(mac.SELinux), Reason: missing}
+	wanted, missing, err := LabelWanted(spec)
+	if err != nil {
+		return err
 	}
 	if missing != "" {
 		v.state.Missing = append(v.state.Missing, plan.MissingLayer{Layer: string(mac.SELinux), Reason: missing})
@@ -41,24 +41,28 @@ func (v *supervisor) chooseLabel() error {
 	return relabel(spec, relabels)
 }
 
-// LabelWanted tells whether a sandbox of the spec gets SELinux labels of its own here, what is missing where it should have labels that
-// protect it, and whether it is refused then.
-func LabelWanted(spec *specs.Spec) (wanted bool, missing string, refused bool) {
+// LabelWanted tells whether a sandbox of the spec gets SELinux labels of its own here, and what is missing where it should have labels
+// that protect it. On a host that has SELinux and not Brig's module that is an error, unless the spec accepts it.
+func LabelWanted(spec *specs.Spec) (wanted bool, missing string, err error) {
 	if spec.Annotations[annotation.SELinux] == "" || spec.Process.SelinuxLabel != "" {
-		return false, "", false
+		return false, "", nil
 	}
 	host := mac.ReadHost()
 	switch {
 	case !host.SELinux:
-		return false, "", false
+		return false, "", nil
 	case os.Geteuid() != 0:
-		return false, "SELinux labels with categories that no other sandbox has are given out by root alone; one can be named with --security-opt label=LABEL", false
+		return false, "SELinux labels with categories that no other sandbox has are given out by root alone; one can be named with --security-opt label=LABEL", nil
 	case !host.Module && host.Enforcing:
-		return false, "SELinux is on, but Brig's policy module, which has the domains of sandboxes, is not installed: brig selinux install", true
+		missing = "SELinux is on, but Brig's policy module, which has the domains of sandboxes, is not installed: brig selinux install"
+		if !accepts(spec, string(mac.SELinux)) {
+			err = &plan.MissingLayerError{Layer: string(mac.SELinux), Reason: missing}
+		}
+		return false, missing, err
 	case !host.Enforcing:
-		return host.Module, "SELinux is permissive here, and a label stops nothing: setenforce 1", false
+		return host.Module, "SELinux is permissive here, and a label stops nothing: setenforce 1", nil
 	}
-	return true, "", false
+	return true, "", nil
 }
 
 // ownLabel takes a pair of categories. It comes from the sandbox's host ids, of which no two sandboxes of a machine have the same; one

@@ -145,8 +145,10 @@ func (v *supervisor) limit() error {
 }
 
 // allowed tells whether the policy accepts a sandbox without the layer.
-func (v *supervisor) allowed(layer string) bool {
-	for l := range strings.SplitSeq(v.req.Spec.Annotations[annotation.AllowMissing], ",") {
+func (v *supervisor) allowed(layer string) bool { return accepts(v.req.Spec, layer) }
+
+func accepts(spec *specs.Spec, layer string) bool {
+	for l := range strings.SplitSeq(spec.Annotations[annotation.AllowMissing], ",") {
 		if strings.TrimSpace(l) == layer {
 			return true
 		}

@@ -51,6 +51,9 @@ func TestNoModule(t *testing.T) {
 	if ok || !strings.Contains(refusal, "brig selinux install") || !strings.Contains(refusal, "--allow-missing=selinux") {
 		t.Errorf("without the module: %s", refusal)
 	}
+	if out, ok := brig(t, "explain", "--", "true"); ok || out != refusal {
+		t.Errorf("explain: %.300s", out)
+	}
 	if out, ok := brig(t, "run", "--allow-missing", "selinux", "--", "true"); !ok {
 		t.Errorf("with --allow-missing=selinux: %s", out)
 	}

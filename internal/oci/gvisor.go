@@ -200,7 +200,7 @@ func (a *app) executeOnGVisor(c *container, o *execution, own *specs.Process, sp
 	if o.detach {
 		err = a.standIn(c, p, o)
 	} else {
-		err = a.attend(c, p, o)
+		err = a.attend(p, o)
 	}
 	if err != nil {
 		return errors.Join(err, p.Signal(unix.SIGKILL))
@@ -209,7 +209,7 @@ func (a *app) executeOnGVisor(c *container, o *execution, own *specs.Process, sp
 }
 
 // attend waits for a program of the guest, as the process whose exit code is the program's.
-func (a *app) attend(c *container, p *gvisor.Executed, o *execution) error {
+func (a *app) attend(p *gvisor.Executed, o *execution) error {
 	self, err := pidfdOf(os.Getpid())
 	if err != nil {
 		return err

@@ -272,7 +272,7 @@ func TestCloneText(t *testing.T) {
 // TestWithoutProc: a process that shows to others what it sees has no procfs and no sysfs, from before Landlock shuts the mounts.
 func TestWithoutProc(t *testing.T) {
 	t.Parallel()
-	spec := bundle(func(s *specs.Spec) {})
+	spec := bundle(func(*specs.Spec) {})
 	facts := testFacts()
 	facts.WithoutProc = true
 	p, err := CompileExec(spec, facts)

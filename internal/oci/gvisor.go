@@ -198,7 +198,9 @@ func (a *app) executeOnGVisor(c *container, o *execution, own *specs.Process, sp
 	defer p.Release() //nolint:errcheck // a connection
 	fault.Point("program runs")
 	if o.detach {
-		err = a.standIn(c, p, o)
+		if err = a.standIn(c, p, o); err == nil {
+			a.code = 0
+		}
 	} else {
 		err = a.attend(p, o)
 	}

@@ -11,21 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WatchOOM calls report each time when the group has run out of memory, until it is gone or ctx ends.
-func (c *Cgroup) WatchOOM(ctx context.Context, report func()) error {
+// WatchOOM calls report each time when the group has run out of memory, until it is gone or ctx ends. It calls ready when none is
+// missed any more.
+func (c *Cgroup) WatchOOM(ctx context.Context, ready, report func()) error {
 	dir := c.dir("memory")
 	if dir == "" {
 		return &MissingError{Limit: "memory", Controller: "memory", Remedy: "there are no events of it then"}
 	}
 	if len(c.legacy) > 0 {
-		return watchLegacy(ctx, dir, report)
+		return watchLegacy(ctx, dir, ready, report)
 	}
-	return c.watchUnified(ctx, report)
+	return c.watchUnified(ctx, ready, report)
 }
 
 // watchLegacy has the kernel signal an eventfd (Documentation/admin-guide/cgroup-v1/memory.rst, "OOM Control"). The end of
 // the group is signalled, too.
-func watchLegacy(ctx context.Context, dir string, report func()) error {
+func watchLegacy(ctx context.Context, dir string, ready, report func()) error {
 	control, err := os.Open(filepath.Join(dir, "memory.oom_control"))
 	if err != nil {
 		return err
@@ -39,8 +40,9 @@ func watchLegacy(ctx context.Context, dir string, report func()) error {
 	if err := writeFile(dir, "cgroup.event_control", fmt.Sprintf("%d %d", fd, control.Fd())); err != nil {
 		return err
 	}
+	ready()
 	for {
-		if err := wait(ctx, fd, unix.POLLIN); err != nil {
+		if err := wait(ctx, fd); err != nil {
 			return ended(err)
 		}
 		var count [8]byte
@@ -56,8 +58,10 @@ func watchLegacy(ctx context.Context, dir string, report func()) error {
 	}
 }
 
-// watchUnified looks at memory.events whenever it changes (cgroup-v2.rst: it "generates a file modified event").
-func (c *Cgroup) watchUnified(ctx context.Context, report func()) error {
+// watchUnified looks at memory.events whenever it changes (cgroup-v2.rst: it "generates a file modified event"), and now and then: a
+// group that is removed wakes nobody. Reading the file arms the event again, and takes away one that has come meanwhile; so the count
+// is looked up after it, and once more when the watch is over.
+func (c *Cgroup) watchUnified(ctx context.Context, ready, report func()) error {
 	fd, err := unix.Open(filepath.Join(c.unified, "memory.events"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("watch for an OOM: %w", err)
@@ -67,26 +71,25 @@ func (c *Cgroup) watchUnified(ctx context.Context, report func()) error {
 	if err != nil {
 		return err
 	}
-	for {
-		if err := wait(ctx, fd, unix.POLLPRI); err != nil {
+	ready()
+	for over := false; !over; {
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}, 100); err != nil && !errors.Is(err, unix.EINTR) { //nolint:gosec // a file descriptor
+			return err
+		}
+		over = ctx.Err() != nil
+		if _, err := unix.Pread(fd, make([]byte, 256), 0); err != nil {
 			return ended(err)
 		}
 		now, err := c.OOMKills()
-		if missingDir(err) {
-			return nil
-		}
 		if err != nil {
-			return err
+			return ended(err)
 		}
 		if now > before {
 			report()
 		}
 		before = now
-		var text [256]byte
-		if _, err := unix.Pread(fd, text[:], 0); err != nil { // which is what re-arms the event
-			return ended(err)
-		}
 	}
+	return nil
 }
 
 // ended passes over what the end of the watched group, or of the watch, looks like.
@@ -97,10 +100,10 @@ func ended(err error) error {
 	return err
 }
 
-// wait waits for events on a file. A removed group wakes nobody in version 2, so it looks up now and then.
-func wait(ctx context.Context, fd int, events int16) error {
+// wait waits until a file can be read.
+func wait(ctx context.Context, fd int) error {
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, 100) //nolint:gosec // a file descriptor
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100) //nolint:gosec // a file descriptor
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -108,11 +111,6 @@ func wait(ctx context.Context, fd int, events int16) error {
 			return nil
 		case err != nil && !errors.Is(err, unix.EINTR):
 			return err
-		}
-		if events == unix.POLLPRI {
-			if _, err := unix.Pread(fd, make([]byte, 1), 0); err != nil {
-				return err
-			}
 		}
 	}
 }

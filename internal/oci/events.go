@@ -81,11 +81,19 @@ func (w *eventWriter) follow(c *container, g *cgroup.Cgroup, interval time.Durat
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	over := make(chan error, 1)
+	ready, watched, over := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
-		over <- g.WatchOOM(ctx, func() { _ = w.write("oom", nil) })
+		defer close(watched)
+		over <- g.WatchOOM(ctx, func() { close(ready) }, func() { _ = w.write("oom", nil) })
 	}()
+	defer func() { // whose last word may be of an OOM
+		cancel()
+		<-watched
+	}()
+	select { // before the first line, which says that it watches
+	case <-ready:
+	case <-watched:
+	}
 	ticks := time.NewTicker(interval)
 	defer ticks.Stop()
 	for {

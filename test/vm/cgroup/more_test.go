@@ -238,7 +238,7 @@ func TestOOMGroupIsTheBundles(t *testing.T) {
 			b := d.probe(t, ask{set: func(r *specs.LinuxResources) {
 				r.Memory = &specs.LinuxMemory{Limit: ptr(int64(32 << 20)), Swap: ptr(int64(32 << 20))}
 				r.Unified = map[string]string{"memory.oom.group": "0"}
-			}}, "eatchild", "96")
+			}}, "eatwait", "96")
 			if got := b.file("memory.oom.group"); got != "0" {
 				t.Errorf("memory.oom.group is %s", got)
 			}
@@ -256,15 +256,16 @@ func TestOOMGroupIsTheBundles(t *testing.T) {
 			if !lines.Scan() { // it watches now
 				t.Fatal("events says nothing")
 			}
-			if r := b.finish(); r.code != 0 || !strings.HasPrefix(r.said, "survived") || !strings.Contains(r.said, "killed") {
-				t.Errorf("code %d, %q", r.code, r.said)
-			}
+			b.release()
 			told := false
-			for lines.Scan() {
-				told = told || strings.Contains(lines.Text(), `"type":"oom"`)
+			for deadline := time.Now().Add(time.Minute); !told && time.Now().Before(deadline) && lines.Scan(); { // a line each interval
+				told = strings.Contains(lines.Text(), `"type":"oom"`)
 			}
 			if !told {
 				t.Error("events did not tell of the OOM")
+			}
+			if r := b.finish(); r.code != 0 || !strings.HasPrefix(r.said, "survived") || !strings.Contains(r.said, "killed") {
+				t.Errorf("code %d, %q", r.code, r.said)
 			}
 		})
 	}

@@ -38,6 +38,7 @@ var verbs = map[string]func([]string) (string, error){
 	"eat":       eat,
 	"eatslowly": eatSlowly,
 	"eatchild":  eatInChild,
+	"eatwait":   eatInChildAndWait,
 	"spin":      spin,
 	"fork":      forkMany,
 	"read":      func(a []string) (string, error) { return transfer(a, os.O_RDONLY, unix.Pread) },
@@ -98,6 +99,15 @@ func eatInChild(a []string) (string, error) {
 	c.Stdin = strings.NewReader("\n")
 	err := c.Run()
 	return fmt.Sprintf("survived a child that ended with %v", err), nil
+}
+
+// eatInChildAndWait does so and stays until another line comes: whoever watches the group has seen what happened by then.
+func eatInChildAndWait(a []string) (string, error) {
+	said, err := eatInChild(a)
+	if err == nil {
+		_, err = bufio.NewReader(os.Stdin).ReadString('\n')
+	}
+	return said, err
 }
 
 // spin keeps a processor busy for so many milliseconds and gives the time that it had one.

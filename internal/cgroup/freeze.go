@@ -16,7 +16,15 @@ import (
 func (c *Cgroup) Freeze(ctx context.Context) error { return c.setFrozen(ctx, true) }
 
 // Thaw lets them go on.
-func (c *Cgroup) Thaw(ctx context.Context) error { return c.setFrozen(ctx, false) }
+//
+// A program may end as soon as it goes on, and its group go with it, which is no error then.
+func (c *Cgroup) Thaw(ctx context.Context) error {
+	existed := c.Exists()
+	if err := c.setFrozen(ctx, false); !existed || !missingDir(err) || c.Exists() {
+		return err
+	}
+	return nil
+}
 
 // Frozen says whether the group was asked to freeze and is frozen, in whichever version: a hybrid machine has two freezers, and
 // others may have used the old one.

@@ -68,6 +68,9 @@ func run(ctx context.Context, o *options) error {
 		if o.setup != "" && s.name != o.setup {
 			continue
 		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		jobs := o.choose(s)
 		if len(jobs) == 0 {
 			continue

@@ -7,7 +7,7 @@ LINT = $(GO) tool -modfile=tools/go.mod golangci-lint
 ARCHES = amd64 arm64 riscv64 arm
 FUZZTIME ?= 20s
 
-.PHONY: build gvisor test-gvisor build-all reproducible setup test unit race judge lint fuzz bench doc ci clean test-criu test-images test-vm test-vm-ci test-vm-doc test-vm-all
+.PHONY: build gvisor test-gvisor build-all reproducible setup test unit race judge lint fuzz bench doc ci clean test-criu test-images test-vm test-vm-ci test-vm-doc test-vm-all test-isolation test-isolation-doc
 
 build: ## the binaries, static, into bin/
 	$(BUILD) -o bin/ ./cmd/...
@@ -20,6 +20,12 @@ gvisor: ## brig-gvisor, for --isolation gvisor, into bin/ (two minutes the first
 
 test-gvisor: ## the tests of brig-gvisor itself: its kernel, file server, checkpoints, pods, network, warm starts
 	cd gvisor && CGO_ENABLED=0 $(GO) test -timeout 10m ./...
+
+test-isolation: ## suites under --isolation gvisor beside native, held against the differences in the docs
+	BRIG_TEST_STRICT=1 $(GO) run ./test/isolation -page docs/differences-gvisor.md
+
+test-isolation-doc: ## write that page
+	$(GO) run ./test/isolation -page docs/differences-gvisor.md -write
 
 build-all: ## every architecture
 	for a in $(ARCHES); do GOARCH=$$a $(BUILD) -o build/$$a/ ./cmd/... || exit 1; done

@@ -60,7 +60,7 @@ func TestScript(t *testing.T) {
 		UpdateScripts:       os.Getenv("UPDATE") != "",
 		Condition:           condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"rootfs": rootfs, "exit": exit, "until": until, "same": same, "user": user, "image": addImage,
+			"rootfs": rootfs, "exit": exit, "until": until, "same": same, "user": user, "image": addImage, "differs": differs,
 		},
 	})
 }

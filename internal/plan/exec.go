@@ -112,8 +112,12 @@ func (b *builder) withoutProc() {
 			b.p.Umount2(path.Clean(m.Destination), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		}
 	}
+	if b.facts.MAC.SELinux {
+		b.mountLabel = b.linux.MountLabel // which was looked at when the sandbox was made
+	}
 	fs := b.p.Fsopen("tmpfs")
 	b.p.FsconfigString(fs, "size", "4k")
+	b.labelMount(fs, "tmpfs")
 	b.p.FsconfigCreate(fs)
 	proc := b.p.Fsmount("no proc", fs, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 	b.p.Mkdirat(proc, "sys", 0o755)

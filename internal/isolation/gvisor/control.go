@@ -37,7 +37,15 @@ func dial(dir string) (*net.UnixConn, error) {
 		return nil, err
 	}
 	defer d.Close() //nolint:errcheck // read only
-	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketName)})
+	label, err := keptLabel(dir)
+	if err != nil {
+		return nil, err
+	}
+	var c *net.UnixConn
+	err = labelSockets(label, func() error {
+		c, err = net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketName)})
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("reach gVisor's kernel: %w", err)
 	}

@@ -20,7 +20,7 @@ func (s *start) serve(program *os.File, kernel *native.Process) (*native.Process
 	if err != nil {
 		return nil, err
 	}
-	files, err := memory("files", text)
+	files, err := s.memory("files", text)
 	if err != nil {
 		return nil, err
 	}

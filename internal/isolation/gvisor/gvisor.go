@@ -115,7 +115,7 @@ func (s *start) close() {
 // run starts the kernel process, the file server if there is one, and the program. A process that is given beside an error is
 // to be ended.
 func (s *start) run(program *os.File) (*Process, error) {
-	listener, err := listen(s.options.Dir)
+	listener, err := s.listen()
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +123,9 @@ func (s *start) run(program *os.File) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.own(theirs)
+	if err := labelFile(s.spec, s.own(theirs)); err != nil {
+		return nil, errors.Join(err, status.Close())
+	}
 	files, err := s.inputs(s.own(listener), theirs)
 	if err != nil {
 		return nil, errors.Join(err, status.Close())
@@ -194,7 +196,7 @@ func (s *start) inputs(control, status *os.File) ([]*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := memory("job", text)
+	file, err := s.memory("job", text)
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +221,11 @@ func overImage(j *job.Job, spec *specs.Spec) error {
 
 // socket makes the connection over which a path is served, and gives the kernel's end.
 func (s *start) socket(path string) (*os.File, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	var pair [2]int
+	err := labelSockets(label(s.spec), func() (err error) {
+		pair, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)
 	}
@@ -229,13 +235,17 @@ func (s *start) socket(path string) (*os.File, error) {
 }
 
 // memory is a file in RAM with content, to be read from its start.
-func memory(name string, content []byte) (*os.File, error) {
+func (s *start) memory(name string, content []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), name)
-	if _, err := f.WriteAt(content, 0); err != nil {
+	err = labelFile(s.spec, f)
+	if err == nil {
+		_, err = f.WriteAt(content, 0)
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
@@ -337,13 +347,21 @@ func Available() error {
 }
 
 // listen makes the control socket. It is bound by a descriptor of its folder: a path may be longer than a socket's address.
-func listen(dir string) (*os.File, error) {
-	d, err := os.Open(dir)
+func (s *start) listen() (*os.File, error) {
+	d, err := os.Open(s.options.Dir)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close() //nolint:errcheck // read only
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketName)})
+	label, err := s.keepLabel()
+	if err != nil {
+		return nil, err
+	}
+	var l *net.UnixListener
+	err = labelSockets(label, func() error {
+		l, err = net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketName)})
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("make the control socket of gVisor's kernel: %w", err)
 	}

@@ -263,6 +263,7 @@ func build(bin string, jobs []job) error {
 		{"", "build", "-tags", "faults", "-o", bin + "/brig-oci-faults", "./cmd/brig-oci"},
 		{"", "build", "-o", bin + "/attack", "./test/attack/attacker"},
 		{"386", "build", "-o", bin + "/attack386", "./test/attack/attacker"},
+		{"", "build", "-C", "gvisor", "-o", bin + "/brig-gvisor", "."},
 	}
 	for _, j := range jobs {
 		calls = append(calls, []string{"", "test", "-c", "-tags", "vm,faults", "-o", filepath.Join(bin, testName(j.pkg)), "./" + j.pkg})

@@ -84,6 +84,7 @@ var suites = []job{
 	{pkg: "test/vm/landlock", fast: []string{}},
 	{pkg: "test/vm/mac", fast: []string{}},
 	{pkg: "test/vm/death", fast: []string{}},
+	{pkg: "test/vm/gvisor", fast: []string{}},
 	{pkg: "internal/launch", fast: []string{}},
 	{pkg: "internal/cgroup", fast: []string{}},
 	{pkg: "test/oci", fast: []string{"-test.run", "TestLifecycle|TestExec"}},

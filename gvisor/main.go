@@ -9,12 +9,16 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime"
+
+	"gvisor.dev/gvisor/runsc/version"
 )
 
 // commands are what Brig calls this program with. Nothing of it is for people.
 var commands = map[string]func() error{
-	"gofer":  gofer,
-	"sentry": sentry,
+	"gofer":   gofer,
+	"sentry":  sentry,
+	"version": printVersion,
 }
 
 func main() {
@@ -29,4 +33,10 @@ func main() {
 	}
 	fmt.Fprintln(os.Stderr, "brig-gvisor is started by brig: brig run --isolation gvisor")
 	os.Exit(2)
+}
+
+// printVersion says what a saved state of a kernel depends on: gVisor's release, and the compiler.
+func printVersion() error {
+	_, err := fmt.Println("gVisor", version.Version(), runtime.Version(), runtime.GOARCH)
+	return err
 }

@@ -357,7 +357,7 @@ func (p *prepared) request() (*sandbox.Request, error) {
 func (a *app) run() *cobra.Command {
 	var f policyFlags
 	var detach, interactive, remove, show bool
-	var name, cidfile string
+	var name, cidfile, from string
 	c := &cobra.Command{
 		Use:   "run [flags] IMAGE [ARG...] | run [flags] -- PROGRAM [ARG...] | run [flags] --rootfs FOLDER PROGRAM [ARG...]",
 		Short: "run a program in a new sandbox",
@@ -389,6 +389,13 @@ func (a *app) run() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if from != "" {
+				saved, err := goOn(store, req, from)
+				if err != nil {
+					return err
+				}
+				defer saved.Close() //nolint:errcheck // read only
+			}
 			if detach {
 				return a.detached(store, req)
 			}
@@ -406,6 +413,7 @@ func (a *app) run() *cobra.Command {
 	s.BoolVar(&remove, "rm", false, "remove a detached sandbox when it has ended")
 	s.StringVar(&name, "name", "", "name of the sandbox")
 	s.BoolVar(&show, "show", false, "print on standard error what confines the program before it runs")
+	s.StringVar(&from, "from-checkpoint", "", "go on from the checkpoint in `FOLDER`, which must have been saved with the same program and policy")
 	s.StringVar(&cidfile, "cidfile", "", "")
 	_ = s.MarkHidden("cidfile")
 	f.register(s)

@@ -22,13 +22,9 @@ import (
 // MonitorCommand is the word that makes brig a monitor.
 const MonitorCommand = "monitor"
 
-// The monitor's files: where it answers, the lock of the image, if the sandbox has one, and the image itself, if its isolation
-// reads it.
-const (
-	statusFD    = 3
-	imageFD     = 4
-	imageFileFD = 5
-)
+// The monitor's files: where it answers. After it come, of those that the sandbox has, the lock of the image, the image itself, if its
+// isolation reads it, and the files of a checkpoint.
+const statusFD = 3
 
 // monitorJob is what `run -d` hands over.
 type monitorJob struct {
@@ -37,6 +33,8 @@ type monitorJob struct {
 	Request *Request `json:"request"`
 	// ImageFile: the image itself is among the files.
 	ImageFile bool `json:"imageFile,omitempty"`
+	// Checkpoint is how many files of a checkpoint are.
+	Checkpoint int `json:"checkpoint,omitempty"`
 }
 
 // monitorStatus is what comes back: the id once the program runs, or why it does not.
@@ -66,7 +64,7 @@ func (s *Store) Detach(req *Request) (string, error) {
 		return "", err
 	}
 	id := newID()
-	job, err := json.Marshal(monitorJob{Root: s.root, ID: id, Request: req, ImageFile: req.ImageFile != nil})
+	job, err := json.Marshal(monitorJob{Root: s.root, ID: id, Request: req, ImageFile: req.ImageFile != nil, Checkpoint: len(req.Checkpoint.saved())})
 	if err != nil {
 		return "", err
 	}
@@ -117,9 +115,10 @@ func startMonitor(job []byte, req *Request) (*monitorStatus, error) {
 	if req.ImageLock != nil {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, req.ImageLock)
 	}
-	if req.ImageFile != nil { // of an image, so that the lock is there, too
+	if req.ImageFile != nil {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, req.ImageFile)
 	}
+	cmd.ExtraFiles = append(cmd.ExtraFiles, req.Checkpoint.saved()...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	_, _ = in.Close(), out.Close()
@@ -170,15 +169,27 @@ func monitor(report func(monitorStatus) error) error {
 	if err := json.Unmarshal(text, &job); err != nil {
 		return fmt.Errorf("this command is brig's own and reads its job from standard input: %w", err)
 	}
+	next := uintptr(statusFD)
+	take := func(name string) *os.File {
+		next++
+		syscall.CloseOnExec(int(next))
+		return os.NewFile(next, name)
+	}
 	if job.Request.Image != nil {
-		syscall.CloseOnExec(imageFD)
-		job.Request.ImageLock = os.NewFile(imageFD, "lock of the image")
+		job.Request.ImageLock = take("lock of the image")
 		defer job.Request.ImageLock.Close() //nolint:errcheck // a lock
 	}
 	if job.ImageFile {
-		syscall.CloseOnExec(imageFileFD)
-		job.Request.ImageFile = os.NewFile(imageFileFD, "image")
+		job.Request.ImageFile = take("image")
 		defer job.Request.ImageFile.Close() //nolint:errcheck // read only
+	}
+	if job.Checkpoint > 0 {
+		c := &Checkpoint{}
+		for range job.Checkpoint {
+			c.files = append(c.files, take("checkpoint"))
+		}
+		defer c.Close() //nolint:errcheck // read only
+		job.Request.Checkpoint = c
 	}
 	s, err := Open(job.Root)
 	if err != nil {

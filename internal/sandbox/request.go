@@ -20,6 +20,8 @@ type Request struct {
 	ImageLock *os.File `json:"-"`
 	// ImageFile is its EROFS image, for an isolation that reads it itself; nil for none. It stays the caller's.
 	ImageFile *os.File `json:"-"`
+	// Checkpoint is what the sandbox goes on from, nil for a start. Its files stay the caller's.
+	Checkpoint *Checkpoint `json:"-"`
 	// Timeout ends the sandbox after that long; 0 for never.
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// OutputLimit ends the sandbox when it has written that many bytes to standard output and error; 0 for no limit.

@@ -29,6 +29,7 @@ const (
 	TimedOut    Cause = "timeout"      // --timeout
 	OutputLimit Cause = "output-limit" // --output-limit
 	Lost        Cause = "lost"         // its monitor was killed
+	Saved       Cause = "checkpoint"   // brig checkpoint, which took its state
 )
 
 // Result is how a sandbox, or a process executed in one, ended.

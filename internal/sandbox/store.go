@@ -21,7 +21,11 @@ import (
 )
 
 // Store is the folder of all sandboxes of one user. Any number of processes use it at once.
-type Store struct{ root string }
+type Store struct {
+	root string
+	// keys is where the key of checkpoints lies, "" for root: it outlives the machine's next start where the state does not.
+	keys string
+}
 
 // Open opens the store and makes it when it is missing. An empty root means /run/brig for root, and
 // $XDG_RUNTIME_DIR/brig for others.
@@ -34,6 +38,9 @@ func Open(root string) (*Store, error) {
 		return nil, fmt.Errorf("find the state folder: %w", err)
 	}
 	s := &Store{root: root}
+	if root == defaultRoot() {
+		s.keys = defaultKeys()
+	}
 	for _, dir := range []string{root, s.path("sandboxes"), s.path("names")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the state folder: %w", err)
@@ -405,8 +412,11 @@ func (b *Sandbox) sweep() (bool, error) {
 	}
 	defer func() { _ = lock.Close() }()
 	free, err := tryLock(lock)
-	if err != nil || !free {
+	if err != nil {
 		return false, err
+	}
+	if !free {
+		return false, b.sweepCheckpoint()
 	}
 	var st State
 	err = b.read("state.json", &st)

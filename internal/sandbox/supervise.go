@@ -43,6 +43,8 @@ type supervisor struct {
 	maps  idmap.Maps
 	// profile keeps the AppArmor profile loaded that was written for the sandbox.
 	profile *apparmor.Hold
+	// asked is the request as JSON before anything of the host's came into it, where a checkpoint may want it; nil for none.
+	asked []byte
 
 	mu      sync.Mutex
 	process process // while it can be signalled
@@ -80,7 +82,7 @@ func (s *Store) prepare(id string, req *Request, detached bool) (*supervisor, er
 	if req.Spec.Process != nil {
 		v.state.Command, v.state.Terminal = req.Spec.Process.Args, req.Spec.Process.Terminal
 	}
-	for _, step := range []func() error{v.allocate, v.limit, v.mapVolumes, v.confine} {
+	for _, step := range []func() error{v.remember, v.allocate, v.limit, v.mapVolumes, v.confine} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, v.discard())
 		}
@@ -212,6 +214,9 @@ func (v *supervisor) record() error {
 	if err == nil {
 		err = os.WriteFile(filepath.Join(v.dir, "config.json"), text, 0o600)
 	}
+	if err == nil && v.asked != nil {
+		err = os.WriteFile(filepath.Join(v.dir, askedFile), v.asked, 0o600)
+	}
 	if err == nil {
 		fault.Point("spec written")
 		v.state.StartTime, _ = startTime(v.state.PID) // 0 when it has just ended
@@ -338,6 +343,9 @@ func (v *supervisor) result(status unix.WaitStatus) Result {
 	v.mu.Unlock()
 	if cause != "" {
 		return Result{ExitCode: code, Signal: code - 128, Cause: cause, Message: note}.tidy()
+	}
+	if r, ok := v.savedResult(status); ok {
+		return r
 	}
 	r := Result{ExitCode: status.ExitStatus(), Cause: Exited}
 	if status.Signaled() {

@@ -41,6 +41,8 @@ type Options struct {
 	Held bool
 	// Image is the EROFS image of the root, nil for a folder. It stays the caller's.
 	Image *os.File
+	// Saved are the files of a checkpoint from which the kernel goes on (SavedFiles), each to be read from its start; none for a start.
+	Saved []*os.File
 }
 
 // Process is the first program of a sandbox, as the kernel process that serves it: its PID is the kernel's.
@@ -148,6 +150,12 @@ func (s *start) run(program *os.File) (*Process, error) {
 		}()
 	}
 	s.close() // a kernel that is gone shows as an end of its socket and its pipe
+	if len(s.options.Saved) > 0 {
+		if err := s.restore(); err != nil {
+			return p, p.explain(err)
+		}
+		return p, nil
+	}
 	err = call(s.options.Dir, "Network.CreateLinksAndRoutes", loopback, nil, nil)
 	if err == nil && s.options.Held {
 		return p, p.ready()

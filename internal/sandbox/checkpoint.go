@@ -1,0 +1,336 @@
+package sandbox
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"brig/internal/annotation"
+	"brig/internal/fault"
+	"brig/internal/isolation/gvisor"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// A checkpoint is a folder with the state of a gVisor kernel, in three files, and a manifest of what it belongs to. The state holds the
+// memory of the program, so all of it is its owner's alone. The manifest has the policy that the sandbox goes on with: it is
+// sealed with a key that only its maker has, so that nobody else's folder becomes a policy (as in containerd's
+// CVE-2026-53488), and it names the content of the files.
+
+// manifestFile is written last: without it there is no checkpoint.
+const manifestFile = "manifest.json"
+
+// checkpointVersion changes when an older brig could misread a manifest.
+const checkpointVersion = 1
+
+// manifest says what a saved state belongs to.
+type manifest struct {
+	Version int       `json:"version"`
+	Created time.Time `json:"created"`
+	Sandbox string    `json:"sandbox"`
+	// Kernel is the build of gVisor's kernel that has written it, and can read it.
+	Kernel  string   `json:"kernel"`
+	Request *Request `json:"request"`
+	// Files are those of gvisor.SavedFiles, in their order.
+	Files []savedFile `json:"files"`
+}
+
+type savedFile struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+}
+
+// Checkpoint is a saved sandbox whose files have been held against its manifest.
+type Checkpoint struct {
+	// Created is when it was saved; Sandbox is the id it had.
+	Created time.Time
+	Sandbox string
+	// Request is what the sandbox was run with.
+	Request *Request
+
+	files []*os.File
+}
+
+// saved are the files of the kernel's state, none without a checkpoint.
+func (c *Checkpoint) saved() []*os.File {
+	if c == nil {
+		return nil
+	}
+	return c.files
+}
+
+// Close closes the files.
+func (c *Checkpoint) Close() error {
+	var err error
+	for _, f := range c.files {
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
+
+// askedFile is the request as it was made, in the folder of a sandbox that can be saved.
+const askedFile = "request.json"
+
+// remember keeps what was asked for: ids, labels and profiles that the sandbox gets are no other's.
+func (v *supervisor) remember() (err error) {
+	if v.onGVisor() && len(v.req.PassFDs) == 0 {
+		v.asked, err = json.Marshal(v.req)
+	}
+	return err
+}
+
+// asked gives the request that a sandbox was made from, with the limits that it has by now.
+func (b *Sandbox) asked() (*Request, error) {
+	spec, err := b.Spec()
+	if err != nil {
+		return nil, err
+	}
+	if name := isolation(spec); name != "gvisor" {
+		return nil, fmt.Errorf("sandbox %s has the isolation %s: %w", b.ID, name, gvisor.Checkpointable(spec, false))
+	}
+	var req Request
+	err = b.read(askedFile, &req)
+	if errors.Is(err, ErrNotFound) {
+		return nil, fmt.Errorf("sandbox %s was given open files (--pass-fd), which are the host's and cannot be saved", b.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := gvisor.Checkpointable(spec, req.Image != nil); err != nil {
+		return nil, fmt.Errorf("sandbox %s cannot be saved: %w", b.ID, err)
+	}
+	req.Spec.Linux.Resources = spec.Linux.Resources
+	return &req, nil
+}
+
+// Checkpoint saves the running sandbox into a new folder. Unless it is to go on, it ends behind that; where the saving fails, it
+// goes on in any case.
+func (b *Sandbox) Checkpoint(dir string, leaveRunning bool) (err error) {
+	st, err := b.running()
+	if err != nil {
+		return err
+	}
+	if st.Status == Paused {
+		return fmt.Errorf("sandbox %s is paused, and its kernel with it; resume it first", b.ID)
+	}
+	req, err := b.asked()
+	if err != nil {
+		return err
+	}
+	m := &manifest{Version: checkpointVersion, Created: time.Now(), Sandbox: b.ID, Request: req}
+	if m.Kernel, err = gvisor.Version(); err != nil {
+		return err
+	}
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("make a folder for the checkpoint: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}()
+	s, err := b.beginSaving(leaveRunning)
+	if err != nil {
+		return err
+	}
+	if err := b.saveInto(m, dir, s); err != nil {
+		return errors.Join(fmt.Errorf("save sandbox %s: %w", b.ID, err), s.rollBack())
+	}
+	return s.finish(dir)
+}
+
+// saveInto writes the state and the manifest.
+func (b *Sandbox) saveInto(m *manifest, dir string, s *saving) error {
+	var files []*os.File
+	defer func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}()
+	for _, name := range gvisor.SavedFiles {
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return err
+		}
+		files = append(files, f)
+	}
+	if err := s.pause(); err != nil {
+		return err
+	}
+	if err := gvisor.Save(b.dir, files); err != nil {
+		return err
+	}
+	fault.Point("state saved")
+	for _, f := range files {
+		sum, size, err := digest(f)
+		if err == nil {
+			err = f.Sync()
+		}
+		if err != nil {
+			return err
+		}
+		m.Files = append(m.Files, savedFile{filepath.Base(f.Name()), size, sum})
+	}
+	key, err := b.store.key(true)
+	if err != nil {
+		return err
+	}
+	return m.write(dir, key)
+}
+
+// digest reads a file from its start to its end, and leaves its position where it is.
+func digest(f *os.File) (sum string, size int64, err error) {
+	h := sha256.New()
+	size, err = io.Copy(h, io.NewSectionReader(f, 0, 1<<62))
+	return hex.EncodeToString(h.Sum(nil)), size, err
+}
+
+// OpenCheckpoint opens a checkpoint, and refuses one that is not the caller's own, not whole, or another kernel's. The caller closes it.
+func (s *Store) OpenCheckpoint(dir string) (_ *Checkpoint, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("checkpoint %s: %w", dir, err)
+		}
+	}()
+	folder, err := openOwn(unix.AT_FDCWD, dir, unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer folder.Close() //nolint:errcheck // read only
+	m, err := s.readManifest(folder)
+	if err != nil {
+		return nil, err
+	}
+	kernel, err := gvisor.Version()
+	if err != nil {
+		return nil, err
+	}
+	if kernel != m.Kernel {
+		return nil, fmt.Errorf("its state was written by another kernel (%s), and only that can read it; here is %s", m.Kernel, kernel)
+	}
+	c := &Checkpoint{Created: m.Created, Sandbox: m.Sandbox, Request: m.Request}
+	if err := c.open(folder, m); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// readManifest reads the manifest, and believes it when its seal is whole.
+func (s *Store) readManifest(folder *os.File) (*manifest, error) {
+	f, err := openOwn(int(folder.Fd()), manifestFile, 0) //nolint:gosec // a file descriptor
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("it has no " + manifestFile + ": it is none, or the making of it was ended")
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	text, err := io.ReadAll(io.LimitReader(f, 16<<20))
+	if err != nil {
+		return nil, err
+	}
+	key, err := s.key(false)
+	if err != nil {
+		return nil, err
+	}
+	body, err := unseal(text, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", manifestFile, err)
+	}
+	m := &manifest{}
+	if err := json.Unmarshal(body, m); err != nil {
+		return nil, fmt.Errorf("read its %s: %w", manifestFile, err)
+	}
+	if m.Version != checkpointVersion {
+		return nil, fmt.Errorf("it has the version %d, and this brig reads %d", m.Version, checkpointVersion)
+	}
+	return m, nil
+}
+
+// open opens the files and holds them against the manifest.
+func (c *Checkpoint) open(folder *os.File, m *manifest) error {
+	if len(m.Files) != len(gvisor.SavedFiles) {
+		return fmt.Errorf("it has %d files, and not %d", len(m.Files), len(gvisor.SavedFiles))
+	}
+	for i, name := range gvisor.SavedFiles {
+		f, err := openOwn(int(folder.Fd()), name, 0) //nolint:gosec // a file descriptor
+		if err != nil {
+			return err
+		}
+		c.files = append(c.files, f)
+		sum, size, err := digest(f)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		if want := (savedFile{name, size, sum}); m.Files[i] != want {
+			return fmt.Errorf("%s is not what was saved: it was changed since, or is damaged", name)
+		}
+	}
+	return nil
+}
+
+// openOwn opens a file or folder that is the caller's own, and that nobody else can change. In a file nobody else may read.
+func openOwn(at int, name string, flags int) (*os.File, error) {
+	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|flags, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), name)
+	var st unix.Stat_t
+	err = unix.Fstat(fd, &st)
+	mode, kind := st.Mode&0o777, st.Mode&unix.S_IFMT
+	switch {
+	case err != nil:
+	case int(st.Uid) != os.Geteuid():
+		err = fmt.Errorf("%s belongs to user %d, and only your own can be gone on from", name, st.Uid)
+	case flags&unix.O_DIRECTORY != 0 && mode&0o022 != 0:
+		err = fmt.Errorf("%s has mode %#o: others could change what is in it", name, mode)
+	case flags&unix.O_DIRECTORY == 0 && (kind != unix.S_IFREG || mode&0o077 != 0):
+		err = fmt.Errorf("%s has mode %#o, or is no plain file: nobody else may read or change it", name, mode)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Fits refuses a sandbox whose program would not be the one that was saved: another program, environment, user, filter, image. Limits,
+// names and labels are the new sandbox's.
+func (c *Checkpoint) Fits(spec *specs.Spec, image *Image) error {
+	if err := gvisor.Checkpointable(spec, image != nil); err != nil {
+		return fmt.Errorf("the checkpoint does not fit: %w", err)
+	}
+	saved, asked := c.Request.Image, image
+	if (saved == nil) != (asked == nil) || saved != nil && saved.Digest != asked.Digest {
+		return fmt.Errorf("the checkpoint was saved with another root: %s, and not %s", rootName(saved, c.Request.Spec), rootName(asked, spec))
+	}
+	if err := gvisor.SameGuest(c.Request.Spec, spec); err != nil {
+		return fmt.Errorf("the checkpoint does not fit: %w", err)
+	}
+	for _, key := range []string{annotation.Root, annotation.RootWritable, annotation.RootWritableSize} {
+		if before, now := c.Request.Spec.Annotations[key], spec.Annotations[key]; before != now {
+			return fmt.Errorf("the checkpoint does not fit: its root file system is another (%s %q, and not %q)", key, now, before)
+		}
+	}
+	return nil
+}
+
+func rootName(i *Image, spec *specs.Spec) string {
+	if i != nil {
+		return i.Ref + " " + i.Digest
+	}
+	return "the folder " + spec.Root.Path
+}

@@ -41,6 +41,10 @@ func build(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "build brig-oci: %v\n%s", err, out)
 		return 1
 	}
+	if err := selectIsolation(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	defer keepPodmanOut()()
 	return m.Run()
 }

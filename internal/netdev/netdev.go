@@ -122,6 +122,15 @@ func newcomer(before, after map[string]int32) (int32, bool) {
 
 // openIn makes a connection to another network namespace: a socket stays in the one it was made in.
 func openIn(ns *os.File) (c *conn, err error) {
+	err = within(ns, func() (err error) {
+		c, err = open()
+		return err
+	})
+	return c, err
+}
+
+// within does something on a thread of another network namespace.
+func within(ns *os.File, do func() error) (err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -138,11 +147,11 @@ func openIn(ns *os.File) (c *conn, err error) {
 			err = fmt.Errorf("enter the sandbox's network namespace: %w", serr)
 			return
 		}
-		c, err = open()
+		err = do()
 		if unix.Setns(int(own.Fd()), unix.CLONE_NEWNET) == nil {
 			runtime.UnlockOSThread() // else the thread ends with this goroutine
 		}
 	}()
 	<-done
-	return c, err
+	return err
 }

@@ -17,11 +17,16 @@ type conn struct {
 }
 
 func open() (*conn, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	c, err := openTo(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open an rtnetlink socket: %w", err)
 	}
-	return &conn{fd: fd}, nil
+	return c, nil
+}
+
+func openTo(family int) (*conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, family)
+	return &conn{fd: fd}, err
 }
 
 func (c *conn) close() { _ = unix.Close(c.fd) }

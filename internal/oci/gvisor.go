@@ -87,10 +87,6 @@ func appendStreams(streams [3]*os.File, terminal bool) error {
 // startOnGVisor is startContainer for a kernel that waits. The lock is the caller's.
 func (a *app) startOnGVisor(c *container, spec *specs.Spec) (err error) {
 	fault.Point("locked for the start")
-	// Not before: hooks, and engines between create and start, put devices there.
-	if err := gvisor.CheckNetwork(fmt.Sprintf("/proc/%d/ns/net", c.PID)); err != nil {
-		return c.failed(err)
-	}
 	c.Started = true
 	if err := c.save(); err != nil {
 		return err
@@ -99,7 +95,7 @@ func (a *app) startOnGVisor(c *container, spec *specs.Spec) (err error) {
 	if a.notify, err = c.listenNotify(); err != nil {
 		return c.failed(err)
 	}
-	if err := gvisor.Begin(c.dir, c.id); err != nil {
+	if err := gvisor.Begin(c.dir, c.id, c.PID); err != nil {
 		return c.failed(guestError(spec.Process, err))
 	}
 	fault.Point("program runs")

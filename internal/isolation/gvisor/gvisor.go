@@ -156,11 +156,10 @@ func (s *start) run(program *os.File) (*Process, error) {
 		}
 		return p, nil
 	}
-	err = call(s.options.Dir, "Network.CreateLinksAndRoutes", loopback, nil, nil)
-	if err == nil && s.options.Held {
+	if s.options.Held {
 		return p, p.ready()
 	}
-	if err == nil {
+	if err = call(s.options.Dir, "Network.CreateLinksAndRoutes", loopback, nil, nil); err == nil {
 		err = call(s.options.Dir, "containerManager.StartRoot", s.options.ID, nil, nil)
 	}
 	if err != nil {

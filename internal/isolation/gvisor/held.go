@@ -25,8 +25,12 @@ func (p *Process) ready() error {
 	return nil
 }
 
-// Begin starts the program of a sandbox that was started with Options.Held. dir and id are those it was started with.
-func Begin(dir, id string) error {
+// Begin connects the network of a sandbox that was started with Options.Held, and starts its program. dir and id are those it was started
+// with, and kernel is its process. The network not before: hooks, and engines between create and start, put devices there.
+func Begin(dir, id string, kernel int) error {
+	if err := connect(dir, kernel); err != nil {
+		return err
+	}
 	err := call(dir, "containerManager.StartRoot", id, nil, nil)
 	var remote *remoteError
 	if errors.As(err, &remote) {

@@ -50,6 +50,9 @@ type record struct {
 	Mount     uint64              `json:"mount,omitempty"`     // and that root itself
 	Class     *resctrl.Group      `json:"class,omitempty"`     // of service, of linux.intelRdt
 	Isolation string              `json:"isolation,omitempty"` // gvisor, or the host's kernel
+	Pod       string              `json:"pod,omitempty"`       // the container whose gVisor kernel this one is on
+	PIDs      string              `json:"pids,omitempty"`      // of its pid namespace there, the pod's without
+	Limits    *limits             `json:"limits,omitempty"`    // which the pod's cgroup keeps
 	Agent     bool                `json:"agent,omitempty"`     // start hands the filter's listener to the seccomp agent
 }
 

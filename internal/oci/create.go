@@ -99,7 +99,11 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 			a.poststopHooks(spec, made) // also of a container that came to nothing (runtime-spec runtime.md, "Lifecycle", step 12)
 		}
 	}()
-	c.Isolation = isolation
+	if c.Isolation = isolation; c.onGVisor() {
+		if err = a.joinPod(c, spec); err != nil {
+			return nil, nil, err
+		}
+	}
 	if group, err = c.begin(a, b, policy); err != nil {
 		return nil, nil, err
 	}
@@ -117,13 +121,18 @@ func (a *app) createContainer(id string, b *bundled, o *creation) (c *container,
 // the cgroup.
 func (c *container) begin(a *app, b *bundled, policy *operator.Policy) (*cgroup.Cgroup, error) {
 	spec := b.spec
-	group, err := a.locateGroup(c.id, spec)
-	if err != nil {
+	var group *cgroup.Cgroup
+	var err error
+	var pooled *limits
+	if c.Pod != "" {
+		pooled = &limits{}
+		pooled.take(spec.Linux.Resources)
+	} else if group, err = a.locateGroup(c.id, spec); err != nil {
 		return nil, err
 	}
 	c.record = record{
 		Version: specs.Version, ID: c.id, Bundle: b.dir, Created: time.Now().UTC(), Owner: owner(),
-		Creating: true, Isolation: c.Isolation, Terminal: spec.Process != nil && spec.Process.Terminal,
+		Creating: true, Isolation: c.Isolation, Pod: c.Pod, PIDs: c.PIDs, Limits: pooled, Terminal: spec.Process != nil && spec.Process.Terminal,
 	}
 	if spec.Root != nil {
 		c.Rootfs = spec.Root.Path
@@ -271,11 +280,15 @@ func (a *app) launch(c *container, spec *specs.Spec, group *cgroup.Cgroup, lock 
 			return c.createHooks(spec, p)
 		}
 	}
-	start := a.hold
-	if c.onGVisor() {
-		start = a.boot
+	var p process
+	switch {
+	case c.Pod != "":
+		p, err = a.bootMember(c, spec, options, o)
+	case c.onGVisor():
+		p, err = a.boot(c, spec, options)
+	default:
+		p, err = a.hold(c, spec, options)
 	}
-	p, err := start(c, spec, options)
 	if err != nil {
 		return nil, err
 	}
@@ -322,24 +335,29 @@ func (c *container) ready(p *native.Process, o *creation) error {
 	if err := errors.Join(c.noteRoot(), c.enterClass(p.PID)); err != nil {
 		return err
 	}
-	if p.Terminal != nil {
-		if err := o.holdTerminal(p.Terminal); err != nil {
+	return c.promise(p.Terminal, p.PIDFD(), o)
+}
+
+// promise does what create does with the process that it has made.
+func (c *container) promise(terminal, pidfd *os.File, o *creation) error {
+	if terminal != nil {
+		if err := o.holdTerminal(terminal); err != nil {
 			return err
 		}
 		fault.Point("terminal given away")
 	}
 	if o.pidfdSocket != "" {
-		if err := sendFD(o.pidfdSocket, p.PIDFD(), []byte(ptmx)); err != nil {
+		if err := sendFD(o.pidfdSocket, pidfd, []byte(ptmx)); err != nil {
 			return fmt.Errorf("--pidfd-socket %s: %w", o.pidfdSocket, err)
 		}
 	}
 	if o.receiver != "" {
-		if err := sendFD(o.receiver, p.PIDFD(), []byte(c.id)); err != nil {
+		if err := sendFD(o.receiver, pidfd, []byte(c.id)); err != nil {
 			return fmt.Errorf("annotation %s=%s: %w", pidfdReceiver, o.receiver, err)
 		}
 	}
 	if o.pidFile != "" {
-		if err := writePIDFile(o.pidFile, p.PID); err != nil {
+		if err := writePIDFile(o.pidFile, c.PID); err != nil {
 			return err
 		}
 	}

@@ -89,7 +89,11 @@ func (a *app) execute(c *container, o *execution, args []string) error {
 		return errors.New("cannot exec in a stopped container")
 	}
 	defer pidfd.Close() //nolint:errcheck // read only
-	setHome(spec.Process, fmt.Sprintf("/proc/%d/root", c.PID))
+	root := fmt.Sprintf("/proc/%d/root", c.PID)
+	if c.Pod != "" {
+		root = c.Rootfs // its process on the host is Brig's own
+	}
+	setHome(spec.Process, root)
 	if err := giveStreams(spec); err != nil {
 		return err
 	}

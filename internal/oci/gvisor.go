@@ -31,10 +31,8 @@ func (c *container) onGVisor() bool { return c.Isolation == "gvisor" }
 
 // checkGVisor refuses what an engine can ask for, and gVisor's kernel would pass over.
 func checkGVisor(spec *specs.Spec) error {
-	for _, key := range []string{"io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"} {
-		if spec.Annotations[key] != "" {
-			return &gvisor.UnsupportedError{Key: "annotation " + key, Reason: "the containers of a pod share a kernel, which is not built yet"}
-		}
+	if pod, err := podOf(spec); err != nil || pod != "" {
+		return errors.Join(err, gvisor.CheckMember(spec))
 	}
 	return gvisor.Check(spec)
 }
@@ -95,7 +93,12 @@ func (a *app) startOnGVisor(c *container, spec *specs.Spec) (err error) {
 	if a.notify, err = c.listenNotify(); err != nil {
 		return c.failed(err)
 	}
-	if err := gvisor.Begin(c.dir, c.id, c.PID); err != nil {
+	if c.Pod != "" {
+		err = c.beginMember()
+	} else {
+		err = gvisor.Begin(c.dir, c.id, c.PID)
+	}
+	if err != nil {
 		return c.failed(guestError(spec.Process, err))
 	}
 	fault.Point("program runs")
@@ -125,6 +128,9 @@ func guestError(pr *specs.Process, err error) error {
 // signalGuest sends a signal to the first program of a container, or to all. One that ends everything goes to the kernel process, which
 // cannot pass it over, and so do those of a paused one, which has them when it goes on.
 func (c *container) signalGuest(s unix.Signal, all bool) error {
+	if c.Pod != "" {
+		return c.signalMember(s, all)
+	}
 	switch {
 	case s == 0 || s == unix.SIGKILL || !c.Started:
 		return c.kill(s, false)
@@ -187,7 +193,7 @@ func (a *app) executeOnGVisor(c *container, o *execution, own *specs.Process, sp
 	if slices.Contains(passed, nil) {
 		return fmt.Errorf("--preserve-fds %d: not all of them are open", o.preserve)
 	}
-	p, err := gvisor.Exec(spec, gvisor.Options{Options: native.Options{Stdio: streams, PassFDs: passed}, ID: c.id, Dir: c.dir})
+	p, err := gvisor.Exec(spec, gvisor.Options{Options: native.Options{Stdio: streams, PassFDs: passed}, ID: c.id, Dir: c.kernelDir()})
 	if err != nil {
 		return guestError(spec.Process, err)
 	}
@@ -238,7 +244,7 @@ func (a *app) standIn(c *container, p *gvisor.Executed, o *execution) error {
 		return err
 	}
 	defer ready.Close() //nolint:errcheck // read only
-	cmd, err := a.again(theirs, "exec", c.dir, c.id, strconv.Itoa(int(p.PID())))
+	cmd, err := a.again(theirs, "exec", c.kernelDir(), c.id, strconv.Itoa(int(p.PID())))
 	_ = theirs.Close()
 	if err != nil {
 		return err
@@ -324,7 +330,7 @@ func (a *app) attendGuest(args []string) error {
 }
 
 // passSignals hands on every signal but those that are this process's own: of its child, of its pipes, of its language's runtime.
-func passSignals(signals <-chan os.Signal, p *gvisor.Executed) {
+func passSignals(signals <-chan os.Signal, p interface{ Signal(s unix.Signal) error }) {
 	for s := range signals {
 		if n, ok := s.(unix.Signal); ok && n != unix.SIGCHLD && n != unix.SIGPIPE && n != unix.SIGURG {
 			_ = p.Signal(n)

@@ -104,8 +104,11 @@ func (a *app) dispatch(args []string) error {
 		}
 		name, rest = rest[0], []string{"--help"}
 	}
-	if name == attendVerb {
+	switch name {
+	case attendVerb:
 		return a.attendGuest(rest)
+	case memberVerb:
+		return a.standForContainer(rest)
 	}
 	c, ok := commands()[name]
 	if !ok {

@@ -72,6 +72,9 @@ func (a *app) update(f *flag.FlagSet) func([]string) error {
 			return err
 		}
 		policy.TightenResources(r, false)
+		if c.Pod != "" {
+			return a.updateMember(c, r)
+		}
 		g := c.group()
 		if g == nil {
 			return fmt.Errorf("container %s has no cgroup", c.id)

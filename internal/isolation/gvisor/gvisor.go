@@ -157,7 +157,7 @@ func (s *start) run(program *os.File) (*Process, error) {
 		return p, nil
 	}
 	if s.options.Held {
-		return p, p.ready()
+		return p, p.ready(s.options.Dir)
 	}
 	if err = call(s.options.Dir, "Network.CreateLinksAndRoutes", loopback, nil, nil); err == nil {
 		err = call(s.options.Dir, "containerManager.StartRoot", s.options.ID, nil, nil)

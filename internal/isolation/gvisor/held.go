@@ -4,14 +4,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"brig/internal/isolation/gvisor/job"
 
 	"golang.org/x/sys/unix"
 )
 
-// ready waits until a kernel that is held takes calls.
-func (p *Process) ready() error {
+// ready waits until a kernel that is held takes calls, and keeps its settings in the sandbox's folder.
+func (p *Process) ready(dir string) error {
 	var said struct {
 		job.Ready
 		job.End
@@ -22,7 +24,7 @@ func (p *Process) ready() error {
 	case said.Error != "":
 		return fmt.Errorf("gVisor's kernel failed: %s", said.Error)
 	}
-	return nil
+	return os.WriteFile(filepath.Join(dir, settingsFile), said.Config, 0o600)
 }
 
 // Begin connects the network of a sandbox that was started with Options.Held, and starts its program. dir and id are those it was started

@@ -57,7 +57,10 @@ func SameGuest(saved, spec *specs.Spec) error {
 
 // fields are the parts of what a guest sees, by the names of the runtime-spec.
 func fields(spec *specs.Spec) (map[string]json.RawMessage, error) {
-	guest, _ := guestSpec(spec)
+	guest, _, err := guestSpec(spec)
+	if err != nil {
+		return nil, err
+	}
 	all := map[string]json.RawMessage{}
 	for _, part := range []struct {
 		prefix string

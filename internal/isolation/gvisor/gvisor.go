@@ -170,7 +170,10 @@ func (s *start) run(program *os.File) (*Process, error) {
 
 // inputs are the files of the kernel process, in the order of package job.
 func (s *start) inputs(control, status *os.File) ([]*os.File, error) {
-	guest, below := guestSpec(s.spec)
+	guest, below, err := guestSpec(s.spec)
+	if err != nil {
+		return nil, err
+	}
 	j := &job.Job{ID: s.options.ID, Spec: guest, PassFDs: len(s.options.PassFDs), Mounts: len(below), Pod: s.options.Held, Exits: s.options.Held}
 	for i, f := range s.options.PassFDs {
 		if f == nil {

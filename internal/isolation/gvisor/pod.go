@@ -122,8 +122,11 @@ func holdTree(spec *specs.Spec, program *os.File, dir string, o Options) (*nativ
 
 // serve starts the file server of the tree.
 func (m *Member) serve(s *start, program *os.File) error {
-	var below []string
-	m.spec, below = guestSpec(s.spec)
+	guest, below, err := guestSpec(s.spec)
+	if err != nil {
+		return err
+	}
+	m.spec = guest
 	m.spec.Linux.Namespaces = nil
 	if m.pids != "" {
 		m.spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace, Path: m.pids}}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"brig/internal/annotation"
+	"brig/internal/isolation/gvisor/job"
 	"brig/internal/plan"
 	"brig/internal/seccomp"
 
@@ -82,7 +83,7 @@ func isOwn(m *specs.Mount) bool { return slices.Contains(own, m.Type) }
 
 // guestSpec is what the guest's kernel makes the guest from. Every bind mount is served apart, and named in below: the kernel takes the
 // root for its own, which may be read-only as a whole and whose files nobody else changes, and a volume is neither.
-func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string) {
+func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string, err error) {
 	s, pr := *spec, *spec.Process
 	s.Root = &specs.Root{Path: "/", Readonly: spec.Root != nil && spec.Root.Readonly}
 	s.Annotations = maps.Clone(spec.Annotations)
@@ -90,7 +91,11 @@ func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string) {
 	s.Hooks, s.Mounts = nil, nil
 	pr.ApparmorProfile, pr.SelinuxLabel = "", ""
 	s.Process = &pr
-	s.Linux = &specs.Linux{Seccomp: guestFilter(spec.Linux.Seccomp), Namespaces: namespaces(spec), MaskedPaths: spec.Linux.MaskedPaths, ReadonlyPaths: spec.Linux.ReadonlyPaths}
+	filter, err := job.Filter(spec.Linux.Seccomp, seccomp.Native())
+	if err != nil {
+		return nil, nil, err
+	}
+	s.Linux = &specs.Linux{Seccomp: filter, Namespaces: namespaces(spec), MaskedPaths: spec.Linux.MaskedPaths, ReadonlyPaths: spec.Linux.ReadonlyPaths}
 	for _, m := range spec.Mounts {
 		at := path.Clean(m.Destination)
 		switch {
@@ -106,7 +111,7 @@ func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string) {
 			below = append(below, at)
 		}
 	}
-	return &s, below
+	return &s, below, nil
 }
 
 // madeAsLink tells whether a bind mount is none, but a link like its source (the option copy-symlink).
@@ -116,38 +121,6 @@ func madeAsLink(m *specs.Mount) bool {
 	}
 	_, err := os.Readlink(m.Source)
 	return err == nil
-}
-
-// guestFilter is the policy's filter as gVisor's kernel can have it for the guest: it knows neither another errno than EPERM nor the
-// death of the whole process (its runsc/specutils/seccomp). A call that was to seem absent would seem forbidden then, and a C library
-// does without clone3 only where it seems absent: it is allowed, as what it makes is the guest kernel's alone.
-func guestFilter(s *specs.LinuxSeccomp) *specs.LinuxSeccomp {
-	if s == nil {
-		return nil
-	}
-	f := *s
-	f.DefaultAction, f.Syscalls = guestAction(s.DefaultAction), nil
-	for _, r := range s.Syscalls {
-		r.Action = guestAction(r.Action)
-		if r.Action == specs.ActErrno {
-			r.Names = slices.DeleteFunc(slices.Clone(r.Names), func(name string) bool { return name == "clone3" })
-		}
-		if len(r.Names) > 0 {
-			f.Syscalls = append(f.Syscalls, r)
-		}
-	}
-	f.Syscalls = append(f.Syscalls, specs.LinuxSyscall{Names: []string{"clone3"}, Action: specs.ActAllow})
-	return &f
-}
-
-func guestAction(a specs.LinuxSeccompAction) specs.LinuxSeccompAction {
-	switch a {
-	case specs.ActKillProcess, specs.ActKillThread:
-		return specs.ActKill
-	case specs.ActLog:
-		return specs.ActAllow
-	}
-	return a
 }
 
 // namespaces are those of the guest, none of which is the host's.

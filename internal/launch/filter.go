@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"unsafe"
@@ -8,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FilterOf reads the youngest seccomp filter of a process back from the kernel, as an array of struct sock_filter in the
-// machine's byte order. The process is stopped for an instant (PTRACE_SECCOMP_GET_FILTER, see ptrace(2): it needs
-// CAP_SYS_ADMIN and a kernel with CONFIG_CHECKPOINT_RESTORE). ENOENT: it has no filter. It stands here because it is
+// FiltersOf reads the seccomp filters of a process back from the kernel, the oldest first (get_nth_filter in kernel/seccomp.c), each an array
+// of struct sock_filter in the machine's byte order. The process is stopped for an instant (PTRACE_SECCOMP_GET_FILTER, see ptrace(2): it needs
+// CAP_SYS_ADMIN and a kernel with CONFIG_CHECKPOINT_RESTORE). ENOENT: it has none. It stands here because it is
 // unsafe, like everything that hands memory to the kernel.
-func FilterOf(pid int) ([]byte, error) {
+func FiltersOf(pid int) (list [][]byte, err error) {
 	runtime.LockOSThread() // a tracee belongs to a thread
 	defer runtime.UnlockOSThread()
 	if err := unix.PtraceSeize(pid); err != nil {
@@ -29,19 +30,26 @@ func FilterOf(pid int) ([]byte, error) {
 	if !status.Stopped() {
 		return nil, unix.ESRCH
 	}
-	n, err := getFilter(pid, nil)
-	if err != nil || n == 0 {
-		return nil, err
+	for {
+		n, err := getFilter(pid, len(list), nil)
+		if len(list) > 0 && errors.Is(err, unix.ENOENT) {
+			return list, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		const size = 8 // sizeof(struct sock_filter)
+		program := make([]byte, n*size)
+		if _, err := getFilter(pid, len(list), program); err != nil {
+			return nil, err
+		}
+		list = append(list, program)
 	}
-	const size = 8 // sizeof(struct sock_filter)
-	program := make([]byte, n*size)
-	_, err = getFilter(pid, program)
-	return program, err
 }
 
-// getFilter gives the length of the filter in instructions, and copies it to a program that is not nil.
-func getFilter(pid int, program []byte) (int, error) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_SECCOMP_GET_FILTER, uintptr(pid), 0,
+// getFilter gives the length of a filter in instructions, and copies it to a program that is not nil.
+func getFilter(pid, index int, program []byte) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_SECCOMP_GET_FILTER, uintptr(pid), uintptr(index),
 		uintptr(unsafe.Pointer(unsafe.SliceData(program))), 0, 0)
 	if errno != 0 {
 		return 0, errno

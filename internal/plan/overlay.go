@@ -93,5 +93,6 @@ func (b *builder) missingPlace() bool {
 			return true
 		}
 	}
-	return b.spec.Process.Cwd != "" && missing(path.Clean(b.spec.Process.Cwd))
+	cwd := b.beginning()
+	return cwd != "" && missing(path.Clean(cwd))
 }

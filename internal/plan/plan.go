@@ -81,6 +81,8 @@ type Facts struct {
 	// ProgramGiven: the program is a file that the parent has (Plan.Exe), and no path inside; process.args are its arguments. So a
 	// kernel of another isolation is run, of which nothing lies in the sandbox.
 	ProgramGiven bool
+	// Workdir is where a guest's program begins, made like process.cwd where it is missing; that is the given program's own. "" for no guest.
+	Workdir string
 	// InheritStdio: the standard streams of the parent are the program's, as they are.
 	InheritStdio bool
 }

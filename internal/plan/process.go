@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -89,7 +90,7 @@ func (b *builder) terminal(pr *specs.Process) error {
 // makeWorkdir makes a working directory that is missing, for engines: runc and crun do. Otherwise it is made where nothing of it
 // outlives the sandbox. In an exec it must be there.
 func (b *builder) makeWorkdir() error {
-	cwd := b.spec.Process.Cwd
+	cwd := b.beginning()
 	if cwd == "" {
 		return nil
 	}
@@ -101,7 +102,7 @@ func (b *builder) makeWorkdir() error {
 	if cwd == "/" || b.find(m, rel) != Missing {
 		return nil
 	}
-	if passing := b.plan.Overlay != nil || m.fresh && m.path != "/"; !b.facts.Held && !passing {
+	if passing := b.plan.Overlay != nil || m.fresh && m.path != "/"; !b.facts.Held && !b.facts.Lenient && !passing {
 		return nil // a person who mistypes it is not to find it in the folder afterwards
 	}
 	b.p.Step(launch.Root, "make the working directory "+cwd)
@@ -109,24 +110,31 @@ func (b *builder) makeWorkdir() error {
 	return err
 }
 
+// beginning is where the program begins, or that of the guest.
+func (b *builder) beginning() string { return cmp.Or(b.facts.Workdir, b.spec.Process.Cwd) }
+
 // workdir enters the working directory by a descriptor inside the root: it cannot lie outside (CVE-2024-21626). It is
 // opened as root of the sandbox and entered again as the user in user, as runc does.
 func (b *builder) workdir(pr *specs.Process) error {
-	cwd := pr.Cwd
-	if cwd == "" {
-		cwd = "/"
+	if b.facts.Workdir != "" { // which the guest's kernel would make wherever it can
+		if _, err := b.openWorkdir(b.facts.Workdir); err != nil {
+			return err
+		}
 	}
+	fd, err := b.openWorkdir(cmp.Or(pr.Cwd, "/"))
+	if err == nil {
+		b.p.Fchdir(fd)
+	}
+	return err
+}
+
+func (b *builder) openWorkdir(cwd string) (launch.Reg, error) {
 	if err := checkTarget(cwd, "process.cwd"); err != nil {
-		return err
+		return 0, err
 	}
 	b.p.Step(launch.Exec, "enter the working directory "+cwd)
-	rel := strings.TrimPrefix(path.Clean(cwd), "/")
-	if rel == "" {
-		rel = "."
-	}
-	fd := b.p.Openat2("working directory", b.root, rel, unix.O_PATH|unix.O_DIRECTORY, 0, launch.InRoot)
-	b.p.Fchdir(fd)
-	return nil
+	rel := cmp.Or(strings.TrimPrefix(path.Clean(cwd), "/"), ".")
+	return b.p.Openat2("working directory", b.root, rel, unix.O_PATH|unix.O_DIRECTORY, 0, launch.InRoot), nil
 }
 
 var rlimits = []struct {

@@ -45,6 +45,11 @@ func Check(spec *specs.Spec) error {
 	if err := errors.Join(checkSysctls(linux.Sysctl), checkDevices(linux.Devices)); err != nil {
 		return err
 	}
+	for i := range spec.Mounts {
+		if m := &spec.Mounts[i]; slices.Contains(m.Options, "nosymfollow") || slices.Contains(m.Options, "rnosymfollow") {
+			return &UnsupportedError{fmt.Sprintf("mounts[%d]", i), "nosymfollow: the guest's kernel follows links itself"}
+		}
+	}
 	if _, own := plan.Namespace(spec, specs.NetworkNamespace); !own {
 		return &UnsupportedError{"network", "host: the guest would have the host's sockets, and gVisor's stack nothing to hold"}
 	}

@@ -15,6 +15,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -23,6 +24,7 @@ import (
 	"brig/internal/annotation"
 	"brig/internal/isolation/gvisor/job"
 	"brig/internal/isolation/native"
+	"brig/internal/plan"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -133,7 +135,7 @@ func (s *start) run(program *os.File) (*Process, error) {
 		return nil, errors.Join(err, status.Close())
 	}
 	o := s.options.Options
-	o.Program, o.PassFDs = program, files
+	o.Program, o.PassFDs, o.Workdir = program, files, s.spec.Process.Cwd
 	kernel, err := native.Start(kernelSpec(s.spec), o)
 	if err != nil {
 		return nil, errors.Join(err, status.Close())
@@ -182,9 +184,8 @@ func (s *start) inputs(control, status *os.File) ([]*os.File, error) {
 	}
 	root := s.options.Image
 	var rest []*os.File
-	kind := s.spec.Annotations[annotation.RootWritable]
-	if kind == "disk" || kind == "" && len(below) > 0 {
-		root = nil // what is laid over the image is in the tree only: the place to write, or the mount points of volumes
+	if kind := s.spec.Annotations[annotation.RootWritable]; kind == "disk" || kind == "" && root != nil && s.missingPlace(guest) {
+		root = nil // what is laid over the image is in the tree only: the place to write, mount points, the working directory
 	}
 	paths := below
 	if root == nil {
@@ -211,6 +212,28 @@ func (s *start) inputs(control, status *os.File) ([]*os.File, error) {
 		return nil, err
 	}
 	return slices.Concat([]*os.File{s.own(file), control, status, root}, s.options.PassFDs, rest), nil
+}
+
+// missingPlace tells whether something is to be mounted where the image has nothing, or the program begins there: the guest's kernel does
+// not make that in a root which is read-only.
+func (s *start) missingPlace(guest *specs.Spec) bool {
+	root, err := native.OpenRoot(s.spec.Annotations, s.spec.Root.Path)
+	if err != nil || root == nil {
+		return true
+	}
+	s.own(root)
+	facts, err := native.Facts(root)
+	if err != nil {
+		return true
+	}
+	above := []string{"/dev", "/proc", "/sys"} // which gVisor mounts in any case
+	for i := range guest.Mounts {
+		above = append(above, path.Clean(guest.Mounts[i].Destination))
+	}
+	return slices.ContainsFunc(append(above, path.Clean(guest.Process.Cwd)), func(name string) bool {
+		below := func(dir string) bool { return strings.HasPrefix(name, dir+"/") }
+		return facts.InRoot(name) == plan.Missing && !slices.ContainsFunc(above, below)
+	})
 }
 
 // overImage lays memory of the guest's over the image: what the policy lets be written there, or the mount points that an image does

@@ -13,7 +13,10 @@ func Plan(spec *specs.Spec, facts *plan.Facts) (*plan.Plan, error) {
 		return nil, err
 	}
 	f := *facts
-	f.ProgramGiven = true
+	f.ProgramGiven, f.Workdir = true, spec.Process.Cwd
 	f.PassFDs += job.FirstFD - job.FD
 	return plan.Compile(kernelSpec(spec), &f)
 }
+
+// KernelFilter is the filter that the launch program gives the kernel process, which has loaded another one, gVisor's, since.
+func KernelFilter(spec *specs.Spec) *specs.LinuxSeccomp { return kernelSpec(spec).Linux.Seccomp }

@@ -9,10 +9,12 @@ import (
 
 	"brig/internal/annotation"
 	"brig/internal/isolation/gvisor/job"
+	"brig/internal/mounts"
 	"brig/internal/plan"
 	"brig/internal/seccomp"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // nobody is the user that the kernel process is inside the sandbox's ids: not even its root.
@@ -27,6 +29,12 @@ func kernelSpec(spec *specs.Spec) *specs.Spec {
 	linux.Seccomp = kernelFilter()
 	linux.Sysctl = nil
 	s.Process, s.Linux = &pr, &linux
+	s.Mounts = slices.Clone(spec.Mounts)
+	for i := range s.Mounts {
+		if m := &s.Mounts[i]; m.Type == "proc" { // gVisor's packages do not start without /proc/sys/vm; the guest does not see this one
+			m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "subset=pid" })
+		}
+	}
 	return &s
 }
 
@@ -79,7 +87,12 @@ func kernelFilter() *specs.LinuxSeccomp {
 // own are the file systems that gVisor's kernel makes itself. The others come from the file server.
 var own = []string{"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"}
 
-func isOwn(m *specs.Mount) bool { return slices.Contains(own, m.Type) }
+// isOwn tells whether the guest's kernel makes a mount itself. One with something in it, of the root (tmpcopyup) or
+// the working directory, is made by the launch program, and served.
+func isOwn(m *specs.Mount, cwd string) bool {
+	made := m.Type == "tmpfs" && strings.HasPrefix(path.Clean(cwd), path.Clean(m.Destination)+"/")
+	return slices.Contains(own, m.Type) && !made && !slices.Contains(m.Options, "tmpcopyup")
+}
 
 // guestSpec is what the guest's kernel makes the guest from. Every bind mount is served apart, and named in below: the kernel takes the
 // root for its own, which may be read-only as a whole and whose files nobody else changes, and a volume is neither.
@@ -99,19 +112,38 @@ func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string, err error) 
 	for _, m := range spec.Mounts {
 		at := path.Clean(m.Destination)
 		switch {
-		case isOwn(&m) && at != "/dev" && at != "/dev/pts" && m.Type != "mqueue": // gVisor makes /dev as it has it
+		case isOwn(&m, pr.Cwd) && at != "/dev" && at != "/dev/pts" && m.Type != "mqueue": // gVisor makes /dev as it has it
 			m.Options = tmpfsOptions(&m)
 			s.Mounts = append(s.Mounts, m)
-		case isOwn(&m) || madeAsLink(&m): // a link is in the tree, and no mount
+		case isOwn(&m, pr.Cwd) || madeAsLink(&m): // a link is in the tree, and no mount
 		default:
 			m.Type, m.Source = "bind", at
 			m.UIDMappings, m.GIDMappings = nil, nil
-			m.Options = []string{"rbind"} // what may be written is the tree's to say
+			m.Options = bindOptions(&m)
 			s.Mounts = append(s.Mounts, m)
 			below = append(below, at)
 		}
 	}
 	return &s, below, nil
+}
+
+// bindOptions are those of a served mount: what may be written in it is the tree's to say, and the guest's kernel is told the same, or it
+// would take a new time or mode of a file for done that the file does not get.
+func bindOptions(m *specs.Mount) []string {
+	list := []string{"rbind"}
+	o, err := mounts.Parse(m.Options)
+	if err != nil {
+		return list // the launch program's to refuse
+	}
+	for _, a := range []struct {
+		name string
+		flag uint64
+	}{{"ro", unix.MOUNT_ATTR_RDONLY}, {"nosuid", unix.MOUNT_ATTR_NOSUID}, {"noexec", unix.MOUNT_ATTR_NOEXEC}} {
+		if (o.Set|o.RecursiveSet)&a.flag != 0 {
+			list = append(list, a.name)
+		}
+	}
+	return list
 }
 
 // madeAsLink tells whether a bind mount is none, but a link like its source (the option copy-symlink).

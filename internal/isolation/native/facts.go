@@ -55,6 +55,7 @@ func (l *launching) facts(tasks int) (*plan.Facts, error) {
 	}
 	f.Locked, f.Held, f.Hooks = l.options.Lock != nil, l.options.Start != nil, l.options.Created != nil
 	f.ProgramGiven, f.WithoutProc = l.options.Program != nil, l.options.WithoutProc
+	f.Workdir = l.options.Workdir
 	f.Lenient, f.Remounts = l.options.Warn != nil, l.options.Warn != nil
 	for i, passed := range l.options.PassFDs {
 		if passed == nil {

@@ -36,6 +36,8 @@ type Options struct {
 	PassFDs []*os.File
 	// Program is executed instead of the path in process.args, whose words are its arguments; nil for the path.
 	Program *os.File
+	// Workdir is made like process.cwd where it is missing, for a guest whose kernel Program is; "" for none.
+	Workdir string
 	// WithoutProc gives a further process a mount namespace of its own, with what is mounted in the sandbox's but no procfs and no
 	// sysfs: it may be one that shows to others what it sees.
 	WithoutProc bool

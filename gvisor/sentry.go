@@ -112,6 +112,7 @@ func configuration(j *job.Job) (*config.Config, error) {
 		"overlay2":    "none",
 		"oci-seccomp": "true", // the guest has the filter of the policy, beside the host's
 		"host-uds":    "none",
+		"net-raw":     "true", // who may open raw sockets is the spec's to say, and they are of the guest's own network
 		// Whoever calls nothing at the end is let go at once.
 		"control-rpc-stop-timeout": "0s",
 	}
@@ -141,7 +142,7 @@ func arguments(j *job.Job, f *files, conf *config.Config) boot.Args {
 	a := boot.Args{
 		ID: j.ID, Spec: j.Spec, Conf: conf, ControllerFD: f.control, StdioFDs: f.streams,
 		GoferFDs: []int{f.root}, GoferMountConfs: []specutils.GoferMountConf{root},
-		NumCPU: j.CPUs, TotalMem: j.Memory,
+		NumCPU: j.CPUs, TotalMem: j.Memory, CPUQuota: j.CPUQuota, CPUPeriod: j.CPUPeriod,
 		PinRingFD: -1, Device: fd.New(-1), DevGoferFD: -1, ExecFD: -1, PodInitConfigFD: -1, RootfsUpperTarFD: -1,
 	}
 	for i := range j.PassFDs {

@@ -155,7 +155,7 @@ func (o *execution) checkExec(own, pr *specs.Process) error {
 		asked bool
 	}{
 		{"--cgroup", len(o.cgroups) > 0},
-		{"process.rlimits", !reflect.DeepEqual(pr.Rlimits, own.Rlimits) && len(pr.Rlimits)+len(own.Rlimits) > 0},
+		{"process.rlimits", len(pr.Rlimits) > 0 && !reflect.DeepEqual(pr.Rlimits, own.Rlimits)}, // without any it has the first's, as runc has it
 		{"process.user.umask", pr.User.Umask != nil},
 		{"process.apparmorProfile", pr.ApparmorProfile != own.ApparmorProfile},
 		{"process.selinuxLabel", pr.SelinuxLabel != own.SelinuxLabel},

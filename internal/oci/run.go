@@ -49,7 +49,7 @@ func (a *app) runContainer(id string, o *creation) error {
 	defer stop()
 	status, err := process.Wait()
 	if err != nil {
-		return err
+		return errors.Join(err, a.destroy(id, true, c))
 	}
 	a.code = exitCode(status)
 	o.relay.close()

@@ -84,7 +84,7 @@ func (b *builder) joinSandbox() error {
 	if b.facts.WithoutProc {
 		b.p.Step(launch.Mounts, "a view of the sandbox's mounts of its own")
 		b.p.Unshare(unix.CLONE_NEWNS)
-		b.p.MountSetattr(0, "/", unix.AT_RECURSIVE, 0, 0, unix.MS_PRIVATE)
+		b.p.MountSetattr(0, "/", unix.AT_RECURSIVE, 0, 0, unix.MS_SLAVE) // what the host mounts in a volume that lets it in is to be seen
 	}
 	b.p.Step(launch.Root, "hold the sandbox's root")
 	b.root = b.p.Openat2("root", 0, "/", unix.O_PATH|unix.O_DIRECTORY, 0, 0)

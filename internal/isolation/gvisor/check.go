@@ -42,7 +42,7 @@ func Check(spec *specs.Spec) error {
 	case linux.Seccomp != nil && asks(linux.Seccomp):
 		return &UnsupportedError{"seccomp", "no agent can be asked (SCMP_ACT_NOTIFY): the calls are the guest's, not the host's"}
 	}
-	if err := errors.Join(checkSysctls(linux.Sysctl), checkDevices(linux.Devices)); err != nil {
+	if err := errors.Join(checkSysctls(linux.Sysctl), checkDevices(linux.Devices), checkPropagation(spec), checkPids(linux.Resources)); err != nil {
 		return err
 	}
 	for i := range spec.Mounts {
@@ -96,4 +96,29 @@ func checkDevices(list []specs.LinuxDevice) error {
 		}
 	}
 	return nil
+}
+
+// checkPropagation refuses mounts of the guest's that were to show on the host: they are its kernel's alone.
+func checkPropagation(spec *specs.Spec) error {
+	const reason = "mounts of the guest's are its own kernel's, and never show on the host"
+	for _, m := range spec.Mounts {
+		if slices.Contains(m.Options, "shared") || slices.Contains(m.Options, "rshared") {
+			return &UnsupportedError{"mounts", m.Destination + " is to be shared: " + reason}
+		}
+	}
+	if p := spec.Linux.RootfsPropagation; p == "shared" || p == "rshared" {
+		return &UnsupportedError{"linux.rootfsPropagation", reason}
+	}
+	return nil
+}
+
+// leastPids is what gVisor's kernel needs for itself and some programs: measured, a shell with a few children ends it with fewer.
+const leastPids = 32
+
+// checkPids refuses a limit under which the kernel process could not start its own threads, and would end in the middle.
+func checkPids(r *specs.LinuxResources) error {
+	if r == nil || r.Pids == nil || r.Pids.Limit == nil || *r.Pids.Limit <= 0 || *r.Pids.Limit >= leastPids {
+		return nil
+	}
+	return &UnsupportedError{"limits.pids", fmt.Sprintf("the threads of its kernel count, which needs %d", leastPids)}
 }

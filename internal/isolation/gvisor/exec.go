@@ -75,7 +75,7 @@ func Exec(spec *specs.Spec, o Options) (*Executed, error) {
 		files = []*os.File{slave, slave, slave}
 	}
 	args := &execArgs{
-		Argv: pr.Args, Env: pr.Env, WorkingDirectory: pr.Cwd, KUID: pr.User.UID, KGID: pr.User.GID, ExtraKGIDs: pr.User.AdditionalGids,
+		Argv: pr.Args, Env: withPath(pr.Env), WorkingDirectory: pr.Cwd, KUID: pr.User.UID, KGID: pr.User.GID, ExtraKGIDs: slices.Sorted(slices.Values(pr.User.AdditionalGids)),
 		NoNewPrivileges: pr.NoNewPrivileges, StdioIsPty: pr.Terminal, ContainerID: o.ID,
 	}
 	for n := range files {

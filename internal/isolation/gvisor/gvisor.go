@@ -177,6 +177,7 @@ func (s *start) inputs(control, status *os.File) ([]*os.File, error) {
 		return nil, err
 	}
 	j := &job.Job{ID: s.options.ID, Spec: guest, PassFDs: len(s.options.PassFDs), Mounts: len(below), Pod: s.options.Held, Exits: s.options.Held}
+	tellLimits(j, s.spec.Linux.Resources)
 	for i, f := range s.options.PassFDs {
 		if f == nil {
 			j.Closed = append(j.Closed, 3+i)
@@ -189,6 +190,10 @@ func (s *start) inputs(control, status *os.File) ([]*os.File, error) {
 	}
 	paths := below
 	if root == nil {
+		if emptyTmp(s.spec) {
+			below = withTmp(guest, below)
+			j.Mounts = len(below)
+		}
 		j.Gofer, paths = true, append([]string{"/"}, below...)
 	} else if err := overImage(j, s.spec); err != nil {
 		return nil, err
@@ -234,6 +239,23 @@ func (s *start) missingPlace(guest *specs.Spec) bool {
 		below := func(dir string) bool { return strings.HasPrefix(name, dir+"/") }
 		return facts.InRoot(name) == plan.Missing && !slices.ContainsFunc(above, below)
 	})
+}
+
+// tellLimits has the guest see what it may use: programs ask their kernel for that, and size themselves by it. The limits
+// themselves are the cgroup's of the kernel process.
+func tellLimits(j *job.Job, r *specs.LinuxResources) {
+	if r == nil {
+		return
+	}
+	if m := r.Memory; m != nil && m.Limit != nil && *m.Limit > 0 {
+		j.Memory = uint64(*m.Limit) //nolint:gosec // not negative
+	}
+	if c := r.CPU; c != nil && c.Quota != nil && *c.Quota > 0 {
+		j.CPUQuota, j.CPUPeriod = *c.Quota, 100_000 // the kernel's period, where none is said
+		if c.Period != nil && *c.Period > 0 {
+			j.CPUPeriod = int64(*c.Period) //nolint:gosec // at most a second
+		}
+	}
 }
 
 // overImage lays memory of the guest's over the image: what the policy lets be written there, or the mount points that an image does

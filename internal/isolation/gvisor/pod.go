@@ -127,6 +127,9 @@ func (m *Member) serve(s *start, program *os.File) error {
 		return err
 	}
 	m.spec = guest
+	if emptyTmp(s.spec) {
+		below = withTmp(m.spec, below)
+	}
 	m.spec.Linux.Namespaces = nil
 	if m.pids != "" {
 		m.spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace, Path: m.pids}}

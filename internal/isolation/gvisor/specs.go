@@ -29,7 +29,8 @@ func kernelSpec(spec *specs.Spec) *specs.Spec {
 	linux.Seccomp = kernelFilter()
 	linux.Sysctl = nil
 	s.Process, s.Linux = &pr, &linux
-	s.Mounts = slices.Clone(spec.Mounts)
+	// The guest's cgroup files are its own kernel's. Those of the host are not for the kernel process.
+	s.Mounts = slices.DeleteFunc(slices.Clone(spec.Mounts), func(m specs.Mount) bool { return m.Type == "cgroup" || m.Type == "cgroup2" })
 	for i := range s.Mounts {
 		if m := &s.Mounts[i]; m.Type == "proc" { // gVisor's packages do not start without /proc/sys/vm; the guest does not see this one
 			m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "subset=pid" })
@@ -103,6 +104,8 @@ func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string, err error) 
 	maps.DeleteFunc(s.Annotations, func(key, _ string) bool { return strings.HasPrefix(key, annotation.Prefix) })
 	s.Hooks, s.Mounts = nil, nil
 	pr.ApparmorProfile, pr.SelinuxLabel = "", ""
+	pr.User.AdditionalGids = slices.Sorted(slices.Values(pr.User.AdditionalGids)) // as the host's kernel keeps them (groups_sort)
+	pr.Env = withPath(pr.Env)
 	s.Process = &pr
 	filter, err := job.Filter(spec.Linux.Seccomp, seccomp.Native())
 	if err != nil {
@@ -172,4 +175,44 @@ func tmpfsOptions(m *specs.Mount) []string {
 		name, _, _ := strings.Cut(o, "=")
 		return name == "nr_inodes" || name == "strictatime"
 	})
+}
+
+// withPath has a program found where a spec without PATH means it to be: gVisor's kernel looks nowhere then.
+func withPath(env []string) []string {
+	if slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "PATH=") }) {
+		return env
+	}
+	return append(slices.Clone(env), "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+}
+
+// emptyTmp tells whether the root has an empty folder /tmp and nothing mounted there, over which gVisor's kernel would lay memory on its
+// own: what is written there has to be on the host, and a read-only root read-only.
+func emptyTmp(spec *specs.Spec) bool {
+	if spec.Root == nil || slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool {
+		at := path.Clean(m.Destination)
+		return at == "/tmp" || strings.HasPrefix(at, "/tmp/")
+	}) {
+		return false
+	}
+	root, err := os.OpenRoot(spec.Root.Path)
+	if err != nil {
+		return false
+	}
+	defer root.Close() //nolint:errcheck // read only
+	if info, err := root.Lstat("tmp"); err != nil || !info.IsDir() {
+		return false
+	}
+	tmp, err := root.Open("tmp")
+	if err != nil {
+		return false
+	}
+	defer tmp.Close() //nolint:errcheck // read only
+	names, _ := tmp.Readdirnames(1)
+	return len(names) == 0
+}
+
+// withTmp serves the folder as a volume is served.
+func withTmp(guest *specs.Spec, below []string) []string {
+	guest.Mounts = append(guest.Mounts, specs.Mount{Destination: "/tmp", Type: "bind", Source: "/tmp", Options: []string{"rbind"}})
+	return append(below, "/tmp")
 }

@@ -51,6 +51,9 @@ type Job struct {
 	// CPUs is how many the guest sees, 0 for those of the machine; Memory is how many bytes it sees, 0 for the machine's.
 	CPUs   int    `json:"cpus,omitempty"`
 	Memory uint64 `json:"memory,omitempty"`
+	// CPUQuota of each CPUPeriod, in microseconds, is what the guest's cgroup files tell of its share; 0 for none.
+	CPUQuota  int64 `json:"cpuQuota,omitempty"`
+	CPUPeriod int64 `json:"cpuPeriod,omitempty"`
 }
 
 // Warm is how a job comes to a kernel that was started before there was one. It has a connected SOCK_SEQPACKET socket as FD, and

@@ -15,6 +15,7 @@ packages=(
   openssl                               # makes the keys and signatures that images are checked with
   libseccomp-dev pkg-config gcc libc6-dev # the judge of the filter compiler
   curl git make nodejs perl python3 strace xz-utils # real programs that must run unchanged
+  python3-venv nginx-light postgresql-15 sqlite3 # and those that run in images
   docker-registry skopeo buildah debootstrap # a registry, and images built by others
   qemu-system-x86 kmod cpio          # guests with other kernels
   apparmor                           # the parser of profiles, which judges what is written for it

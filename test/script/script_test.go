@@ -60,7 +60,7 @@ func TestScript(t *testing.T) {
 		UpdateScripts:       os.Getenv("UPDATE") != "",
 		Condition:           condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"rootfs": rootfs, "exit": exit, "until": until, "same": same, "user": user, "image": addImage, "differs": differs,
+			"rootfs": rootfs, "exit": exit, "until": until, "same": same, "user": user, "image": addImage, "differs": differs, "debian": debian,
 		},
 	})
 }
@@ -98,6 +98,8 @@ func condition(word string) (bool, error) {
 	switch word {
 	case "gvisor":
 		return testenv.Isolation() == "gvisor", nil
+	case "programs":
+		return programsOfPeople(), nil
 	case "root":
 		return testenv.Root.Missing() == "", nil
 	case "unprivileged":

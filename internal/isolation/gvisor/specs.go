@@ -61,6 +61,7 @@ var goferCaps = []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH",
 func goferSpec(spec *specs.Spec) *specs.Spec {
 	s := kernelSpec(spec)
 	s.Process.Args = []string{programName, "gofer"}
+	s.Linux.Seccomp = goferFilter()
 	s.Process.User = specs.User{}
 	s.Process.Terminal, s.Process.ConsoleSize = false, nil
 	s.Process.Capabilities = &specs.LinuxCapabilities{
@@ -69,20 +70,6 @@ func goferSpec(spec *specs.Spec) *specs.Spec {
 	s.Annotations = maps.Clone(s.Annotations)
 	delete(s.Annotations, annotation.LockCaps) // which a program that has any cannot be started with
 	return s
-}
-
-// kernelFilter is the host's filter of the kernel process and its stubs, beside the one that gVisor loads itself. Without ptrace
-// and seccomp systrap cannot make the processes that the guest's code runs in.
-func kernelFilter() *specs.LinuxSeccomp {
-	profile, err := seccomp.Profile("compat", nil)
-	if err != nil {
-		panic(err) // a built-in one
-	}
-	s := *profile
-	s.Syscalls = append(slices.Clone(s.Syscalls), specs.LinuxSyscall{
-		Names: []string{"ptrace", "seccomp", "memfd_create", "process_vm_readv", "process_vm_writev"}, Action: specs.ActAllow,
-	})
-	return &s
 }
 
 // own are the file systems that gVisor's kernel makes itself. The others come from the file server.

@@ -136,7 +136,7 @@ func (k *kernel) serve(served ...job.Served) {
 	}
 	defer proc.Close()
 	k.gofer = exec.Command(program(k.t), "gofer")
-	k.gofer.Stderr = &k.out
+	k.gofer.Stderr = k.t.Output()
 	k.gofer.ExtraFiles = []*os.File{asFile(k.t, job.Files{Served: served}), proc}
 	for i := range served {
 		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"brig/internal/isolation/gvisor/job"
 
@@ -48,6 +50,21 @@ func (k *kernel) add(id string, conf json.RawMessage, spec *specs.Spec, root *os
 	return &container{k: k, id: id, out: r}
 }
 
+// until reads what it says up to a word.
+func (c *container) until(word string) string {
+	c.k.t.Helper()
+	_ = c.out.SetReadDeadline(time.Now().Add(time.Minute))
+	var said []byte
+	for buf := make([]byte, 256); !bytes.Contains(said, []byte(word)); {
+		n, err := c.out.Read(buf)
+		said = append(said, buf[:n]...)
+		if err != nil {
+			c.k.t.Fatalf("%v behind %q", err, said)
+		}
+	}
+	return string(said)
+}
+
 // wait gives what it said and how it ended.
 func (c *container) wait() (string, uint32) {
 	c.k.t.Helper()
@@ -82,16 +99,18 @@ func TestPod(t *testing.T) {
 		s.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace}}
 		return s
 	}
-	one := k.add("one", ready.Config, spec("echo $$; touch /made && ls / && ls /proc | while read n; do case $n in [0-9]*) echo process $n;; esac; done; sleep 1000"),
+	one := k.add("one", ready.Config, spec("echo $$; touch /made && ls / && ls /proc | while read n; do case $n in [0-9]*) echo process $n;; esac; done; echo waits; sleep 1000"),
 		image(t, root), specutils.Erofs)
 	two := k.add("two", ready.Config, spec("[ -e /made ] || echo not seen; hostname; exit 4"), image(t, root), specutils.Erofs)
 	if text, exit := two.wait(); text != "not seen\nguest\n" || exit != 4<<8 {
 		t.Errorf("the second said %q and ended with %#x", text, exit)
 	}
+	said := one.until("waits\n")
 	if err := k.call("containerManager.Signal", map[string]any{"CID": "one", "Signo": 9, "Mode": 1}, nil); err != nil {
 		t.Fatal(err)
 	}
-	text, exit := one.wait()
+	rest, exit := one.wait()
+	text := said + rest
 	if exit != 9 || !strings.HasPrefix(text, "1\n") || !strings.Contains(text, "made\n") {
 		t.Errorf("the first said %q and ended with %#x", text, exit)
 	}

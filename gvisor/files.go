@@ -98,7 +98,7 @@ func receiveFiles(socket int) ([]int, error) {
 
 // streams are copies of the standard ones, which are the guest's from now on: this process writes no word there.
 func streams() ([]int, error) {
-	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0) // Brig's filter lets nothing be opened for writing
 	if err != nil {
 		return nil, fmt.Errorf("open %s in place of the guest's streams: %w", os.DevNull, err)
 	}

@@ -12,40 +12,57 @@ import (
 
 // kernelFilter is the host's filter of the kernel process and its stubs; goferFilter that of the file server. gVisor loads its own over
 // each, with the arguments looked at; what these add is that nothing else goes through before that, or if that were ever missing.
-func kernelFilter() *specs.LinuxSeccomp { return only(job.KernelStart, job.KernelRun) }
-
-func goferFilter() *specs.LinuxSeccomp { return only(job.GoferStart, job.GoferRun) }
-
-// only lets these calls through. A call that it refuses gets an errno and does not kill: what a stub's own filter says, which traps
-// each call of the guest's, has to stand above it (seccomp(2) on several filters).
-func only(start, run []string) *specs.LinuxSeccomp {
-	const (
-		low32  = 0xffffffff // an int's half of the register is all that the kernel looks at
-		newAny = 0x7e020000 // CLONE_NEW*
+func kernelFilter() *specs.LinuxSeccomp {
+	return only(slices.Concat(job.KernelStart, job.KernelRun),
+		// To read: what it writes it was given open.
+		specs.LinuxSyscall{Names: []string{"openat"}, Args: []specs.LinuxSeccompArg{without(2, unix.O_ACCMODE|unix.O_CREAT|unix.O_TRUNC|tmpfile)}},
+		specs.LinuxSyscall{Names: []string{"fchmod"}, Args: []specs.LinuxSeccompArg{without(1, unix.S_ISUID|unix.S_ISGID)}},
 	)
-	special := []string{"clone", "prctl", "execveat"}
-	names := slices.DeleteFunc(slices.Concat(start, run), func(name string) bool { return slices.Contains(special, name) })
-	slices.Sort(names)
-	is := func(index uint, value uint64) specs.LinuxSeccompArg {
-		return specs.LinuxSeccompArg{Index: index, Op: specs.OpMaskedEqual, Value: low32, ValueTwo: value}
-	}
-	allow := func(names []string, args ...specs.LinuxSeccompArg) specs.LinuxSyscall {
-		return specs.LinuxSyscall{Names: names, Action: specs.ActAllow, Args: args}
-	}
+}
+
+func goferFilter() *specs.LinuxSeccomp {
+	return only(slices.Concat(job.GoferStart, job.GoferRun),
+		specs.LinuxSyscall{Names: []string{"socketpair"}, Args: []specs.LinuxSeccompArg{is(0, unix.AF_UNIX)}},
+	)
+}
+
+const (
+	tmpfile    = 0o20000000 // __O_TMPFILE, O_TMPFILE without O_DIRECTORY
+	namespaced = 0x7e020000 // CLONE_NEW*
+	low32      = 0xffffffff // an int's half of the register is all that the kernel looks at
+)
+
+// is holds when an int argument has the value, without when none of the bits are set.
+func is(index uint, value uint64) specs.LinuxSeccompArg {
+	return specs.LinuxSeccompArg{Index: index, Op: specs.OpMaskedEqual, Value: low32, ValueTwo: value}
+}
+
+func without(index uint, bits uint64) specs.LinuxSeccompArg {
+	return specs.LinuxSeccompArg{Index: index, Op: specs.OpMaskedEqual, Value: bits}
+}
+
+// only lets the calls of the list through, those that it says more of by their arguments. A call that it refuses gets an errno and does not
+// kill: what a stub's own filter says, which traps each call of the guest's, has to stand above it (seccomp(2) on several filters).
+func only(names []string, conditions ...specs.LinuxSyscall) *specs.LinuxSeccomp {
 	eperm, einval := uint(unix.EPERM), uint(unix.EINVAL)
-	return &specs.LinuxSeccomp{
-		DefaultAction: specs.ActErrno, DefaultErrnoRet: &eperm, Architectures: []specs.Arch{seccomp.Native()},
-		Syscalls: []specs.LinuxSyscall{
-			allow(names),
-			// Processes and threads, and no namespaces.
-			allow([]string{"clone"}, specs.LinuxSeccompArg{Index: 0, Op: specs.OpMaskedEqual, Value: newAny, ValueTwo: 0}),
-			// The program that Brig opened, and no path.
-			allow([]string{"execveat"}, is(4, unix.AT_EMPTY_PATH)),
-			// All, but to outlive who started it.
-			allow([]string{"prctl"}, specs.LinuxSeccompArg{Index: 0, Op: specs.OpGreaterEqual, Value: 0}),
-			{Names: []string{"prctl"}, Action: specs.ActErrno, ErrnoRet: &einval, Args: []specs.LinuxSeccompArg{
-				is(0, unix.PR_SET_PDEATHSIG), {Index: 1, Op: specs.OpNotEqual, Value: uint64(unix.SIGKILL)},
-			}},
-		},
+	conditions = append(conditions,
+		// Processes and threads, and no namespaces.
+		specs.LinuxSyscall{Names: []string{"clone"}, Args: []specs.LinuxSeccompArg{without(0, namespaced)}},
+		// The program that Brig opened, and no path.
+		specs.LinuxSyscall{Names: []string{"execveat"}, Args: []specs.LinuxSeccompArg{is(4, unix.AT_EMPTY_PATH)}},
+		// All, but to outlive who started it: see the refusal below.
+		specs.LinuxSyscall{Names: []string{"prctl"}, Args: []specs.LinuxSeccompArg{{Index: 0, Op: specs.OpGreaterEqual}}},
+	)
+	rules := []specs.LinuxSyscall{
+		{Names: slices.Sorted(slices.Values(names)), Action: specs.ActAllow},
+		{Names: []string{"prctl"}, Action: specs.ActErrno, ErrnoRet: &einval, Args: []specs.LinuxSeccompArg{
+			is(0, unix.PR_SET_PDEATHSIG), {Index: 1, Op: specs.OpNotEqual, Value: uint64(unix.SIGKILL)},
+		}},
 	}
+	for _, c := range conditions {
+		rules[0].Names = slices.DeleteFunc(rules[0].Names, func(name string) bool { return name == c.Names[0] })
+		c.Action = specs.ActAllow
+		rules = append(rules, c)
+	}
+	return &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: &eperm, Architectures: []specs.Arch{seccomp.Native()}, Syscalls: rules}
 }

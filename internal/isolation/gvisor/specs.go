@@ -31,12 +31,29 @@ func kernelSpec(spec *specs.Spec) *specs.Spec {
 	s.Process, s.Linux = &pr, &linux
 	// The guest's cgroup files are its own kernel's. Those of the host are not for the kernel process.
 	s.Mounts = slices.DeleteFunc(slices.Clone(spec.Mounts), func(m specs.Mount) bool { return m.Type == "cgroup" || m.Type == "cgroup2" })
+	wholeProc(&s)
+	return &s
+}
+
+// wholeProc gives the kernel process a procfs with more than processes, without whose /proc/sys/vm gVisor's packages do not start. What
+// else a policy that leaves it out (subset=pid) keeps from a program is hidden. The guest does not see this one.
+func wholeProc(s *specs.Spec) {
 	for i := range s.Mounts {
-		if m := &s.Mounts[i]; m.Type == "proc" { // gVisor's packages do not start without /proc/sys/vm; the guest does not see this one
-			m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "subset=pid" })
+		m := &s.Mounts[i]
+		if m.Type != "proc" || !slices.Contains(m.Options, "subset=pid") {
+			continue
+		}
+		m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "subset=pid" })
+		for _, name := range []string{
+			"acpi", "asound", "interrupts", "kallsyms", "kcore", "keys", "key-users", "kmsg", "kpagecount", "kpageflags", "latency_stats", "sched_debug",
+			"schedstat", "scsi", "timer_list", "timer_stats", "vmallocinfo",
+		} {
+			s.Linux.MaskedPaths = append(slices.Clip(s.Linux.MaskedPaths), path.Join(m.Destination, name))
+		}
+		for _, name := range []string{"bus", "fs", "irq", "pressure", "sys", "sysrq-trigger"} {
+			s.Linux.ReadonlyPaths = append(slices.Clip(s.Linux.ReadonlyPaths), path.Join(m.Destination, name))
 		}
 	}
-	return &s
 }
 
 // user is the one that the kernel process becomes: nobody, where the sandbox has that id. Without ids of its own it has the host's.

@@ -55,7 +55,7 @@ var identityAttacks = []attack{
 	{"rlimits", rlimits},
 	{"keep-privileges", func([]string) verdict {
 		// Once set it cannot be taken back, for the whole tree of processes.
-		if readStatus("self")["NoNewPrivs"] == "1" {
+		if set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && set == 1 {
 			return held("no_new_privs is set")
 		}
 		return escaped("execve may still give privileges")
@@ -97,7 +97,7 @@ func regain([]string) verdict {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
 	if err := unix.Capset(&hdr, &none[0]); err != nil {
-		return broken("capset: %v", err)
+		return judge("capset", err)
 	}
 	all := [2]unix.CapUserData{
 		{Effective: ^uint32(0), Permitted: ^uint32(0), Inheritable: ^uint32(0)},

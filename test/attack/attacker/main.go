@@ -87,17 +87,30 @@ func main() {
 		fmt.Println("usage: attacker NAME [ARG...]")
 		os.Exit(2)
 	}
+	if run, ok := compromised[os.Args[1]]; ok && os.Args[0] == "brig-gvisor" {
+		if err := run(); err != nil {
+			fmt.Fprintln(os.Stderr, "attacker:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	v := perform(os.Args[1:])
+	fmt.Println(v.word, v.text)
+	os.Exit(codes[v.word])
+}
+
+// codes are the exit codes.
+var codes = map[string]int{"HELD": 0, "ESCAPED": 42, "BROKEN": 3}
+
+// perform tries one attack.
+func perform(args []string) verdict {
 	tables := [][]attack{namespaceAttacks, mountAttacks, doorAttacks, processAttacks, socketAttacks, fileAttacks, identityAttacks, greedAttacks, archAttacks, imageAttacks}
 	for _, a := range slices.Concat(tables...) {
-		if a.name != os.Args[1] {
-			continue
+		if a.name == args[0] {
+			return a.try(args[1:])
 		}
-		v := a.try(os.Args[2:])
-		fmt.Println(v.word, v.text)
-		os.Exit(map[string]int{"HELD": 0, "ESCAPED": 42, "BROKEN": 3}[v.word])
 	}
-	fmt.Printf("BROKEN there is no attack %q\n", os.Args[1])
-	os.Exit(3)
+	return broken("there is no attack %q", args[0])
 }
 
 // argument gives the value of an argument, or the default.

@@ -1,0 +1,102 @@
+package attack
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// hostileKernel gives a brig whose kernel process and file server are the attacker.
+func hostileKernel(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(bench.dir, "hostile-kernel-"+random())
+	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // programs
+		t.Fatal(err)
+	}
+	for from, to := range map[string]string{bench.brig: "brig", bench.attacker: "brig-gvisor"} {
+		if err := copyFile(from, filepath.Join(dir, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "brig")
+}
+
+// ofCompromised says what has to become of an attack there.
+func ofCompromised(preset, from, name string) (word, why string) {
+	if preset == "strict" && name == "plant-setuid" {
+		return "HELD", "the file server may make no file there at all"
+	}
+	switch from + "/" + name {
+	case "kernel/ptrace-child":
+		return "ESCAPED", "gVisor's platform systrap traces the stubs, children of the kernel process"
+	case "gofer/plant-setuid":
+		return "ESCAPED", "the guest's files have the modes that its filter lets it give them, and openat2 has a file's mode behind a pointer; they belong to ids of the sandbox"
+	case "gofer/caps", "gofer/CVE-2022-29162-inheritable", "gofer/memfd-sheds-layers":
+		return "BROKEN", "they ask /proc, which the file server does not see"
+	}
+	if from == "gofer" && (strings.Contains(name, "int80") || strings.HasPrefix(name, "x32")) {
+		return "BROKEN", "another architecture's call ends it, and so nobody says it"
+	}
+	return "HELD", "in no policy is it theirs to do"
+}
+
+// TestCompromisedKernel has a guest that got hold of gVisor's kernel process: the attacker is executed in its place, with none of gVisor's
+// filters, and runs every attack against the host from there and from the file server. What holds it is what Brig has put
+// around them, whatever the policy opens for the guest.
+func TestCompromisedKernel(t *testing.T) {
+	t.Parallel()
+	need(t)
+	brig := hostileKernel(t)
+	attack := func(t *testing.T, flags []string, args ...string) result {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		all := slices.Concat([]string{"--root", bench.state, "run", "-e", bench.mark, "--isolation", "gvisor", "--rootfs", bench.rootfs}, flags, []string{"--", "/attack"}, args)
+		return finish(command(ctx, brig, all...))
+	}
+	for name, flags := range map[string][]string{
+		"default": nil, "strict": {"--preset", "strict"}, "compat": {"--preset", "compat"},
+		"open": {"--security-opt", "seccomp=unconfined", "--security-opt", "landlock=off", "--cap-add", "ALL", "--read-only=false"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, from := range []string{"kernel", "gofer"} {
+				for _, r := range rows() {
+					if len(r.flags) > 0 || r.only == "host-view" || slices.Contains([]string{"fill", "inodes", "hog", "fork-bomb", "walk"}, r.attack[0]) {
+						continue
+					}
+					t.Run(from+"/"+r.name, func(t *testing.T) {
+						args := fill(t, r.attack)
+						if from == "gofer" {
+							args = append([]string{"in-gofer"}, args...)
+						}
+						word, reason := attack(t, flags, args...).verdict()
+						count("compromised "+from, word)
+						if want, why := ofCompromised(name, from, r.name); word != want {
+							t.Errorf("%s, not %s (%s): %s", word, want, why, reason)
+						}
+					})
+				}
+			}
+			// Each against the other, which is another user with other rights.
+			for _, call := range []string{"ptrace", "vm-read", "kcmp", "pidfd-open", "signal", "priority-of", "affinity-of", "rlimit-of", "pry"} {
+				t.Run("kernel/"+call+"-gofer", func(t *testing.T) {
+					if word, reason := attack(t, flags, call, "{gofer}").verdict(); word != "HELD" {
+						t.Errorf("%s: %s", word, reason)
+					}
+				})
+			}
+		})
+	}
+	// The control: it is the attacker that runs there, and what it says of an attack that nothing holds is heard.
+	t.Run("control", func(t *testing.T) {
+		for _, args := range [][]string{{"read", "/etc/passwd"}, {"in-gofer", "read", "/etc/passwd"}} {
+			if word, reason := attack(t, nil, args...).verdict(); word != "ESCAPED" {
+				t.Errorf("%s: %s: %s", strings.Join(args, " "), word, reason)
+			}
+		}
+	})
+}

@@ -38,7 +38,7 @@ func commands() []command {
 	return []command{
 		{"run", (*app).run}, {"exec", (*app).exec}, {"ps", (*app).ps}, {"logs", (*app).logs}, {"inspect", (*app).inspect},
 		{"stats", (*app).stats}, {"update", (*app).update}, {"pause", (*app).pause}, {"resume", (*app).resume}, {"kill", (*app).kill},
-		{"checkpoint", (*app).checkpoint}, {"restore", (*app).restore},
+		{"checkpoint", (*app).checkpoint}, {"restore", (*app).restore}, {"warm", (*app).warm},
 		{"stop", (*app).stop}, {"wait", (*app).wait}, {"rm", (*app).rm}, {"explain", (*app).explain}, {"doctor", (*app).doctor},
 		{"policy", (*app).policy}, {"selinux", (*app).selinux}, {"image", (*app).image}, {"version", (*app).version},
 	}

@@ -62,6 +62,9 @@ func (a *app) inspectTable(r *inspect.Report) {
 	if st.Image != nil {
 		fmt.Fprintf(a.out, "image %s  %s\n", st.Image.Ref, st.Image.Digest)
 	}
+	if st.Warm {
+		fmt.Fprintln(a.out, "kernel gVisor's, warm: it and every layer around it were there before the program was known")
+	}
 	if len(r.Layers) == 0 {
 		fmt.Fprintln(a.out, "it does not run: nothing is in force")
 		return
@@ -193,6 +196,10 @@ func (a *app) explain() *cobra.Command {
 				return err
 			}
 			defer made.close()
+			kernel, err := a.kernelFor(made)
+			if err != nil {
+				return err
+			}
 			p, err := explained(made.spec, f.passFDs)
 			if err != nil {
 				return err
@@ -202,6 +209,7 @@ func (a *app) explain() *cobra.Command {
 			}
 			fmt.Fprintf(a.out, "clone3 with %s; the parent writes the id maps and hands over %d opened files\n",
 				plan.CloneText(p.CloneFlags), len(p.Program.Inputs))
+			fmt.Fprint(a.out, kernel)
 			return p.Program.WriteText(a.out)
 		},
 	}

@@ -36,6 +36,9 @@ func (v *supervisor) onGVisor() bool { return isolation(v.req.Spec) == "gvisor" 
 
 // start starts the sandbox by the isolation that its spec names. The terminal's master is the caller's, or nil.
 func (v *supervisor) start(o native.Options) (process, *os.File, error) {
+	if v.warm != nil {
+		return v.startWarm(v.req.Spec, o)
+	}
 	if v.onGVisor() {
 		p, err := gvisor.Start(v.req.Spec, gvisor.Options{Options: o, ID: v.ID, Dir: v.dir, Image: v.req.ImageFile, Saved: v.req.Checkpoint.saved()})
 		if err != nil {

@@ -1,12 +1,14 @@
 package sandbox
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"slices"
 	"syscall"
@@ -35,6 +37,10 @@ type monitorJob struct {
 	ImageFile bool `json:"imageFile,omitempty"`
 	// Checkpoint is how many files of a checkpoint are.
 	Checkpoint int `json:"checkpoint,omitempty"`
+	// Warm: the sandbox waits for its program, and file descriptor 3 is a socket to the pool that it belongs to.
+	Warm bool `json:"warm,omitempty"`
+	// Pool is how many such sandboxes the process is to keep, in place of having one.
+	Pool int `json:"pool,omitempty"`
 }
 
 // monitorStatus is what comes back: the id once the program runs, or why it does not.
@@ -62,6 +68,9 @@ func (s *Store) Detach(req *Request) (string, error) {
 	}
 	if err := s.Sweep(); err != nil {
 		return "", err
+	}
+	if id, ok, err := s.detachWarm(req); ok {
+		return id, err
 	}
 	id := newID()
 	job, err := json.Marshal(monitorJob{Root: s.root, ID: id, Request: req, ImageFile: req.ImageFile != nil, Checkpoint: len(req.Checkpoint.saved())})
@@ -99,15 +108,29 @@ func textual(spec *specs.Spec) error {
 }
 
 func startMonitor(job []byte, req *Request) (*monitorStatus, error) {
-	in, jobs, err := os.Pipe()
+	answers, out, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	answers, out, err := os.Pipe()
-	if err != nil {
-		return nil, errors.Join(err, in.Close(), jobs.Close())
-	}
 	defer func() { _ = answers.Close() }()
+	cmd, err := spawnMonitor(job, req, out)
+	if err != nil {
+		return nil, err
+	}
+	var status monitorStatus
+	if err := json.NewDecoder(answers).Decode(&status); err != nil {
+		_ = cmd.Wait()
+		return nil, fmt.Errorf("it ended without a word: %w", err)
+	}
+	return &status, cmd.Process.Release()
+}
+
+// spawnMonitor starts a monitor with its job. out is where it answers, and is closed here.
+func spawnMonitor(job []byte, req *Request, out *os.File) (*exec.Cmd, error) {
+	in, jobs, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
 	cmd := exec.Command("/proc/self/exe", MonitorCommand)
 	cmd.Env = monitorEnv()
 	cmd.Dir = "/"
@@ -129,12 +152,7 @@ func startMonitor(job []byte, req *Request) (*monitorStatus, error) {
 	if err := errors.Join(err, jobs.Close()); err != nil {
 		return nil, err
 	}
-	var status monitorStatus
-	if err := json.NewDecoder(answers).Decode(&status); err != nil {
-		_ = cmd.Wait()
-		return nil, fmt.Errorf("it ended without a word: %w", err)
-	}
-	return &status, cmd.Process.Release()
+	return cmd, nil
 }
 
 // monitorEnv is the little that a monitor needs of the caller's environment, which may hold secrets.
@@ -153,14 +171,14 @@ func Monitor() int {
 	out := os.NewFile(statusFD, "status")
 	syscall.CloseOnExec(statusFD)
 	report := func(st monitorStatus) error { return errors.Join(json.NewEncoder(out).Encode(st), out.Close()) }
-	if err := monitor(report); err != nil {
+	if err := monitor(out, report); err != nil {
 		_ = report(monitorStatus{Error: err.Error(), ExitCode: ExitCode(err)})
 		return 1
 	}
 	return 0
 }
 
-func monitor(report func(monitorStatus) error) error {
+func monitor(out *os.File, report func(monitorStatus) error) error {
 	text, err := io.ReadAll(os.Stdin)
 	if err != nil {
 		return err
@@ -195,10 +213,23 @@ func monitor(report func(monitorStatus) error) error {
 	if err != nil {
 		return err
 	}
+	if job.Pool > 0 {
+		ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer cancel()
+		return s.KeepWarm(ctx, job.Request, job.Pool, func() { _ = report(monitorStatus{}) }, func(error) {})
+	}
+	if job.Warm {
+		return s.holdWarm(job.ID, job.Request, out)
+	}
 	v, err := s.prepare(job.ID, job.Request, true)
 	if err != nil {
 		return err
 	}
+	return v.monitorRun(report)
+}
+
+// monitorRun runs a detached sandbox to its end.
+func (v *supervisor) monitorRun(report func(monitorStatus) error) error {
 	log, err := newLogger(v.dir)
 	if err != nil {
 		return errors.Join(err, v.discard())

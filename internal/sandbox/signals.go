@@ -58,6 +58,11 @@ func (v *supervisor) ignoreSignals() {
 func (v *supervisor) forward(s syscall.Signal) {
 	v.mu.Lock()
 	p := v.process
+	if p == nil && v.early == 0 && v.onGVisor() { // a second one does not wait
+		v.early = s
+		v.mu.Unlock()
+		return
+	}
 	deaf := p == nil || p.Deaf(s)
 	v.mu.Unlock()
 	if deaf || !v.signal(s) {

@@ -15,6 +15,8 @@ const (
 	Running Status = "running"
 	Paused  Status = "paused"
 	Stopped Status = "stopped"
+	// Ready is one that waits for its program, on a warm kernel.
+	Ready Status = "ready"
 )
 
 // Cause is why a sandbox ended. Exit codes collide (a program may well exit with 124), so it is told beside them.
@@ -71,6 +73,9 @@ type State struct {
 	Landlock   Landlock            `json:"landlock"`
 	Missing    []plan.MissingLayer `json:"missing,omitempty"`
 	Result     *Result             `json:"result,omitempty"`
+	// Warm: its kernel was started before it had a program. Domain is the trust domain whose programs it may have until then.
+	Warm   bool   `json:"warm,omitempty"`
+	Domain string `json:"domain,omitempty"`
 }
 
 // Image is the container image that a sandbox has as its root.

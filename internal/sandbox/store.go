@@ -231,7 +231,8 @@ func (b *Sandbox) supervised() bool {
 func (b *Sandbox) State() (*State, error) {
 	var st State
 	err := b.read("state.json", &st)
-	for deadline := time.Now().Add(stateTimeout); errors.Is(err, ErrNotFound) && time.Now().Before(deadline) && b.supervised(); {
+	young := func() bool { return errors.Is(err, ErrNotFound) || err == nil && st.Status == Ready && !b.offered() }
+	for deadline := time.Now().Add(stateTimeout); young() && time.Now().Before(deadline) && b.supervised(); {
 		time.Sleep(2 * time.Millisecond) // it is so young that it is not written down yet
 		err = b.read("state.json", &st)
 	}
@@ -255,7 +256,7 @@ func (b *Sandbox) Spec() (*specs.Spec, error) {
 	return &spec, nil
 }
 
-// List gives the state of every sandbox, the oldest first. What killed supervisors left is cleared before.
+// List gives the state of every sandbox that has a program, the oldest first. What killed supervisors left is cleared before.
 func (s *Store) List() ([]*State, error) {
 	if err := s.Sweep(); err != nil {
 		return nil, err
@@ -273,7 +274,9 @@ func (s *Store) List() ([]*State, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, st)
+		if st.Status != Ready {
+			list = append(list, st)
+		}
 	}
 	slices.SortFunc(list, func(a, b *State) int { return a.Created.Compare(b.Created) })
 	return list, nil
@@ -349,7 +352,7 @@ func (s *Store) Sweep() error {
 		_, err := os.Lstat(folder)
 		return !errors.Is(err, fs.ErrNotExist) // any doubt leaves the range taken
 	})
-	return errors.Join(err, s.sweepNames())
+	return errors.Join(err, s.sweepNames(), s.sweepWarm())
 }
 
 // sweepNames removes names whose sandbox is gone. Nobody takes one meanwhile: takers hold the lock on the making.

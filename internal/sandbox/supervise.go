@@ -21,6 +21,7 @@ import (
 	"brig/internal/fault"
 	"brig/internal/host"
 	"brig/internal/idmap"
+	"brig/internal/isolation/gvisor"
 	"brig/internal/isolation/native"
 	"brig/internal/mac/apparmor"
 	"brig/internal/mounts"
@@ -45,10 +46,13 @@ type supervisor struct {
 	profile *apparmor.Hold
 	// asked is the request as JSON before anything of the host's came into it, where a checkpoint may want it; nil for none.
 	asked []byte
+	// warm is the kernel that waits for its program, nil where it is to be started.
+	warm *gvisor.Warm
 
 	mu      sync.Mutex
-	process process // while it can be signalled
-	cause   Cause   // why the supervisor itself ended it
+	process process        // while it can be signalled
+	early   syscall.Signal // came while gVisor's kernel was starting the program, which may run already; 0 for none
+	cause   Cause          // why the supervisor itself ended it
 	code    int
 	note    string
 }
@@ -58,6 +62,9 @@ type supervisor struct {
 func (s *Store) Run(req *Request, streams Streams) (Result, error) {
 	if err := s.Sweep(); err != nil {
 		return Result{}, err
+	}
+	if result, ok, err := s.runWarm(req, streams); ok {
+		return result, err
 	}
 	b, err := s.prepare(newID(), req, false)
 	if err != nil {
@@ -74,20 +81,26 @@ func (s *Store) prepare(id string, req *Request, detached bool) (*supervisor, er
 		return nil, err
 	}
 	v := &supervisor{Sandbox: b, req: req, lock: lock}
-	v.state = State{
-		Version: stateVersion, ID: b.ID, Name: req.Name, Labels: req.Labels, Created: time.Now(), Monitor: os.Getpid(),
-		Detached: detached, Remove: req.Remove, Isolation: isolation(req.Spec), Preset: req.Preset, StopAfter: req.StopAfter,
-		Image: req.Image, StopSignal: req.StopSignal,
-	}
-	if req.Spec.Process != nil {
-		v.state.Command, v.state.Terminal = req.Spec.Process.Args, req.Spec.Process.Terminal
-	}
+	v.state = v.newState(detached)
 	for _, step := range []func() error{v.remember, v.allocate, v.limit, v.mapVolumes, v.confine} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, v.discard())
 		}
 	}
 	return v, nil
+}
+
+// newState is the state of the sandbox before anything is made for it.
+func (v *supervisor) newState(detached bool) State {
+	st := State{
+		Version: stateVersion, ID: v.ID, Name: v.req.Name, Labels: v.req.Labels, Created: time.Now(), Monitor: os.Getpid(),
+		Detached: detached, Remove: v.req.Remove, Isolation: isolation(v.req.Spec), Preset: v.req.Preset, StopAfter: v.req.StopAfter,
+		Image: v.req.Image, StopSignal: v.req.StopSignal,
+	}
+	if v.req.Spec.Process != nil {
+		st.Command, st.Terminal = v.req.Spec.Process.Args, v.req.Spec.Process.Terminal
+	}
+	return st
 }
 
 // allocate takes the sandbox's host ids.
@@ -304,10 +317,14 @@ func (v *supervisor) end(cause Cause, code int, note string) {
 // other goroutines, and its pidfd must not be used when it is closed.
 func (v *supervisor) hold(p process) (release func()) {
 	v.mu.Lock()
-	defer v.mu.Unlock()
 	v.process = p
 	if v.cause != "" { // it was to end before it began
 		_ = p.Signal(unix.SIGKILL)
+	}
+	early := v.early
+	v.mu.Unlock()
+	if early != 0 {
+		v.forward(early)
 	}
 	return func() {
 		v.mu.Lock()
@@ -415,7 +432,12 @@ func (v *supervisor) finish(result Result) error {
 
 // discard removes every trace.
 func (v *supervisor) discard() error {
-	err := v.release()
+	var err error
+	if v.warm != nil { // nobody has given it a program
+		err = v.warm.Close()
+		v.warm = nil
+	}
+	err = errors.Join(err, v.release())
 	fault.Point("before the folder is removed")
 	return errors.Join(err, v.removeFolder(v.req.Name), v.lock.Close())
 }

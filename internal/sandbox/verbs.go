@@ -256,6 +256,9 @@ func (b *Sandbox) Remove(ctx context.Context, force bool) error {
 	if err != nil {
 		return err
 	}
+	if st.Status == Ready {
+		return fmt.Errorf("sandbox %s is kept warm and has no program yet: brig warm --stop", b.ID)
+	}
 	if st.Status != Stopped {
 		if !force {
 			return &RunningError{b.ID}

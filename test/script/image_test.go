@@ -26,6 +26,6 @@ func dropImages(work string) {
 	if _, err := os.Stat(work + "/images"); err != nil || os.Geteuid() != 0 {
 		return
 	}
-	_ = exec.Command("/bin/sh", "-c", `for s in $("$0" ps --root "$1" -aq); do "$0" rm --root "$1" -f $s; done`, bin+"/brig", work+"/run/brig").Run()
+	_ = exec.Command("/bin/sh", "-c", `"$0" warm --root "$1" --stop; for s in $("$0" ps --root "$1" -aq); do "$0" rm --root "$1" -f $s; done`, bin+"/brig", work+"/run/brig").Run()
 	_ = exec.Command(bin+"/brig", "image", "--store", work+"/images", "prune", "--all").Run()
 }

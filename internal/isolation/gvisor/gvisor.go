@@ -141,82 +141,122 @@ func (s *start) run(program *os.File) (*Process, error) {
 		return nil, errors.Join(err, status.Close())
 	}
 	p := &Process{Process: kernel, status: status}
-	if len(s.served) > 0 {
-		if p.gofer, err = s.serve(program, kernel); err != nil {
-			return p, err
-		}
-		p.reaped = make(chan error, 1)
-		go func() {
-			_, err := p.gofer.Wait()
-			p.reaped <- err
-		}()
+	if err := s.withFiles(program, p); err != nil {
+		return p, err
 	}
 	s.close() // a kernel that is gone shows as an end of its socket and its pipe
-	if len(s.options.Saved) > 0 {
-		if err := s.restore(); err != nil {
-			return p, p.explain(err)
+	return p, s.begin(p)
+}
+
+// withFiles starts the file server, if the sandbox has one.
+func (s *start) withFiles(program *os.File, p *Process) (err error) {
+	if len(s.served) == 0 {
+		return nil
+	}
+	if p.gofer, err = s.serve(program, p.Process); err != nil {
+		return err
+	}
+	p.reaped = make(chan error, 1)
+	go func() {
+		_, err := p.gofer.Wait()
+		p.reaped <- err
+	}()
+	return nil
+}
+
+// begin has a kernel that has its job run the program.
+func (s *start) begin(p *Process) error {
+	var err error
+	switch {
+	case len(s.options.Saved) > 0:
+		err = s.restore()
+	case s.options.Held:
+		return p.ready(s.options.Dir)
+	default:
+		if err = call(s.options.Dir, "Network.CreateLinksAndRoutes", loopback, nil, nil); err == nil {
+			err = call(s.options.Dir, "containerManager.StartRoot", s.options.ID, nil, nil)
 		}
-		return p, nil
-	}
-	if s.options.Held {
-		return p, p.ready(s.options.Dir)
-	}
-	if err = call(s.options.Dir, "Network.CreateLinksAndRoutes", loopback, nil, nil); err == nil {
-		err = call(s.options.Dir, "containerManager.StartRoot", s.options.ID, nil, nil)
 	}
 	if err != nil {
-		return p, p.explain(err)
+		return p.explain(err)
 	}
-	return p, nil
+	return nil
 }
 
 // inputs are the files of the kernel process, in the order of package job.
 func (s *start) inputs(control, status *os.File) ([]*os.File, error) {
+	r, err := s.root()
+	if err != nil {
+		return nil, err
+	}
+	file, err := s.job(r)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat([]*os.File{file, control, status, r.file}, s.options.PassFDs, r.mounts), nil
+}
+
+// root is where the kernel has the files of a guest from: its root and its volumes.
+type root struct {
+	guest  *specs.Spec
+	file   *os.File // an image, or the socket of the file server
+	served bool     // by the file server
+	mounts []*os.File
+}
+
+// root makes the connections with the file server, as far as the sandbox needs one.
+func (s *start) root() (*root, error) {
 	guest, below, err := guestSpec(s.spec)
 	if err != nil {
 		return nil, err
 	}
-	j := &job.Job{ID: s.options.ID, Spec: guest, PassFDs: len(s.options.PassFDs), Mounts: len(below), Pod: s.options.Held, Exits: s.options.Held}
-	tellLimits(j, s.spec.Linux.Resources)
-	for i, f := range s.options.PassFDs {
-		if f == nil {
-			j.Closed = append(j.Closed, 3+i)
-		}
-	}
-	root := s.options.Image
-	var rest []*os.File
-	if kind := s.spec.Annotations[annotation.RootWritable]; kind == "disk" || kind == "" && root != nil && s.missingPlace(guest) {
-		root = nil // what is laid over the image is in the tree only: the place to write, mount points, the working directory
+	r := &root{guest: guest, file: s.options.Image}
+	if kind := s.spec.Annotations[annotation.RootWritable]; kind == "disk" || kind == "" && r.file != nil && s.missingPlace(guest) {
+		r.file = nil // what is laid over the image is in the tree only: the place to write, mount points, the working directory
 	}
 	paths := below
-	if root == nil {
+	if r.file == nil {
 		if emptyTmp(s.spec) {
 			below = withTmp(guest, below)
-			j.Mounts = len(below)
 		}
-		j.Gofer, paths = true, append([]string{"/"}, below...)
-	} else if err := overImage(j, s.spec); err != nil {
-		return nil, err
+		r.served, paths = true, append([]string{"/"}, below...)
 	}
 	for _, path := range paths {
 		f, err := s.socket(path)
 		if err != nil {
 			return nil, err
 		}
-		rest = append(rest, f)
+		r.mounts = append(r.mounts, f)
 	}
-	if root == nil {
-		root, rest = rest[0], rest[1:]
+	if r.served {
+		r.file, r.mounts = r.mounts[0], r.mounts[1:]
+	}
+	return r, nil
+}
+
+// job is the file with the job.
+func (s *start) job(r *root) (*os.File, error) {
+	j := &job.Job{ID: s.options.ID, Spec: r.guest, Gofer: r.served, PassFDs: len(s.options.PassFDs), Mounts: len(r.mounts), Pod: s.options.Held, Exits: s.options.Held}
+	tellLimits(j, s.spec.Linux.Resources)
+	for i, f := range s.options.PassFDs {
+		if f == nil {
+			j.Closed = append(j.Closed, 3+i)
+		}
+	}
+	if !r.served {
+		if err := overImage(j, s.spec); err != nil {
+			return nil, err
+		}
 	}
 	text, err := json.Marshal(j)
 	if err != nil {
 		return nil, err
 	}
-	file, err := s.memory("job", text)
+	f, err := s.memory("job", text)
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat([]*os.File{s.own(file), control, status, root}, s.options.PassFDs, rest), nil
+	return s.own(f), nil
 }
 
 // missingPlace tells whether something is to be mounted where the image has nothing, or the program begins there: the guest's kernel does

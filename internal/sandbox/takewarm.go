@@ -1,0 +1,193 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxAnswer bounds a message of a warm sandbox's supervisor.
+const maxAnswer = 64 << 10
+
+// runWarm runs a sandbox in the foreground on a warm kernel, if one of the same trust domain is there. Without one, ok is false, and
+// nothing has happened.
+func (s *Store) runWarm(req *Request, streams Streams) (result Result, ok bool, err error) {
+	files := []*os.File{streams.Out, streams.Err}
+	if streams.In != nil {
+		files = append(files, streams.In)
+	}
+	conn := s.takeWarm(req, warmRun, files)
+	if conn == nil {
+		return Result{}, false, nil
+	}
+	defer conn.Close() //nolint:errcheck // nothing is written
+	defer passSignals(conn)()
+	for {
+		a, err := receiveAnswer(conn)
+		switch {
+		case err != nil: // the supervisor was killed, and the sandbox with it
+			return Result{ExitCode: 137, Cause: Lost, Message: "its supervisor was killed, and the sandbox with it"}, true, s.Sweep()
+		case a.State != nil && req.Started != nil:
+			req.Started(a.State)
+		case a.Error != "":
+			return Result{}, true, &DetachError{a.Error, a.ExitCode}
+		case a.Result != nil:
+			return *a.Result, true, nil
+		}
+	}
+}
+
+// detachWarm is runWarm for a detached sandbox, and gives its id.
+func (s *Store) detachWarm(req *Request) (id string, ok bool, err error) {
+	conn := s.takeWarm(req, warmDetach, nil)
+	if conn == nil {
+		return "", false, nil
+	}
+	defer conn.Close() //nolint:errcheck // nothing is written
+	a, err := receiveAnswer(conn)
+	switch {
+	case err != nil:
+		return "", true, errors.Join(fmt.Errorf("the supervisor of the warm sandbox ended without a word: %w", err), s.Sweep())
+	case a.Error != "":
+		return "", true, &DetachError{a.Error, a.ExitCode}
+	}
+	return a.ID, true, nil
+}
+
+// passSignals hands signals on to the supervisor, until the function it gives is called.
+func passSignals(conn *os.File) (stop func()) {
+	c := make(chan os.Signal, 8)
+	signal.Notify(c, forwarded...)
+	go func() {
+		for s := range c {
+			_ = unix.Sendto(int(conn.Fd()), []byte{byte(s.(syscall.Signal))}, unix.MSG_NOSIGNAL, nil) //nolint:gosec,forcetypeassert // Notify sends no other
+		}
+	}()
+	return func() {
+		signal.Stop(c)
+		close(c)
+	}
+}
+
+// takeWarm takes a warm sandbox for a request, and gives the connection with its supervisor; nil where there is none.
+func (s *Store) takeWarm(req *Request, word string, streams []*os.File) *os.File {
+	if _, err := os.Stat(s.path("warm")); err != nil {
+		return nil // nobody keeps any
+	}
+	if textual(req.Spec) != nil {
+		return nil // the request goes over as JSON
+	}
+	key, err := domain(req)
+	if err != nil {
+		return nil
+	}
+	dir := s.warmDir(key)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	text, err := json.Marshal(req)
+	if err != nil {
+		return nil
+	}
+	job, err := memory(text)
+	if err != nil {
+		return nil
+	}
+	defer job.Close() //nolint:errcheck // it is sent
+	for _, e := range entries {
+		if e.Type()&fs.ModeSymlink == 0 {
+			continue // the pool's own
+		}
+		if conn := knock(dir, e.Name(), word, append([]*os.File{job}, streams...)); conn != nil {
+			return conn
+		}
+	}
+	return nil
+}
+
+// knock asks one warm sandbox. It gives nil when that has gone to somebody else.
+func knock(dir, name, word string, files []*os.File) *os.File {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	conn := os.NewFile(uintptr(fd), name) //nolint:gosec // a file descriptor
+	err = at(dir, name, func(name string) error { return unix.Connect(fd, &unix.SockaddrUnix{Name: name}) })
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
+		_ = os.Remove(filepath.Join(dir, name)) // of one that was killed
+	}
+	if err == nil {
+		err = sameUser(fd)
+	}
+	var rights []int
+	for _, f := range files {
+		rights = append(rights, int(f.Fd())) //nolint:gosec // a file descriptor
+	}
+	if err == nil {
+		err = unix.Sendmsg(fd, []byte(word), unix.UnixRights(rights...), nil, unix.MSG_NOSIGNAL)
+	}
+	var a *warmAnswer
+	if err == nil {
+		a, err = receiveAnswer(conn)
+	}
+	if err != nil || !a.Taken {
+		_ = conn.Close()
+		return nil
+	}
+	return conn
+}
+
+// receiveAnswer waits for a message of the supervisor's.
+func receiveAnswer(conn *os.File) (*warmAnswer, error) {
+	b := make([]byte, maxAnswer)
+	for {
+		n, err := unix.Read(int(conn.Fd()), b) //nolint:gosec // a file descriptor
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return nil, unix.ECONNRESET
+		}
+		a := &warmAnswer{}
+		return a, json.Unmarshal(b[:n], a)
+	}
+}
+
+// memory is a file in RAM with content.
+func memory(content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("request", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "request") //nolint:gosec // a file descriptor
+	if _, err := f.Write(content); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// WarmFor tells how many warm sandboxes wait for such a request.
+func (s *Store) WarmFor(req *Request) int {
+	key, err := domain(req)
+	if err != nil {
+		return 0
+	}
+	entries, _ := os.ReadDir(s.warmDir(key)) // none
+	n := 0
+	for _, e := range entries {
+		if _, err := os.Stat(filepath.Join(s.warmDir(key), e.Name())); err == nil && e.Type()&fs.ModeSymlink != 0 {
+			n++
+		}
+	}
+	return n
+}

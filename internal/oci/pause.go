@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"brig/internal/cgroup"
+	"brig/internal/isolation/gvisor"
 )
 
 func (a *app) pause(*flag.FlagSet) func([]string) error {
@@ -25,6 +26,9 @@ func (a *app) frozen(from string, do func(*cgroup.Cgroup, context.Context) error
 		}
 		if s := c.status(); s != from && (from != running || s != created) {
 			return fmt.Errorf("container not %s: it is %s", from, s)
+		}
+		if c.Pod != "" {
+			return &gvisor.UnsupportedError{Key: "pause", Reason: "the kernel is its pod's; pause the sandbox, and everything in it is"}
 		}
 		g := c.group()
 		if g == nil {

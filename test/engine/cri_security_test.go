@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -119,7 +120,8 @@ func criReadOnlyBelow(t *testing.T, c *cri) {
 	p := c.pod(t, nil)
 	out := p.output(t, "c", "echo x > /vol/file && echo volume; echo x > /vol/mount/file && echo below",
 		object{"mounts": []object{{"host_path": c.dir + "/volumes/below", "container_path": "/vol", "readonly": true}}})
-	if !strings.Contains(out, "below\n") || strings.Contains(out, "volume\n") || !strings.Contains(out, "Read-only file system") {
+	hold(t, strings.Contains(out, "below\n"), "write below a read-only volume", fmt.Sprintf("%q", out))
+	if strings.Contains(out, "volume\n") || !strings.Contains(out, "Read-only file system") {
 		t.Errorf("a read-only volume with a mount in it: %q", out)
 	}
 	p.remove(t)
@@ -151,8 +153,8 @@ func criSeccomp(t *testing.T, c *cri) {
 	profile := c.write("profile.json", `{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
 		"syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}`)
 	local := object{"seccomp": object{"profile_type": profileLocal, "localhost_ref": profile}}
-	if out := p.output(t, "local", "busybox mkdir /tmp/x; grep Seccomp: /proc/self/status", secure(local)); !strings.Contains(out, "Operation not supported") || !strings.Contains(out, "Seccomp:\t2") {
-		t.Errorf("a profile from a file: %q", out)
+	if out := p.output(t, "local", "busybox mkdir /tmp/x; grep Seccomp: /proc/self/status", secure(local)); true {
+		hold(t, strings.Contains(out, "Operation not supported") && strings.Contains(out, "Seccomp:\t2"), "a profile from a file", fmt.Sprintf("%q", out))
 	}
 	// The runtime's default keeps unshare from a program without CAP_SYS_ADMIN.
 	if out := p.output(t, "refused", "busybox unshare -U true && echo done", secure(object{"seccomp": object{"profile_type": profileDefault}})); !strings.Contains(out, "not permitted") {

@@ -325,8 +325,8 @@ func (c *cri) try(args ...string) (string, error) {
 func (c *cri) want(t *testing.T, words string, args ...string) string {
 	t.Helper()
 	out, err := c.try(args...)
-	if err != nil || !strings.Contains(out, words) {
-		t.Fatalf("crictl %s: %v, %q; want %q", strings.Join(args, " "), err, out, words)
+	if !hold(t, err == nil && strings.Contains(out, words), "crictl "+strings.Join(args, " "), fmt.Sprintf("%v, %q; want %q", err, out, words)) {
+		t.FailNow()
 	}
 	return out
 }
@@ -359,8 +359,10 @@ type pod struct {
 func (c *cri) pod(t *testing.T, linux object, flags ...string) *pod {
 	t.Helper()
 	p, out, err := c.tryPod(t, linux, flags...)
-	if err != nil {
-		t.Fatalf("run a pod: %v: %s", err, out)
+	if !hold(t, err == nil, "run the pod", fmt.Sprintf("%v: %s", err, out)) {
+		t.FailNow()
+	} else if err != nil {
+		panic(refused{})
 	}
 	return p
 }
@@ -451,7 +453,11 @@ func (p *pod) tryCreate(t *testing.T, name, script string, more object) (id, out
 func (p *pod) run(t *testing.T, name, script string, more object) string {
 	t.Helper()
 	id := p.create(t, name, script, more)
-	p.c.want(t, "", "start", id)
+	if out, err := p.c.try("start", id); !hold(t, err == nil, "start "+name, fmt.Sprintf("%v: %s", err, out)) {
+		t.FailNow()
+	} else if err != nil {
+		panic(refused{})
+	}
 	return id
 }
 

@@ -215,18 +215,24 @@ func (d *docker) try(args ...string) (string, int) {
 func (d *docker) want(code int, words string, args ...string) string {
 	d.t.Helper()
 	out, got := d.try(args...)
-	if got != code || !strings.Contains(out, words) {
-		d.t.Errorf("docker %s: exit code %d, %q; want %d, %q", strings.Join(args, " "), got, out, code, words)
-	}
+	hold(d.t, got == code && strings.Contains(out, words), "docker "+strings.Join(args, " "), fmt.Sprintf("exit code %d, %q; want %d, %q", got, out, code, words))
 	return out
 }
 
 // until repeats docker until its output has the words.
 func (d *docker) until(words string, args ...string) {
 	d.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+	what := "docker " + strings.Join(args, " ") + " until " + words
+	for deadline := time.Now().Add(waiting(d.t, what)); ; time.Sleep(50 * time.Millisecond) {
 		out, code := d.try(args...)
 		if code == 0 && strings.Contains(out, words) {
+			if listed(d.t, what) {
+				hold(d.t, true, what, out)
+			}
+			return
+		}
+		if time.Now().After(deadline) && listed(d.t, what) {
+			hold(d.t, false, what, out)
 			return
 		}
 		if time.Now().After(deadline) {

@@ -402,3 +402,19 @@ func (c *container) signalMember(s unix.Signal, all bool) error {
 	}
 	return err
 }
+
+// memberPids are the process that stands for a container of a pod, and those that it has for the container's files: its cgroup is the
+// pod's.
+func (c *container) memberPids() []int {
+	pids := []int{c.PID}
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", c.PID)) // proc_pid_task(5)
+	for _, name := range lists {
+		text, _ := os.ReadFile(name)
+		for _, word := range strings.Fields(string(text)) {
+			if pid, err := strconv.Atoi(word); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}

@@ -19,11 +19,7 @@ func (a *app) ps(f *flag.FlagSet) func([]string) error {
 		if err != nil {
 			return err
 		}
-		g := c.group()
-		if g == nil {
-			return fmt.Errorf("container %s has no cgroup, by which its processes are known", c.id)
-		}
-		pids, err := g.Pids()
+		pids, err := c.pids()
 		if err != nil {
 			return err
 		}
@@ -40,6 +36,18 @@ func (a *app) ps(f *flag.FlagSet) func([]string) error {
 		}
 		return a.psLines(out, pids)
 	}
+}
+
+// pids are the container's processes on the host.
+func (c *container) pids() ([]int, error) {
+	if c.Pod != "" {
+		return c.memberPids(), nil
+	}
+	g := c.group()
+	if g == nil {
+		return nil, fmt.Errorf("container %s has no cgroup, by which its processes are known", c.id)
+	}
+	return g.Pids()
 }
 
 // psLines passes on the header and the lines of the container's processes.

@@ -292,3 +292,31 @@ func TestWithoutProc(t *testing.T) {
 		at = i
 	}
 }
+
+// TestWorkdirOfAGuest: the folder that a guest begins in is made where that leaves nothing behind, and has to be there elsewhere; the
+// process itself begins where it begins.
+func TestWorkdirOfAGuest(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, dir string
+		made      bool
+	}{{"in a new tmpfs", "/dev/made/here", true}, {"in the folder", "/here", false}} {
+		facts := testFacts()
+		facts.Workdir = c.dir
+		p, err := Compile(bundle(func(*specs.Spec) {}), facts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var text bytes.Buffer
+		if err := p.Program.WriteText(&text); err != nil {
+			t.Fatal(err)
+		}
+		if made := strings.Contains(text.String(), "make the working directory "+c.dir); made != c.made {
+			t.Errorf("%s: made is %v: %s", c.name, made, text.String())
+		}
+		guest, own := strings.Index(text.String(), "enter the working directory "+c.dir), strings.Index(text.String(), "enter the working directory /\n")
+		if guest < 0 || own < guest {
+			t.Errorf("%s: the guest's at %d, its own at %d: %s", c.name, guest, own, text.String())
+		}
+	}
+}

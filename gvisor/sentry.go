@@ -56,6 +56,9 @@ func serve(j *job.Job, f *files, status *os.File) (*boot.Loader, job.End, error)
 	}
 	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}})
 	prepare()
+	if j.Spec.Linux != nil {
+		j.Spec.Linux.Seccomp = refusals(j.Spec.Linux.Seccomp)
+	}
 	l, err := boot.New(arguments(j, f, conf))
 	if err != nil {
 		return nil, job.End{}, fmt.Errorf("start gVisor's kernel: %w", err)

@@ -19,6 +19,7 @@ const (
 	kindExec   = "exec"   // one more program in a running sandbox, by a whole process
 	kindLife   = "life"   // create, start and delete, by three processes
 	kindEngine = "engine" // one container through containerd; these have turns of their own
+	kindGVisor = "gvisor" // one sandbox on gVisor's kernel; these too
 )
 
 // contender is one way to do one kind of work.
@@ -31,6 +32,10 @@ type contender struct {
 	lane *lane
 	// argv is the command line of the n-th call; argument vectors differ where a tool wants an id for every container.
 	argv func(n int64) []string
+	// env are words of the environment beside everybody's.
+	env []string
+	// before waits for what a call needs to find, and is not measured.
+	before func() error
 	// probe is a command line like argv that prints what confines it, or nil.
 	probe []string
 	// prepare readies one call in this process, and gives the part that is measured.
@@ -53,10 +58,15 @@ func (c *contender) onceOn(l *lane, s *stage) (out sample, err error) {
 	if c.prepare != nil {
 		return c.callOn(l)
 	}
+	if c.before != nil {
+		if err := c.before(); err != nil {
+			return out, fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
 	argv := c.argv(c.calls.Add(1))
 	l.do(func() {
 		var u fork.Usage
-		u, err = fork.Run(argv, &syscall.ProcAttr{Dir: s.dir, Env: environment(), Files: s.files()})
+		u, err = fork.Run(argv, &syscall.ProcAttr{Dir: s.dir, Env: append(environment(), c.env...), Files: s.files()})
 		out = sample{u.Wall, u.CPU}
 	})
 	if err != nil {
@@ -96,15 +106,21 @@ func environment() []string {
 	return []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
 }
 
+// ownTurns tells whether a contender does not run with the others, in turns.
+func (c *contender) ownTurns() bool { return c.kind == kindEngine || c.kind == kindGVisor }
+
 // output runs a command line on a lane and gives what it printed; an error has what it complained of.
-func output(l *lane, s *stage, argv []string) (text string, err error) {
+func output(l *lane, s *stage, argv []string) (string, error) { return outputIn(l, s, nil, argv) }
+
+// outputIn is output with more words of the environment.
+func outputIn(l *lane, s *stage, env, argv []string) (text string, err error) {
 	out, err := os.CreateTemp(s.dir, "output-")
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, out.Close(), os.Remove(out.Name())) }()
 	l.do(func() {
-		_, err = fork.Run(argv, &syscall.ProcAttr{Dir: s.dir, Env: environment(), Files: []uintptr{s.null.Fd(), out.Fd(), out.Fd()}})
+		_, err = fork.Run(argv, &syscall.ProcAttr{Dir: s.dir, Env: append(environment(), env...), Files: []uintptr{s.null.Fd(), out.Fd(), out.Fd()}})
 	})
 	data, rerr := os.ReadFile(out.Name())
 	if err != nil {

@@ -5,11 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -130,33 +128,7 @@ func (t *tools) rows(ctx context.Context, o options, list []*contender, r *repor
 	if o.quick {
 		rounds = min(o.rounds, 5)
 	}
-	var mine []int
-	for i, c := range list {
-		if c.kind == kindEngine {
-			mine = append(mine, i)
-		}
-	}
-	if len(mine) == 0 {
-		return nil
-	}
-	random := rand.New(rand.NewPCG(o.seed, 1)) //nolint:gosec // an order, not a secret
-	for round := -warmUp; round < rounds; round++ {
-		bar.say(fmt.Sprintf("through containerd: container %d of %d", max(round+1, 0), rounds))
-		order := slices.Clone(mine)
-		random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-		for _, i := range order {
-			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("stopped: %w", err)
-			}
-			s, err := list[i].once(t.stage)
-			if err != nil {
-				return err
-			}
-			if round >= 0 {
-				r.Results[i].Wall = append(r.Results[i].Wall, s.wall)
-				r.Results[i].CPU = append(r.Results[i].CPU, s.cpu)
-			}
-		}
-	}
-	return nil
+	return t.turnsOf(ctx, o, kindEngine, rounds, list, r, func(round, rounds int) {
+		bar.say(fmt.Sprintf("through containerd: container %d of %d", round, rounds))
+	})
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,7 @@ type options struct {
 	quiet  time.Duration // -quiet
 	seed   uint64        // -seed
 	quick  bool          // -quick
+	gvisor bool          // -gvisor
 }
 
 // warmUp is how many rounds are run and not counted.
@@ -39,10 +41,9 @@ func main() {
 	flag.DurationVar(&o.quiet, "quiet", 0, "measure only while others leave the machine alone, and wait up to this long for that")
 	flag.Uint64Var(&o.seed, "seed", 1, "seed of the order within rounds")
 	flag.BoolVar(&o.quick, "quick", false, "a few rounds, to see that it works; writes nothing unless -out is given")
+	flag.BoolVar(&o.gvisor, "gvisor", false, "measure sandboxes on gVisor's kernel only; writes nothing unless -out is given")
 	flag.Parse()
-	if o.quick {
-		quicken(&o)
-	}
+	quicken(&o)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM, unix.SIGPIPE) // all must clear up
 	err := run(ctx, o)
 	stop()
@@ -52,14 +53,14 @@ func main() {
 	}
 }
 
-// quicken makes the run short where no flag says otherwise.
+// quicken makes the run short, and keeps a part of the run from being written over the whole, where no flag says otherwise.
 func quicken(o *options) {
 	given := map[string]bool{}
 	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	if !given["n"] {
+	if o.quick && !given["n"] {
 		o.rounds = 10
 	}
-	if !given["out"] {
+	if (o.quick || o.gvisor) && !given["out"] {
 		o.out = ""
 	}
 }
@@ -122,6 +123,9 @@ func (t *tools) measure(ctx context.Context, o options) (_ *report, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.gvisor {
+		list = slices.DeleteFunc(list, func(c *contender) bool { return c.kind != kindGVisor })
+	}
 	r := &report{Machine: t.describe(), Rounds: o.rounds, Seed: o.seed, Missing: t.missing}
 	bar := newProgress(o.rounds)
 	defer bar.done()
@@ -139,14 +143,20 @@ func (t *tools) measure(ctx context.Context, o options) (_ *report, err error) {
 			if err := c.start(); err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)
 			}
+		}
+		if c.stop != nil {
 			defer func() { err = errors.Join(err, c.stop()) }()
 		}
 		r.Results = append(r.Results, res)
 	}
 	before := readBusy()
-	for _, step := range []func(context.Context, options, []*contender, *report, *progress) error{
-		t.inTurns, t.crowds, t.rows, t.images, t.memory, t.inits,
-	} {
+	steps := []func(context.Context, options, []*contender, *report, *progress) error{
+		t.inTurns, t.crowds, t.rows, t.images, t.memory, t.inits, t.gvisorTurns, t.gvisorIdle,
+	}
+	if o.gvisor {
+		steps = steps[len(steps)-2:]
+	}
+	for _, step := range steps {
 		if err := step(ctx, o, list, r, bar); err != nil {
 			return nil, err
 		}

@@ -25,7 +25,7 @@ func (t *tools) memory(ctx context.Context, o options, list []*contender, r *rep
 	}
 	for i, c := range list {
 		for range repeats {
-			if c.argv == nil || c.kind == kindEngine || ctx.Err() != nil {
+			if c.argv == nil || c.ownTurns() || ctx.Err() != nil {
 				break
 			}
 			rss, err := t.peak(c.lane, c.argv(c.calls.Add(1)))
@@ -88,17 +88,11 @@ func (t *tools) monitorPSS(c *contender) (int64, error) {
 	if err := json.Unmarshal([]byte(text), &st); err != nil {
 		return 0, fmt.Errorf("find the monitor: %w", err)
 	}
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(st.State.Monitor) + "/smaps_rollup")
+	pss, err := pssOf(st.State.Monitor)
 	if err != nil {
 		return 0, fmt.Errorf("the memory of the monitor: %w", err)
 	}
-	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "Pss:" {
-			kib, err := strconv.ParseInt(f[1], 10, 64)
-			return kib << 10, err
-		}
-	}
-	return 0, fmt.Errorf("the memory of the monitor %d: no Pss in smaps_rollup", st.State.Monitor)
+	return pss, nil
 }
 
 // initLine is a line of GODEBUG=inittrace=1 (package runtime, "Environment Variables").

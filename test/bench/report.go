@@ -24,6 +24,7 @@ type report struct {
 	Results    []*result  `json:"results"`
 
 	Images []*imageResult `json:"images,omitempty"`
+	Idle   []*idleSandbox `json:"gvisorIdle,omitempty"`
 }
 
 // result is one contender's samples; those of the same index are of the same round.
@@ -87,6 +88,7 @@ func (r *report) judge() {
 		r.addGoal(&goal{What: a.Name + " / " + b.Name, Unit: "times", Limit: 1.3, Found: ratio(a.Wall, b.Wall)})
 	}
 	r.judgeImages()
+	r.judgeGVisor()
 	for _, i := range r.Inits {
 		ns := make([]time.Duration, len(i.Millis))
 		for k, ms := range i.Millis {
@@ -133,12 +135,12 @@ type grid struct {
 
 // grids are the tables, the same on the terminal and in README.md.
 func (r *report) grids() []grid {
-	return []grid{r.goalsGrid(), r.timesGrid(kindRun), r.timesGrid(kindLife), r.timesGrid(kindExec), r.timesGrid(kindInside), r.timesGrid(kindEngine), r.imagesGrid(), r.crowdGrid(), r.memoryGrid(), r.layersGrid()}
+	return []grid{r.goalsGrid(), r.timesGrid(kindRun), r.timesGrid(kindLife), r.timesGrid(kindExec), r.timesGrid(kindInside), r.timesGrid(kindEngine), r.timesGrid(kindGVisor), r.imagesGrid(), r.crowdGrid(), r.memoryGrid(), r.idleGrid(), r.layersGrid()}
 }
 
 // frontGrids are those that the project's README has.
 func (r *report) frontGrids() []grid {
-	return []grid{r.goalsGrid(), r.timesGrid(kindRun), r.timesGrid(kindLife), r.timesGrid(kindExec), r.timesGrid(kindEngine), r.imagesGrid()}
+	return []grid{r.goalsGrid(), r.timesGrid(kindRun), r.timesGrid(kindLife), r.timesGrid(kindExec), r.timesGrid(kindEngine), r.timesGrid(kindGVisor), r.imagesGrid(), r.idleGrid()}
 }
 
 func (r *report) goalsGrid() grid {
@@ -156,6 +158,7 @@ var kindTitles = map[string]string{
 	kindLife:   "One container made, started and deleted by three calls of the runtime, as an engine does it",
 	kindExec:   "One more program in a running sandbox",
 	kindEngine: "Containers in a row through containerd",
+	kindGVisor: "One sandbox on gVisor's kernel that runs `true`",
 	kindInside: "One sandbox by a call in a running process",
 }
 
@@ -163,6 +166,7 @@ var kindTitles = map[string]string{
 var bases = map[string][]string{
 	kindRun: {"bare", "bwrap", "crun", "runc"}, kindExec: {"crun-exec", "runc-exec"}, kindInside: {"bare-inside"},
 	kindLife: {"crun-life", "runc-life"}, kindEngine: {"crun-containerd", "runc-containerd"},
+	kindGVisor: {"runsc"},
 }
 
 func (r *report) timesGrid(kind string) grid {

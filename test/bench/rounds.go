@@ -15,7 +15,7 @@ import (
 func (t *tools) inTurns(ctx context.Context, o options, list []*contender, r *report, bar *progress) error {
 	random := rand.New(rand.NewPCG(o.seed, 0)) //nolint:gosec // an order, not a secret
 	quiet := time.Now().Add(o.quiet)
-	list = slices.DeleteFunc(slices.Clone(list), func(c *contender) bool { return c.kind == kindEngine }) // the last ones
+	list = slices.DeleteFunc(slices.Clone(list), func(c *contender) bool { return c.ownTurns() }) // the last ones
 	samples := make([]sample, len(list))
 	for round := -warmUp; round < o.rounds; {
 		bar.round(round)
@@ -38,6 +38,39 @@ func (t *tools) inTurns(ctx context.Context, o options, list []*contender, r *re
 		}
 		if round++; round > 0 {
 			r.add(samples)
+		}
+	}
+	return nil
+}
+
+// turnsOf is inTurns for the contenders of one kind that has turns of its own. say is told of each round.
+func (t *tools) turnsOf(ctx context.Context, o options, kind string, rounds int, list []*contender, r *report, say func(round, rounds int)) error {
+	var mine []int
+	for i, c := range list {
+		if c.kind == kind {
+			mine = append(mine, i)
+		}
+	}
+	if len(mine) == 0 {
+		return nil
+	}
+	random := rand.New(rand.NewPCG(o.seed, 1)) //nolint:gosec // an order, not a secret
+	for round := -warmUp; round < rounds; round++ {
+		say(max(round+1, 0), rounds)
+		order := slices.Clone(mine)
+		random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		for _, i := range order {
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("stopped: %w", err)
+			}
+			s, err := list[i].once(t.stage)
+			if err != nil {
+				return err
+			}
+			if round >= 0 {
+				r.Results[i].Wall = append(r.Results[i].Wall, s.wall)
+				r.Results[i].CPU = append(r.Results[i].CPU, s.cpu)
+			}
 		}
 	}
 	return nil

@@ -57,7 +57,7 @@ func (t *tools) find(bin string) (err error) {
 		}
 		t.paths[name] = path
 	}
-	return nil
+	return t.findGVisor(bin)
 }
 
 func executable(path string) bool {
@@ -96,7 +96,11 @@ func (t *tools) contenders() ([]*contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(list, t.lives(bundle), execs, inside, engines), nil
+	gvisor, err := t.onGVisor(bundle)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(list, t.lives(bundle), execs, inside, engines, gvisor), nil
 }
 
 func (t *tools) bareOnes() []*contender {
@@ -211,8 +215,13 @@ func (t *tools) execs() ([]*contender, error) {
 
 // command is a call of a tool outside of what is measured.
 func (t *tools) command(l *lane, argv []string) func() error {
+	return t.commandIn(l, nil, argv)
+}
+
+// commandIn is command with more words of the environment.
+func (t *tools) commandIn(l *lane, env, argv []string) func() error {
 	return func() error {
-		_, err := output(l, t.stage, argv)
+		_, err := outputIn(l, t.stage, env, argv)
 		return err
 	}
 }

@@ -355,6 +355,18 @@ func (s *Store) Sweep() error {
 	return errors.Join(err, s.sweepNames(), s.sweepWarm())
 }
 
+// nameOf gives the name of a sandbox that has not written it down: its maker was killed. While the folder's lock is held nobody makes
+// one. sweepNames would miss it where that process is not quite gone, and nothing is left then by which a later sweep would look again.
+func (s *Store) nameOf(id string) string {
+	names, _ := os.ReadDir(s.path("names"))
+	for _, n := range names {
+		if owner, err := os.Readlink(s.path("names", n.Name())); err == nil && owner == id {
+			return n.Name()
+		}
+	}
+	return ""
+}
+
 // sweepNames removes names whose sandbox is gone. Nobody takes one meanwhile: takers hold the lock on the making.
 func (s *Store) sweepNames() error {
 	alone, making, err := s.tryMaking()
@@ -430,6 +442,9 @@ func (b *Sandbox) sweep() (bool, error) {
 		return true, b.removeFolder(st.Name) // killed between the end and the removal
 	}
 	// No state, or an unreadable one: it was killed before, or while, the first was written.
+	if err != nil {
+		st.Name = b.store.nameOf(b.ID)
+	}
 	if err := b.clear(context.Background(), &st); err != nil {
 		return true, err
 	}

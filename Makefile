@@ -6,8 +6,9 @@ BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -bui
 LINT = $(GO) tool -modfile=tools/go.mod golangci-lint
 ARCHES = amd64 arm64 riscv64 arm
 FUZZTIME ?= 20s
+KILLS = ^Test(RunInTheForeground|RunWithATerminalAndInit|Detached|Exec|Remove|EachProcess|BrigIsKilledWhileItRuns)$$
 
-.PHONY: build gvisor test-gvisor build-all reproducible setup test unit race judge lint fuzz bench doc ci clean test-criu test-images test-vm test-vm-ci test-vm-doc test-vm-all test-isolation test-isolation-doc
+.PHONY: build gvisor test-gvisor test-kills build-all reproducible setup test unit race judge lint fuzz bench doc ci clean test-criu test-images test-vm test-vm-ci test-vm-doc test-vm-all test-isolation test-isolation-doc
 
 build: ## the binaries, static, into bin/
 	$(BUILD) -o bin/ ./cmd/...
@@ -23,6 +24,9 @@ test-gvisor: ## the tests of brig-gvisor itself: its kernel, file server, checkp
 
 test-isolation: ## suites under --isolation gvisor beside native, held against the differences in the docs
 	BRIG_TEST_STRICT=1 $(GO) run ./test/isolation -page docs/differences-gvisor.md
+
+test-kills: ## kill brig at each point, and each process of a sandbox, under --isolation gvisor
+	BRIG_TEST_ISOLATION=gvisor BRIG_TEST_STRICT=1 $(GO) test -timeout 10m -count=1 -tags faults -run '$(KILLS)' ./test/fault
 
 test-isolation-doc: ## write that page
 	$(GO) run ./test/isolation -page docs/differences-gvisor.md -write
@@ -46,6 +50,7 @@ test: setup build ## everything that CI proves
 	BRIG_TEST_STRICT=1 $(GO) test -timeout 20m ./...
 	cat build/validation.txt
 	BRIG_TEST_STRICT=1 $(GO) test -timeout 20m -count=1 -tags faults ./test/fault ./internal/image
+	$(MAKE) test-kills
 	BRIG_TEST_STRICT=1 $(GO) test -timeout 20m -count=1 -tags fallback ./test/fallback
 	$(GO) test -timeout 10m -tags libseccomp ./internal/seccomp/judge
 	cd gvisor && CGO_ENABLED=0 BRIG_TEST_STRICT=1 $(GO) test -timeout 10m ./...

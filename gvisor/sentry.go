@@ -63,6 +63,7 @@ func serve(j *job.Job, f *files, status *os.File) (*boot.Loader, job.End, error)
 	if err != nil {
 		return nil, job.End{}, fmt.Errorf("start gVisor's kernel: %w", err)
 	}
+	watchStubs(status, j.Exits)
 	if err := useCompiledFilter(conf, f.control, l, func(err error) {
 		tell(status, job.End{Error: err.Error()})
 		os.Exit(1)

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"brig/internal/caps"
+	"brig/internal/fault"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -87,6 +88,7 @@ func Exec(spec *specs.Spec, o Options) (*Executed, error) {
 	}
 	err = call(e.dir, "containerManager.ExecuteAsync", args, files, &e.pid)
 	if err == nil {
+		fault.Point("program executed")
 		e.wait, err = dial(e.dir)
 	}
 	if err != nil {

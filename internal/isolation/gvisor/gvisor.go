@@ -22,6 +22,7 @@ import (
 	"strings"
 
 	"brig/internal/annotation"
+	"brig/internal/fault"
 	"brig/internal/isolation/gvisor/job"
 	"brig/internal/isolation/native"
 	"brig/internal/plan"
@@ -140,6 +141,7 @@ func (s *start) run(program *os.File) (*Process, error) {
 	if err != nil {
 		return nil, errors.Join(err, status.Close())
 	}
+	fault.Point("kernel started")
 	p := &Process{Process: kernel, status: status}
 	if err := s.withFiles(program, p); err != nil {
 		return p, err
@@ -161,6 +163,7 @@ func (s *start) withFiles(program *os.File, p *Process) (err error) {
 		_, err := p.gofer.Wait()
 		p.reaped <- err
 	}()
+	fault.Point("file server started")
 	return nil
 }
 
@@ -174,6 +177,7 @@ func (s *start) begin(p *Process) error {
 		return p.ready(s.options.Dir)
 	default:
 		if err = call(s.options.Dir, "Network.CreateLinksAndRoutes", loopback, nil, nil); err == nil {
+			fault.Point("guest has its network")
 			err = call(s.options.Dir, "containerManager.StartRoot", s.options.ID, nil, nil)
 		}
 	}

@@ -23,6 +23,7 @@ func TestEachProcess(t *testing.T) {
 		t.Skip("a native sandbox has no process but the program's")
 	}
 	m := newMachine(t)
+	t.Cleanup(func() { m.brig("", "rm", "-f", "walk") })
 	for n := 0; ; n++ {
 		out, _ := m.brig("", "run", "-d", "--name", "walk", "--", "sh", "-c", "echo up; while :; do :; done; # "+m.marker)
 		if strings.Contains(out, "brig:") {

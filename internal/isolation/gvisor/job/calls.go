@@ -6,10 +6,11 @@ package job
 // networks and terminals, in pods and from checkpoints.
 var (
 	// KernelStart are the calls of the kernel process and its stubs that only a start makes. Go's runtime and gVisor look into /proc
-	// and /sys; a stub arms itself with a filter and makes itself a session; a link's packet socket gets its options.
+	// and /sys; a stub arms itself with a filter and makes itself a session; a link's packet socket gets its options; the process
+	// that stubs are forked from is watched.
 	KernelStart = []string{
 		"arch_prctl", "execveat", "getdents64", "getpriority", "getppid", "getrlimit", "getsockname", "getuid", "kill", "mseal", "newfstatat", "openat",
-		"pipe2", "prlimit64", "readlinkat", "sched_getaffinity", "seccomp", "setsid", "setsockopt",
+		"pidfd_open", "pipe2", "prlimit64", "readlinkat", "sched_getaffinity", "seccomp", "setsid", "setsockopt",
 	}
 	// KernelRun are those that gVisor's filter of the kernel process lets through.
 	KernelRun = []string{

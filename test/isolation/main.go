@@ -32,6 +32,7 @@ type suite struct {
 
 var suites = []suite{
 	{"script", "what a person does at a terminal", ""},
+	{"engine", "containerd, its CRI plugin, Docker, Podman, conmon", "TestContainerd|TestCtr|TestCRI|TestConmon|TestDocker|TestPodman$|TestPodmanTwenty"},
 }
 
 type options struct {

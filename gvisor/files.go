@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"brig/internal/isolation/gvisor/job"
 
@@ -46,6 +47,7 @@ func await() (*job.Job, *files, error) {
 	if err := warm(); err != nil {
 		return nil, nil, err
 	}
+	runtime.GC() // now, and not while the job begins
 	if _, err := unix.Write(job.FD, []byte(job.Warm)); err != nil {
 		return nil, nil, fmt.Errorf("tell that this kernel is warm: %w", err)
 	}

@@ -26,8 +26,12 @@ func TestExec(t *testing.T) {
 					continue
 				}
 				t.Run(r.name, func(t *testing.T) {
-					word, reason := brig(t, append([]string{"exec", name, "/attack"}, fill(t, r.attack)...)...).verdict()
+					got := brig(t, append([]string{"exec", name, "/attack"}, fill(t, r.attack)...)...)
+					word, reason := got.verdict()
 					count("exec "+preset, word)
+					if r.otherwise(t, preset, got) {
+						return
+					}
 					if _, granted := r.granted[preset]; word != "HELD" && !(granted && word == "ESCAPED") {
 						t.Errorf("%s: %s", word, reason)
 					}

@@ -7,21 +7,25 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"brig/internal/annotation"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// hostileKernel gives a brig whose kernel process and file server are the attacker.
-func hostileKernel(t *testing.T) string {
+// hostileKernel gives a copy of brig or brig-oci whose kernel process and file server are the attacker.
+func hostileKernel(t *testing.T, front string) string {
 	t.Helper()
 	dir := filepath.Join(bench.dir, "hostile-kernel-"+random())
 	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // programs
 		t.Fatal(err)
 	}
-	for from, to := range map[string]string{bench.brig: "brig", bench.attacker: "brig-gvisor"} {
+	for from, to := range map[string]string{front: filepath.Base(front), bench.attacker: "brig-gvisor"} {
 		if err := copyFile(from, filepath.Join(dir, to)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return filepath.Join(dir, "brig")
+	return filepath.Join(dir, filepath.Base(front))
 }
 
 // ofCompromised says what has to become of an attack there.
@@ -49,7 +53,7 @@ func ofCompromised(preset, from, name string) (word, why string) {
 func TestCompromisedKernel(t *testing.T) {
 	t.Parallel()
 	need(t)
-	brig := hostileKernel(t)
+	brig := hostileKernel(t, bench.brig)
 	attack := func(t *testing.T, flags []string, args ...string) result {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -97,6 +101,50 @@ func TestCompromisedKernel(t *testing.T) {
 			if word, reason := attack(t, nil, args...).verdict(); word != "ESCAPED" {
 				t.Errorf("%s: %s: %s", strings.Join(args, " "), word, reason)
 			}
+		}
+	})
+}
+
+// TestCompromisedKernelOfBundle is the same where an engine gives no user namespace: the kernel process is a user of the host's without any
+// right, and the file server is its root with five capabilities. What a bundle does not ask for (Landlock, a filter) the guest
+// does not have; they have theirs.
+func TestCompromisedKernelOfBundle(t *testing.T) {
+	t.Parallel()
+	ociBuilt(t)
+	oci := hostileKernel(t, bundles.oci)
+	attack := func(t *testing.T, args ...string) result {
+		t.Helper()
+		c := newContainer(t, bench.rootfs, func(s *specs.Spec) {
+			s.Annotations = map[string]string{annotation.Isolation: "gvisor"}
+			s.Linux.Seccomp = nil
+		}, append([]string{"/attack"}, args...)...)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		r := finish(command(ctx, oci, "--root", c.state(), "run", "--bundle", c.bundle, c.id))
+		c.gone()
+		return r
+	}
+	for _, from := range []string{"kernel", "gofer"} {
+		for _, r := range rows() {
+			if len(r.flags) > 0 || r.only == "host-view" || slices.Contains([]string{"fill", "inodes", "hog", "fork-bomb", "walk"}, r.attack[0]) {
+				continue
+			}
+			t.Run(from+"/"+r.name, func(t *testing.T) {
+				args := fill(t, r.attack)
+				if from == "gofer" {
+					args = append([]string{"in-gofer"}, args...)
+				}
+				word, reason := attack(t, args...).verdict()
+				count("compromised "+from+" of a bundle", word)
+				if want, why := ofCompromised("", from, r.name); word != want {
+					t.Errorf("%s, not %s (%s): %s", word, want, why, reason)
+				}
+			})
+		}
+	}
+	t.Run("control", func(t *testing.T) {
+		if word, reason := attack(t, "in-gofer", "read", "/etc/passwd").verdict(); word != "ESCAPED" {
+			t.Errorf("%s: %s", word, reason)
 		}
 	})
 }

@@ -56,6 +56,7 @@ func readReport(from io.Reader) (*report, error) {
 		}
 	}
 	slices.SortStableFunc(r.Differences, func(a, b said) int { return strings.Compare(a.Test, b.Test) })
+	r.Differences = slices.Compact(r.Differences) // several cases may be one entry's
 	return r, nil
 }
 

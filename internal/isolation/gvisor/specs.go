@@ -31,28 +31,40 @@ func kernelSpec(spec *specs.Spec) *specs.Spec {
 	s.Process, s.Linux = &pr, &linux
 	// The guest's cgroup files are its own kernel's. Those of the host are not for the kernel process.
 	s.Mounts = slices.DeleteFunc(slices.Clone(spec.Mounts), func(m specs.Mount) bool { return m.Type == "cgroup" || m.Type == "cgroup2" })
-	wholeProc(&s)
+	hide(&s)
 	return &s
 }
 
-// wholeProc gives the kernel process a procfs with more than processes, without whose /proc/sys/vm gVisor's packages do not start. What
-// else a policy that leaves it out (subset=pid) keeps from a program is hidden. The guest does not see this one.
-func wholeProc(s *specs.Spec) {
-	for i := range s.Mounts {
-		m := &s.Mounts[i]
-		if m.Type != "proc" || !slices.Contains(m.Options, "subset=pid") {
-			continue
-		}
-		m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "subset=pid" })
-		for _, name := range []string{
+// hidden and fixed are what a policy without procfs beyond processes (subset=pid), or Docker's, keeps from a program. The kernel process has
+// a whole procfs, without whose /proc/sys/vm gVisor's packages do not start, and sees no more of it whatever the bundle says: that
+// speaks of the guest's procfs, which is another.
+var (
+	hidden = map[string][]string{
+		"proc": {
 			"acpi", "asound", "interrupts", "kallsyms", "kcore", "keys", "key-users", "kmsg", "kpagecount", "kpageflags", "latency_stats", "sched_debug",
 			"schedstat", "scsi", "timer_list", "timer_stats", "vmallocinfo",
-		} {
-			s.Linux.MaskedPaths = append(slices.Clip(s.Linux.MaskedPaths), path.Join(m.Destination, name))
+		},
+		"sysfs": {"devices/virtual/powercap", "firmware", "kernel/debug", "kernel/security", "kernel/tracing", "module"},
+	}
+	fixed = map[string][]string{"proc": {"bus", "fs", "irq", "pressure", "sys", "sysrq-trigger"}}
+)
+
+// hide takes from the kernel process's procfs and sysfs what tells of the host.
+func hide(s *specs.Spec) {
+	more := func(list []string, m *specs.Mount, names []string) []string {
+		list = slices.Clip(list)
+		for _, name := range names {
+			if at := path.Join(m.Destination, name); !slices.Contains(list, at) {
+				list = append(list, at)
+			}
 		}
-		for _, name := range []string{"bus", "fs", "irq", "pressure", "sys", "sysrq-trigger"} {
-			s.Linux.ReadonlyPaths = append(slices.Clip(s.Linux.ReadonlyPaths), path.Join(m.Destination, name))
-		}
+		return list
+	}
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return m.Type == "proc" && o == "subset=pid" })
+		s.Linux.MaskedPaths = more(s.Linux.MaskedPaths, m, hidden[m.Type])
+		s.Linux.ReadonlyPaths = more(s.Linux.ReadonlyPaths, m, fixed[m.Type])
 	}
 }
 

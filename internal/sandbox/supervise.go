@@ -255,6 +255,13 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 	}
 	defer plumbing.close()
 	defer v.ignoreSignals()
+	if v.onGVisor() {
+		execs, err := gvisor.ServeExec(v.dir, v.ID)
+		if err != nil {
+			return Result{}, err
+		}
+		defer execs.Close() //nolint:errcheck // the sandbox has ended
+	}
 	process, terminal, err := v.start(native.Options{
 		Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, PassFDs: v.req.PassFDs, Supervised: true, Lock: v.lock,
 		Meanwhile: v.forwardSignals, Ready: v.ready,

@@ -22,6 +22,7 @@ type Executed struct {
 	dir, id string
 	pid     int32
 	wait    *net.UnixConn
+	leash   *net.UnixConn // nil for a program that need not end with this process
 }
 
 // execArgs are gVisor's (control.ExecArgs), as far as they are set here.
@@ -86,12 +87,15 @@ func Exec(spec *specs.Spec, o Options) (*Executed, error) {
 	if args.Capabilities, err = guestCaps(pr.Capabilities); err != nil {
 		return nil, err
 	}
-	err = call(e.dir, "containerManager.ExecuteAsync", args, files, &e.pid)
+	e.leash, err = execute(e.dir, o.Supervised, args, files, &e.pid)
 	if err == nil {
 		fault.Point("program executed")
 		e.wait, err = dial(e.dir)
 	}
 	if err != nil {
+		if e.leash != nil {
+			_ = e.leash.Close()
+		}
 		if e.Terminal != nil {
 			err = errors.Join(err, e.Terminal.Close())
 		}
@@ -140,6 +144,8 @@ func (e *Executed) Wait() (unix.WaitStatus, error) {
 	if errors.As(err, &remote) {
 		return 0, fmt.Errorf("wait for process %d of the guest: %w", e.pid, err)
 	}
+	release(e.leash)
+	e.leash = nil
 	if err != nil {
 		return unix.WaitStatus(unix.SIGKILL), nil //nolint:nilerr // the sandbox has ended, and the program with it
 	}
@@ -155,8 +161,13 @@ func (e *Executed) Signal(s unix.Signal) error {
 // Deaf is false: the program is not the first of the guest.
 func (e *Executed) Deaf(unix.Signal) bool { return false }
 
-// Release closes the connection to the kernel. The program itself is not touched.
-func (e *Executed) Release() error { return e.wait.Close() }
+// Release closes the connections. The program itself is not touched, unless it is to end with this process and has not been waited for.
+func (e *Executed) Release() error {
+	if e.leash != nil {
+		_ = e.leash.Close()
+	}
+	return e.wait.Close()
+}
 
 // Deaf is false: gVisor's kernel gets the signal, and gives it to the program as from outside of its pid namespace.
 func (p *Process) Deaf(unix.Signal) bool { return false }

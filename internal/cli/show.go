@@ -295,6 +295,7 @@ func (a *app) doctor() *cobra.Command {
 				return err
 			}
 			r := host.Doctor()
+			r.Layers = append(r.Layers, gvisorRow())
 			if asJSON {
 				return output.JSON(a.out, r)
 			}
@@ -305,6 +306,18 @@ func (a *app) doctor() *cobra.Command {
 	c.Flags().BoolVarP(&long, "long", "l", false, "also the kernel features that were probed")
 	f.Register(c.Flags())
 	return c
+}
+
+// gvisorRow says whether --isolation gvisor can be had. Its program is executed for that: it does not start where it lacks something.
+func gvisorRow() host.Layer {
+	release, err := gvisor.Version()
+	if err != nil {
+		return host.Layer{
+			Layer: "isolation gvisor", Status: host.Absent, Detail: strings.TrimPrefix(err.Error(), "isolation gvisor: "),
+			Meaning: "--isolation gvisor is refused; nothing else depends on it",
+		}
+	}
+	return host.Layer{Layer: "isolation gvisor", Status: host.Full, Detail: release + ", platform systrap"}
 }
 
 func (a *app) doctorTable(r host.Report, long bool) {

@@ -54,6 +54,7 @@ func criPod(t *testing.T, c *cri) {
 		}
 	}
 	c.want(t, "10.231.", "exec", "-s", a, "busybox", "ip", "addr", "show", "eth0")
+	c.want(t, "1 packets received", "exec", "-s", b, "busybox", "ping", "-c", "1", "-W", "5", "10.231.0.1")
 	c.want(t, "pod-", "exec", "-s", a, "hostname")
 	c.want(t, "", "exec", "-s", a, "/bin/sh", "-c", "echo passed > /dev/shm/word")
 	c.want(t, "passed", "exec", "-s", b, "cat", "/dev/shm/word")

@@ -11,6 +11,7 @@ import (
 	"brig/internal/plan"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // UnsupportedError is a demand of a policy's that gVisor's kernel cannot meet.
@@ -33,6 +34,8 @@ func Check(spec *specs.Spec) error {
 		return &UnsupportedError{"noNewPrograms", "the one execve is the guest kernel's, and Brig cannot ask after it there"}
 	case a[annotation.LandlockBind] != "*" && a[annotation.Landlock] != "" || a[annotation.LandlockConnect] != "*" && a[annotation.Landlock] != "":
 		return &UnsupportedError{"landlock", "the guest's sockets are its own kernel's, and Landlock cannot tell their ports"}
+	case a[annotation.KeepGroups] != "":
+		return &UnsupportedError{"annotation " + annotation.KeepGroups, "the caller's groups are the host kernel's"}
 	case linux.Personality != nil:
 		return &UnsupportedError{"linux.personality", "the guest's kernel has one only"}
 	case len(linux.NetDevices) > 0:
@@ -42,7 +45,7 @@ func Check(spec *specs.Spec) error {
 	case linux.Seccomp != nil && asks(linux.Seccomp):
 		return &UnsupportedError{"seccomp", "no agent can be asked (SCMP_ACT_NOTIFY): the calls are the guest's, not the host's"}
 	}
-	if err := errors.Join(checkSysctls(linux.Sysctl), checkDevices(linux.Devices), checkPropagation(spec), checkPids(linux.Resources)); err != nil {
+	if err := errors.Join(checkSysctls(linux.Sysctl), checkDevices(linux.Devices), checkMounts(spec), checkPids(linux.Resources)); err != nil {
 		return err
 	}
 	for i := range spec.Mounts {
@@ -98,12 +101,15 @@ func checkDevices(list []specs.LinuxDevice) error {
 	return nil
 }
 
-// checkPropagation refuses mounts of the guest's that were to show on the host: they are its kernel's alone.
-func checkPropagation(spec *specs.Spec) error {
+// checkMounts refuses mounts of the guest's that were to show on the host: they are its kernel's alone; and devices of the host as files.
+func checkMounts(spec *specs.Spec) error {
 	const reason = "mounts of the guest's are its own kernel's, and never show on the host"
 	for _, m := range spec.Mounts {
 		if slices.Contains(m.Options, "shared") || slices.Contains(m.Options, "rshared") {
 			return &UnsupportedError{"mounts", m.Destination + " is to be shared: " + reason}
+		}
+		if foreignDevice(&m) {
+			return &UnsupportedError{"mounts", "the guest's kernel has no driver for " + m.Source}
 		}
 	}
 	if p := spec.Linux.RootfsPropagation; p == "shared" || p == "rshared" {
@@ -121,4 +127,23 @@ func checkPids(r *specs.LinuxResources) error {
 		return nil
 	}
 	return &UnsupportedError{"limits.pids", fmt.Sprintf("the threads of its kernel count, which needs %d", leastPids)}
+}
+
+// foreignDevice tells whether a bind mount shows a device of the host that the guest's kernel does not have itself.
+func foreignDevice(m *specs.Mount) bool {
+	if slices.Contains(own, m.Type) {
+		return false
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(m.Source, &st); err != nil {
+		return false
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFBLK:
+		return true
+	case unix.S_IFCHR:
+		number := [2]int64{int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))} //nolint:unconvert // on other architectures
+		return !slices.Contains(slices.Collect(maps.Values(made)), number)
+	}
+	return false
 }

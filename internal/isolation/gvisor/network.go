@@ -175,14 +175,20 @@ func checkShared(ns *os.File, kernel int) error {
 	if err != nil {
 		return err
 	}
+	// Without rights over the host's network a thread of this process does not come back from the other one (setns(2)).
+	itself := fmt.Sprintf("/proc/%d", os.Getpid())
 	for _, p := range processes {
+		if p == itself {
+			continue
+		}
 		net, err := os.Readlink(p + "/ns/net")
 		if err != nil || net != own {
 			continue // it may be gone
 		}
 		pids, err := os.Readlink(p + "/ns/pid")
 		if pid, perr := strconv.Atoi(strings.TrimPrefix(p, "/proc/")); err == nil && perr == nil && pids != inside && unix.Kill(pid, 0) == nil {
-			return &UnsupportedError{"network", fmt.Sprintf("process %d has the same, and the guest's stack can be shared with nobody on the host", pid)}
+			name, _ := os.ReadFile(p + "/comm")
+			return &UnsupportedError{"network", fmt.Sprintf("process %d (%s) has the same, and the guest's stack can be shared with nobody on the host", pid, strings.TrimSpace(string(name)))}
 		}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/fd"
+	"gvisor.dev/gvisor/pkg/gomaxprocs"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/metric"
 	"gvisor.dev/gvisor/runsc/boot"
@@ -49,6 +50,11 @@ func tell(status *os.File, end job.End) {
 	}
 }
 
+// whileStarting is how many of Go's threads a start may have more than there are processors. Goroutines that only now begin to wait in a
+// system call (for a call, for the file server) each keep their place among the threads that run until the runtime looks, which it does
+// every 10 ms (sysmon of package runtime), and with two places the start stood still for that long.
+const whileStarting = 4
+
 func serve(j *job.Job, f *files, status *os.File) (*boot.Loader, job.End, error) {
 	conf, err := configuration(j)
 	if err != nil {
@@ -63,6 +69,7 @@ func serve(j *job.Job, f *files, status *os.File) (*boot.Loader, job.End, error)
 	if err != nil {
 		return nil, job.End{}, fmt.Errorf("start gVisor's kernel: %w", err)
 	}
+	gomaxprocs.Add(whileStarting)
 	watchStubs(status, j.Exits)
 	if err := useCompiledFilter(conf, f.control, l, func(err error) {
 		tell(status, job.End{Error: err.Error()})
@@ -82,6 +89,7 @@ func serve(j *job.Job, f *files, status *os.File) (*boot.Loader, job.End, error)
 	if err := l.Run(); err != nil {
 		return nil, job.End{}, err
 	}
+	gomaxprocs.Add(-whileStarting)
 	ws := l.WaitExit()
 	return l, job.End{Status: uint32(ws)}, nil
 }

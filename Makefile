@@ -6,7 +6,7 @@ BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -bui
 LINT = $(GO) tool -modfile=tools/go.mod golangci-lint
 ARCHES = amd64 arm64 riscv64 arm
 FUZZTIME ?= 20s
-KILLS = ^Test(RunInTheForeground|RunWithATerminalAndInit|Detached|Exec|Remove|EachProcess|BrigIsKilledWhileItRuns)$$
+KILLS = ^Test(RunInTheForeground|RunWithATerminalAndInit|Detached|Exec|Remove|EachProcess|BrigIsKilledWhileItRuns|OCI(Create|Run|Start|Exec|Delete)Killed)$$/^(plain|stopped|paused)?$$
 
 .PHONY: build gvisor test-gvisor test-kills build-all reproducible setup test unit race judge lint fuzz bench doc ci clean test-criu test-images test-vm test-vm-ci test-vm-doc test-vm-all test-isolation test-isolation-doc
 
@@ -25,8 +25,9 @@ test-gvisor: ## the tests of brig-gvisor itself: its kernel, file server, checkp
 test-isolation: ## suites under --isolation gvisor beside native, held against the differences in the docs
 	BRIG_TEST_STRICT=1 $(GO) run ./test/isolation -page docs/differences-gvisor.md
 
-test-kills: ## kill brig at each point, and each process of a sandbox, under --isolation gvisor
+test-kills: ## kill brig at each point, each process of a sandbox, and have many at once, under --isolation gvisor
 	BRIG_TEST_ISOLATION=gvisor BRIG_TEST_STRICT=1 $(GO) test -timeout 10m -count=1 -tags faults -run '$(KILLS)' ./test/fault
+	BRIG_TEST_ISOLATION=gvisor BRIG_TEST_STRICT=1 $(GO) test -timeout 10m -count=1 ./test/load
 
 test-isolation-doc: ## write that page
 	$(GO) run ./test/isolation -page docs/differences-gvisor.md -write

@@ -15,6 +15,7 @@ import (
 	"brig/internal/cgroup"
 	"brig/internal/fault"
 	"brig/internal/idmap"
+	"brig/internal/isolation/gvisor"
 	"brig/internal/launch"
 	"brig/internal/resctrl"
 
@@ -38,6 +39,7 @@ type record struct {
 	StartTime uint64              `json:"startTime"`          // of that process, in clock ticks since boot: tells a reused pid
 	Creating  bool                `json:"creating,omitempty"` // create has not come to its end, and never will when nobody holds the lock
 	Started   bool                `json:"started"`
+	Beginning bool                `json:"beginning,omitempty"` // gVisor's kernel is asked to start the program, and has not answered
 	Bundle    string              `json:"bundle"`
 	Rootfs    string              `json:"rootfs"`
 	Created   time.Time           `json:"created"`
@@ -287,7 +289,7 @@ func (c *container) status() string {
 			return paused // also one that waits for its start, as runc has it: else nothing would resume it
 		}
 	}
-	if !c.Started {
+	if !c.Started || c.Beginning && !gvisor.Began(c.dir, c.id) { // a start that was killed, or is at it
 		return created
 	}
 	return running

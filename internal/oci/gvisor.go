@@ -85,7 +85,7 @@ func appendStreams(streams [3]*os.File, terminal bool) error {
 // startOnGVisor is startContainer for a kernel that waits. The lock is the caller's.
 func (a *app) startOnGVisor(c *container, spec *specs.Spec) (err error) {
 	fault.Point("locked for the start")
-	c.Started = true
+	c.Started, c.Beginning = true, c.Pod == ""
 	if err := c.save(); err != nil {
 		return err
 	}
@@ -100,6 +100,12 @@ func (a *app) startOnGVisor(c *container, spec *specs.Spec) (err error) {
 	}
 	if err != nil {
 		return c.failed(guestError(spec.Process, err))
+	}
+	fault.Point("program begun")
+	if c.Beginning = false; c.Pod == "" {
+		if err := c.save(); err != nil {
+			return err
+		}
 	}
 	fault.Point("program runs")
 	if err := c.mine(); err != nil {

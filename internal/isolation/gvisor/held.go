@@ -41,6 +41,14 @@ func Begin(dir, id string, kernel int) error {
 	return err
 }
 
+// Began asks whether the program of a sandbox that was started with Options.Held has been started. A kernel that does not answer is taken to
+// serve one.
+func Began(dir, id string) bool {
+	var processes []json.RawMessage
+	err := call(dir, "containerManager.Processes", id, nil, &processes)
+	return err != nil || len(processes) > 0
+}
+
 // Signal sends a signal to the first program of a sandbox, or to all of them.
 func Signal(dir, id string, s unix.Signal, all bool) error {
 	args := signalArgs{CID: id, Signo: int32(s)}

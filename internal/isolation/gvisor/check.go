@@ -45,7 +45,7 @@ func Check(spec *specs.Spec) error {
 	case linux.Seccomp != nil && asks(linux.Seccomp):
 		return &UnsupportedError{"seccomp", "no agent can be asked (SCMP_ACT_NOTIFY): the calls are the guest's, not the host's"}
 	}
-	if err := errors.Join(checkSysctls(linux.Sysctl), checkDevices(linux.Devices), checkMounts(spec), checkPids(linux.Resources)); err != nil {
+	if err := errors.Join(checkUser(spec), checkSysctls(linux.Sysctl), checkDevices(linux.Devices), checkMounts(spec), checkPids(linux.Resources)); err != nil {
 		return err
 	}
 	for i := range spec.Mounts {

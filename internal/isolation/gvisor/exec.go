@@ -60,6 +60,9 @@ type signalArgs struct {
 // Exec runs spec.Process in the sandbox, beside its first program. The rest of spec is the sandbox's own.
 func Exec(spec *specs.Spec, o Options) (*Executed, error) {
 	pr := spec.Process
+	if err := checkUser(spec); err != nil {
+		return nil, err
+	}
 	if o.Meanwhile != nil {
 		if err := o.Meanwhile(); err != nil {
 			return nil, err

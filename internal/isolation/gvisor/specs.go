@@ -1,6 +1,7 @@
 package gvisor
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path"
@@ -73,13 +74,33 @@ func user(spec *specs.Spec) specs.User {
 	if path, own := plan.Namespace(spec, specs.UserNamespace); !own && path == "" {
 		return specs.User{UID: nobody, GID: nobody}
 	}
-	has := func(m []specs.LinuxIDMapping) bool {
-		return slices.ContainsFunc(m, func(m specs.LinuxIDMapping) bool { return m.ContainerID <= nobody && nobody < m.ContainerID+m.Size })
-	}
-	if has(spec.Linux.UIDMappings) && has(spec.Linux.GIDMappings) {
+	if hasID(spec.Linux.UIDMappings, nobody) && hasID(spec.Linux.GIDMappings, nobody) {
 		return specs.User{UID: nobody, GID: nobody}
 	}
 	return specs.User{}
+}
+
+func hasID(list []specs.LinuxIDMapping, id uint32) bool {
+	return slices.ContainsFunc(list, func(m specs.LinuxIDMapping) bool {
+		return m.ContainerID <= id && uint64(id) < uint64(m.ContainerID)+uint64(m.Size)
+	})
+}
+
+// checkUser refuses ids that the sandbox does not have. The host's kernel would: the guest's has all of them, but no file could be theirs.
+func checkUser(spec *specs.Spec) error {
+	if _, own := plan.Namespace(spec, specs.UserNamespace); !own || len(spec.Linux.UIDMappings) == 0 {
+		return nil
+	}
+	u := &spec.Process.User
+	if !hasID(spec.Linux.UIDMappings, u.UID) {
+		return &UnsupportedError{"process.user", fmt.Sprintf("the sandbox has no user id %d", u.UID)}
+	}
+	for _, id := range append([]uint32{u.GID}, u.AdditionalGids...) {
+		if !hasID(spec.Linux.GIDMappings, id) {
+			return &UnsupportedError{"process.user", fmt.Sprintf("the sandbox has no group id %d", id)}
+		}
+	}
+	return nil
 }
 
 // goferCaps are what a file server needs to act for every user of the guest: it makes files of others' and reads what only they may

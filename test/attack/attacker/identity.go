@@ -228,12 +228,6 @@ func inside(args []string) verdict {
 			return escaped("%s is not masked", path)
 		}
 	}
-	for _, path := range []string{"/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/sys/kernel/hostname", "/proc/sys/vm/drop_caches"} {
-		if fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
-			_ = unix.Close(fd)
-			return escaped("%s can be written", path)
-		}
-	}
 	canary := argument(args, 0, "/nonexistent")
 	for _, dir := range []string{"/", "/tmp", "/run", "/proc", "/sys", "/dev", "/dev/shm", "/data", "/etc", "/proc/1/root", "/proc/self/cwd"} {
 		for _, up := range []string{"", "../../../../../../.."} {
@@ -245,7 +239,16 @@ func inside(args []string) verdict {
 			return escaped("the host's folder is at %s", dir)
 		}
 	}
-	return cwd(args)
+	if v := cwd(args); v.word != "HELD" {
+		return v
+	}
+	for _, path := range []string{"/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/sys/kernel/hostname", "/proc/sys/vm/drop_caches"} {
+		if fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
+			_ = unix.Close(fd)
+			return escaped("%s can be written", path)
+		}
+	}
+	return held("everything is in its place, and nothing of the host's")
 }
 
 // memfd runs a program that no file system holds; it must be confined like any other.

@@ -79,7 +79,17 @@ func (a *app) inspectTable(r *inspect.Report) {
 		rows[i] = []string{l.Layer, mark, l.Asked, l.Effective}
 	}
 	fmt.Fprintln(a.out)
+	if len(r.Guest) > 0 {
+		fmt.Fprintln(a.out, "isolation gvisor: what is in force holds its kernel's process")
+	}
 	output.Table(a.out, []string{"LAYER", "", "ASKED", "IN FORCE"}, rows, 3)
+	if len(r.Guest) > 0 {
+		kept := make([]string, len(r.Guest))
+		for i, l := range r.Guest {
+			kept[i] = l.Layer + ": " + l.Text
+		}
+		fmt.Fprintf(a.out, "\nThat kernel keeps for the program, which only it could tell: %s\n", strings.Join(kept, "; "))
+	}
 	if c := r.Calls; c != nil && c.Reason == "" {
 		fmt.Fprintf(a.out, "\nallowed: %s\n\nby their arguments: %s\n", strings.Join(c.Allowed, " "), strings.Join(c.Depends, " "))
 	}

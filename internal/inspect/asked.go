@@ -14,7 +14,10 @@ import (
 )
 
 // Line is one layer and what is said of it.
-type Line struct{ Layer, Text string }
+type Line struct {
+	Layer string `json:"layer"`
+	Text  string `json:"asked"`
+}
 
 // Asked says in a line for each layer what a spec asks for.
 func Asked(spec *specs.Spec) []Line {
@@ -26,7 +29,7 @@ func Asked(spec *specs.Spec) []Line {
 	lines := []Line{
 		{"namespaces", strings.Join(kinds, " ")},
 		{"ids", describeIDs(spec)},
-		{"capabilities", none(strings.Join(spec.Process.Capabilities.Bounding, " "), "none, securebits locked")},
+		{"capabilities", describeCaps(spec)},
 		{"no new privileges", fmt.Sprint(spec.Process.NoNewPrivileges)},
 		{"seccomp", a[annotation.Seccomp]},
 		{"landlock", describeLandlock(a)},
@@ -45,6 +48,13 @@ func none(s, instead string) string {
 		return instead
 	}
 	return s
+}
+
+func describeCaps(spec *specs.Spec) string {
+	if c := spec.Process.Capabilities; c != nil && len(c.Bounding) > 0 {
+		return strings.Join(c.Bounding, " ")
+	}
+	return "none, securebits locked"
 }
 
 func describeIDs(spec *specs.Spec) string {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"brig/internal/annotation"
-	"brig/internal/isolation/gvisor"
 	"brig/internal/launch"
 	"brig/internal/seccomp"
 
@@ -42,12 +40,8 @@ func readCalls(pid int, spec *specs.Spec) (*Calls, error) {
 	if err != nil {
 		return &Calls{Reason: err.Error()}, nil //nolint:nilerr // the report says so
 	}
-	asked := spec.Linux.Seccomp
-	if onGVisor(spec) {
-		asked = gvisor.KernelFilter(spec)
-	}
 	c := &Calls{}
-	if asked != nil {
+	if asked := spec.Linux.Seccomp; asked != nil {
 		program, err := seccomp.Compile(asked, seccomp.Options{})
 		if err != nil {
 			return nil, err
@@ -88,5 +82,3 @@ func strictness(call seccomp.CallSummary) int {
 	}
 	return 2
 }
-
-func onGVisor(spec *specs.Spec) bool { return spec.Annotations[annotation.Isolation] == "gvisor" }

@@ -38,6 +38,8 @@ type Layer struct {
 type Report struct {
 	State  *sandbox.State `json:"state"`
 	Layers []Layer        `json:"layers,omitempty"` // of a running sandbox
+	// Guest is what gVisor's kernel, which Layers is about then, keeps for the program. It is not read back: the host's kernel cannot tell.
+	Guest  []Line         `json:"guest,omitempty"`
 	Mounts []Mount        `json:"mounts,omitempty"`
 	Limits *cgroup.Limits `json:"limits,omitempty"`
 	Calls  *Calls         `json:"syscalls,omitempty"`
@@ -80,7 +82,9 @@ func Read(b *sandbox.Sandbox, o Options) (*Report, error) {
 	if r.Limits, err = b.Limits(); err != nil && !errors.Is(err, cgroup.ErrNotDelegated) {
 		return nil, err
 	}
-	if err := r.read(spec, o); err != nil {
+	host, guest := onGVisor(spec)
+	r.Guest = guest
+	if err := r.read(host, o); err != nil {
 		if now, serr := b.State(); serr == nil && now.Status == sandbox.Stopped {
 			return &Report{State: now, Spec: r.Spec}, nil // it ended meanwhile
 		}

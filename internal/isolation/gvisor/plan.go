@@ -18,5 +18,5 @@ func Plan(spec *specs.Spec, facts *plan.Facts) (*plan.Plan, error) {
 	return plan.Compile(kernelSpec(spec), &f)
 }
 
-// KernelFilter is the filter that the launch program gives the kernel process, which has loaded another one, gVisor's, since.
-func KernelFilter(spec *specs.Spec) *specs.LinuxSeccomp { return kernelSpec(spec).Linux.Seccomp }
+// KernelSpec is what the launch program makes of the kernel process on the host; beside its filter that process loads gVisor's.
+func KernelSpec(spec *specs.Spec) *specs.Spec { return kernelSpec(spec) }

@@ -1,0 +1,26 @@
+package inspect
+
+import (
+	"maps"
+	"slices"
+
+	"brig/internal/annotation"
+	"brig/internal/isolation/gvisor"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// onGVisor gives the spec of the process that serves the sandbox's program, which is what the host's kernel knows; and what gVisor's own kernel was
+// told to keep for the program, which the host's cannot tell. For a sandbox on the host's kernel that is the spec itself, and nothing.
+func onGVisor(spec *specs.Spec) (host *specs.Spec, guest []Line) {
+	if spec.Annotations[annotation.Isolation] != "gvisor" {
+		return spec, nil
+	}
+	guest = slices.DeleteFunc(Asked(spec), func(l Line) bool {
+		return !slices.Contains([]string{"capabilities", "no new privileges", "seccomp"}, l.Layer)
+	})
+	host = gvisor.KernelSpec(spec)
+	host.Annotations = maps.Clone(host.Annotations)
+	host.Annotations[annotation.Seccomp] = "for gVisor's kernel"
+	return host, guest
+}

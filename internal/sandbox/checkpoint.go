@@ -146,6 +146,9 @@ func (b *Sandbox) Checkpoint(dir string, leaveRunning bool) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.spec, err = b.Spec(); err != nil {
+		return errors.Join(err, s.rollBack())
+	}
 	if err := b.saveInto(m, dir, s); err != nil {
 		return errors.Join(fmt.Errorf("save sandbox %s: %w", b.ID, err), s.rollBack())
 	}
@@ -170,7 +173,7 @@ func (b *Sandbox) saveInto(m *manifest, dir string, s *saving) error {
 	if err := s.pause(); err != nil {
 		return err
 	}
-	if err := gvisor.Save(b.dir, files); err != nil {
+	if err := gvisor.Save(b.dir, s.spec, files); err != nil {
 		return err
 	}
 	fault.Point("state saved")

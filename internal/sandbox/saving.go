@@ -11,6 +11,7 @@ import (
 	"brig/internal/fault"
 	"brig/internal/isolation/gvisor"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,6 +29,7 @@ const (
 // saving is a checkpoint in the making.
 type saving struct {
 	b     *Sandbox
+	spec  *specs.Spec
 	file  *os.File
 	state string
 	stays bool // the sandbox goes on behind it

@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"brig/internal/annotation"
+	"brig/internal/mac/selinux"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -27,8 +28,10 @@ func Checkpointable(spec *specs.Spec, image bool) error {
 		return errors.New("only a sandbox on gVisor's kernel has a state that can be saved: run it with --isolation gvisor")
 	case kind == "disk":
 		return errors.New("what it writes to its root lies on disk, beside the kernel's state (--writable disk), and would not be saved")
-	case kind != "" && !image:
-		return errors.New("what it writes to its root lies over the folder, beside the kernel's state, and would not be saved; an image's is saved")
+	case mediated(spec) && label(spec) == "":
+		return errors.New("AppArmor lets its kernel receive no file to save its state in: --security-opt apparmor=unconfined")
+	case kind != "" && (!image || mediated(spec)):
+		return errors.New("what it writes to its root lies over the folder or image, beside the kernel's state, and would not be saved")
 	}
 	return nil
 }
@@ -115,8 +118,13 @@ func Pause(dir string) error { return call(dir, "containerManager.Pause", nil, n
 // Unpause ends what Pause began. Without a pause it would end the kernel.
 func Unpause(dir string) error { return call(dir, "containerManager.Resume", nil, nil, nil) }
 
-// Save writes the kernel's state into files, in the order of SavedFiles. The guest stands still meanwhile.
-func Save(dir string, files []*os.File) error {
+// Save writes the kernel's state into files, in the order of SavedFiles. The guest stands still meanwhile. spec is the sandbox's.
+func Save(dir string, spec *specs.Spec, files []*os.File) (err error) {
+	back, err := lend(spec, files)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, back()) }()
 	args := struct {
 		HavePagesFile bool              `json:"have_pages_file"`
 		Metadata      map[string]string `json:"metadata"`
@@ -126,8 +134,13 @@ func Save(dir string, files []*os.File) error {
 }
 
 // restore has the kernel go on from a saved state in place of a start.
-func (s *start) restore() error {
-	err := call(s.options.Dir, "containerManager.SetNetworkArgs", loopback, nil, nil)
+func (s *start) restore() (err error) {
+	back, err := lend(s.spec, s.options.Saved)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, back()) }()
+	err = call(s.options.Dir, "containerManager.SetNetworkArgs", loopback, nil, nil)
 	if err == nil {
 		err = call(s.options.Dir, "containerManager.Restore", struct{ HavePagesFile bool }{true}, s.options.Saved, nil)
 	}
@@ -135,4 +148,31 @@ func (s *start) restore() error {
 		return fmt.Errorf("go on from the checkpoint: %w", err)
 	}
 	return nil
+}
+
+// lend gives files the SELinux label that the kernel may use, until the function it gives is called.
+func lend(spec *specs.Spec, files []*os.File) (back func() error, err error) {
+	back = func() error { return nil }
+	if label(spec) == "" {
+		return back, nil
+	}
+	var before []string
+	back = func() error {
+		var err error
+		for i, l := range before {
+			err = errors.Join(err, selinux.SetLabel(files[i], l))
+		}
+		return err
+	}
+	for _, f := range files {
+		l, err := selinux.Label(f)
+		if err == nil {
+			err = labelFile(spec, f)
+		}
+		if err != nil {
+			return nil, errors.Join(err, back())
+		}
+		before = append(before, l)
+	}
+	return back, nil
 }

@@ -215,6 +215,9 @@ func (s *start) root() (*root, error) {
 		return nil, err
 	}
 	r := &root{guest: guest, file: s.options.Image}
+	if mediated(s.spec) {
+		r.file = nil
+	}
 	if kind := s.spec.Annotations[annotation.RootWritable]; kind == "disk" || kind == "" && r.file != nil && s.missingPlace(guest) {
 		r.file = nil // what is laid over the image is in the tree only: the place to write, mount points, the working directory
 	}

@@ -27,6 +27,13 @@ func label(spec *specs.Spec) string {
 	return ""
 }
 
+// mediated tells whether a security module asks what the kernel process does with a file of the host's that it is handed, as an image: it knows
+// the files of the sandbox's tree only. Then the file server serves the image's mount, which is in that tree.
+func mediated(spec *specs.Spec) bool {
+	profile := spec.Process.ApparmorProfile
+	return label(spec) != "" || profile != "" && profile != "unconfined" && mac.ReadHost().AppArmor
+}
+
 // labelFile gives a file in memory the label of the sandbox's files.
 func labelFile(spec *specs.Spec, f *os.File) error {
 	if label(spec) == "" {

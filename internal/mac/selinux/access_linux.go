@@ -148,6 +148,9 @@ func fileLabel(fd int) (string, error) {
 	return strings.TrimRight(string(buf[:n]), "\x00"), nil
 }
 
+// Label reads the label of an open file.
+func Label(f *os.File) (string, error) { return fileLabel(int(f.Fd())) } //nolint:gosec // a file descriptor
+
 // SetLabel gives an open file a label. It works for pipes, too, which have that of their maker: a sandbox may use no pipe of a process
 // that has categories which it has not.
 func SetLabel(f *os.File, label string) error {

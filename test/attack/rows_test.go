@@ -248,6 +248,8 @@ func fileRows() []row {
 			control: opened(noLandlock...), only: "rootfs"},
 		{name: "mknod-char", attack: []string{"mknod", "/tmp", "c"}, control: hostArgs("mknod", ".", "c")},
 		{name: "mknod-block", attack: []string{"mknod", "/tmp", "b"}, control: hostArgs("mknod", ".", "b")},
+		{name: "mknod-char-in-volume", attack: []string{"mknod", "/data", "c"}, flags: []string{"-v", "{dir}:/data", "--allow-missing=landlock-truncate"}, only: "rootfs", control: hostArgs("mknod", ".", "c")},
+		{name: "mknod-block-in-volume", attack: []string{"mknod", "/data", "b"}, flags: []string{"-v", "{dir}:/data", "--allow-missing=landlock-truncate"}, only: "rootfs", control: hostArgs("mknod", ".", "b")},
 		{name: "device-kmsg", attack: []string{"device", "/dev/kmsg"}, control: host},
 		{name: "device-disk", attack: []string{"device", disk()}, control: host},
 		{name: "device-kvm", attack: []string{"device", "/dev/kvm"}, control: host},

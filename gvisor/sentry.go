@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 
 	"brig/internal/isolation/gvisor/job"
@@ -158,6 +159,9 @@ func arguments(j *job.Job, f *files, conf *config.Config) boot.Args {
 		PinRingFD: -1, Device: fd.New(-1), DevGoferFD: -1, ExecFD: -1, PodInitConfigFD: -1, RootfsUpperTarFD: -1,
 	}
 	for i := range j.PassFDs {
+		if slices.Contains(j.Closed, 3+i) {
+			continue
+		}
 		a.PassFDs = append(a.PassFDs, boot.FDMapping{Host: f.more[i], Guest: 3 + i})
 	}
 	for i := range j.Mounts {

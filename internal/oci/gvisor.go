@@ -42,6 +42,9 @@ func (a *app) boot(c *container, spec *specs.Spec, o native.Options) (process, e
 	if err := appendStreams(o.Stdio, spec.Process.Terminal); err != nil {
 		return nil, err
 	}
+	for _, text := range gvisor.PassedOver(spec) {
+		a.warnf("%s", text)
+	}
 	g := gvisor.Options{Options: o, ID: c.id, Dir: c.dir, Held: true, Beside: a.beside}
 	p, err := gvisor.Start(spec, g)
 	if err != nil {

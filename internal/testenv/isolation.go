@@ -24,6 +24,18 @@ func IsolationFlags() []string {
 	return []string{"--isolation", Isolation()}
 }
 
+// Handler gives the name by which an engine selects the isolation: a link to brig-oci in dir, with the isolation's program beside it.
+func Handler(dir, runtime string) (string, error) {
+	if Isolation() == "native" {
+		return runtime, nil
+	}
+	if err := BuildIsolation(dir); err != nil {
+		return "", err
+	}
+	link := filepath.Join(dir, "brig-"+Isolation()+"-handler")
+	return link, os.Symlink(runtime, link)
+}
+
 // BuildIsolation puts the program that the isolation needs into dir, beside brig. gVisor's is of a Go module of its own.
 func BuildIsolation(dir string) error {
 	if Isolation() != "gvisor" {

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -10,23 +8,6 @@ import (
 
 	"brig/internal/testenv"
 )
-
-// selectIsolation has every engine call the runtime by the name that selects the suite's isolation, as docs/engines.md has it for all of
-// them: a link is all that they are told.
-func selectIsolation(dir string) error {
-	if testenv.Isolation() == "native" {
-		return nil
-	}
-	if err := testenv.BuildIsolation(dir); err != nil {
-		return err
-	}
-	link := filepath.Join(dir, "brig-"+testenv.Isolation()+"-handler")
-	if err := os.Symlink(runtime, link); err != nil {
-		return err
-	}
-	runtime = link
-	return nil
-}
 
 // names of what is another's at each run, which no list can have.
 var passing = regexp.MustCompile(`/tmp/Test[^/ ]*/\d+|/run/brig-[a-z]+-\d+|brig-(containerd|docker|cri|podman)-\d+|[0-9a-f]{64}|/proc/\d+`)
@@ -66,13 +47,6 @@ func listed(t *testing.T, what string) bool {
 		t.Fatal(err)
 	}
 	_, ok := list[t.Name()+"/"+checkName(what)]
-	return ok
-}
-
-// otherwise tells whether a test as a whole is in the list: what is otherwise shows in no single check of it.
-func otherwise(t *testing.T) bool {
-	t.Helper()
-	_, ok := testenv.Differs(t)
 	return ok
 }
 

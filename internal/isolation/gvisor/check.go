@@ -76,6 +76,15 @@ func asks(s *specs.LinuxSeccomp) bool {
 // was given.
 var opens = []string{"net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range"}
 
+// PassedOver are the demands of a spec that a guest does without, and that engines make on their own: it has less than was given, and the
+// caller is told.
+func PassedOver(spec *specs.Spec) (list []string) {
+	for _, name := range slices.Sorted(maps.Keys(spec.Linux.Sysctl)) {
+		list = append(list, "sysctl "+name+" is the host kernel's: the guest keeps to its own kernel's check")
+	}
+	return list
+}
+
 func checkSysctls(list map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(list)) {
 		if !slices.Contains(opens, strings.ReplaceAll(name, "/", ".")) {

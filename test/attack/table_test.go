@@ -71,11 +71,13 @@ func TestAttacks(t *testing.T) {
 			t.Parallel()
 			testenv.Check(t, testenv.Landlock(r.abi))
 			for _, preset := range presets {
-				for _, v := range views() {
-					if r.only == "" || r.only == v.name {
-						t.Run(preset+"/"+v.name, func(t *testing.T) { r.sandboxed(t, preset, v) })
+				t.Run(preset, func(t *testing.T) {
+					for _, v := range views() {
+						if r.only == "" || r.only == v.name {
+							t.Run(v.name, func(t *testing.T) { r.sandboxed(t, preset, v) })
+						}
 					}
-				}
+				})
 			}
 			t.Run("control", r.proves)
 		})

@@ -300,11 +300,11 @@ func (c *container) alive() (bool, error) {
 	if c.PID <= 0 {
 		return false, nil
 	}
-	state, start, err := processStat(c.PID)
+	ended, start, err := processStat(c.PID)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return false, nil
 	}
-	return start == c.StartTime && state != 'Z' && state != 'X', err
+	return start == c.StartTime && !ended, err
 }
 
 // pidfd opens the container's process, if it is still that one and no zombie: ESRCH otherwise.
@@ -330,19 +330,23 @@ func (c *container) pidfd() (*os.File, error) {
 	return f, nil
 }
 
-// processStat reads state and start time of a process (proc_pid_stat(5), fields 3 and 22).
-func processStat(pid int) (state byte, start uint64, err error) {
+// processStat reads whether a process has ended, and its start time (proc_pid_stat(5), fields 3, 20 and 22). One whose first thread has
+// ended is a zombie that has other threads: it goes on, and its parent hears of the end when the last of them is gone.
+func processStat(pid int) (ended bool, start uint64, err error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0, 0, err
+		return false, 0, err
 	}
 	i := strings.LastIndexByte(string(text), ')') // the name before may hold anything
 	f := strings.Fields(string(text[i+1:]))
 	if i < 0 || len(f) < 20 {
-		return 0, 0, io.ErrUnexpectedEOF
+		return false, 0, io.ErrUnexpectedEOF
 	}
-	start, err = strconv.ParseUint(f[19], 10, 64)
-	return f[0][0], start, err
+	threads, err := strconv.Atoi(f[17])
+	if err == nil {
+		start, err = strconv.ParseUint(f[19], 10, 64)
+	}
+	return f[0] == "X" || f[0] == "Z" && threads <= 1, start, err
 }
 
 // ociState is what `state` prints and hooks get on standard input.

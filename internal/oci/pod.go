@@ -21,6 +21,7 @@ import (
 	"brig/internal/isolation/gvisor"
 	"brig/internal/isolation/native"
 	"brig/internal/launch"
+	"brig/internal/plan"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -74,6 +75,9 @@ func (a *app) joinPod(c *container, spec *specs.Spec) error {
 	case pod.status() != running:
 		return fmt.Errorf("join the pod's kernel: sandbox %s is %s", id, pod.status())
 	}
+	if err := checkShared(spec); err != nil {
+		return err
+	}
 	c.Pod, c.PIDs = id, c.id
 	for _, n := range spec.Linux.Namespaces {
 		switch {
@@ -86,6 +90,21 @@ func (a *app) joinPod(c *container, spec *specs.Spec) error {
 			c.PIDs = ""
 		case !pod.has(n):
 			return &gvisor.UnsupportedError{Key: "namespaces." + string(n.Type), Reason: n.Path + " is not the pod's, whose kernel has one"}
+		}
+	}
+	return nil
+}
+
+// checkShared refuses a container that asks for a network, IPC or UTS namespace of its own, or for the host's: the pod's kernel has one of
+// each, which it would get.
+func checkShared(spec *specs.Spec) error {
+	for _, kind := range []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.IPCNamespace, specs.UTSNamespace} {
+		path, asked := plan.Namespace(spec, kind)
+		switch {
+		case !asked:
+			return &gvisor.UnsupportedError{Key: "namespaces." + string(kind), Reason: "the host's: the containers of a pod have their kernel's"}
+		case path == "":
+			return &gvisor.UnsupportedError{Key: "namespaces." + string(kind), Reason: "a new one: the containers of a pod have one together, their kernel's"}
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"brig/internal/isolation/gvisor"
 
@@ -31,12 +32,35 @@ func domain(req *Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text, err := json.Marshal([]any{spec, req.Image, kernel, gvisor.FileIdentity(self)})
+	text, err := json.Marshal([]any{spec, req.Image, kernel, gvisor.FileIdentity(self), places(req)})
 	if err != nil {
 		return "", err
 	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:16]), nil
+}
+
+// places are the folders and files that the paths of a request lead to now, by device and inode. A warm sandbox has mounted those that they led
+// to when it was made, and is not for a request whose path leads to another.
+func places(req *Request) (list []string) {
+	var paths []string
+	if req.Image == nil && req.Spec.Root != nil { // an image is named by its digest
+		paths = append(paths, req.Spec.Root.Path)
+	}
+	for _, m := range req.Spec.Mounts {
+		if m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") {
+			paths = append(paths, m.Source)
+		}
+	}
+	for _, path := range paths {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			list = append(list, err.Error())
+			continue
+		}
+		list = append(list, fmt.Sprintf("%d:%d", st.Dev, st.Ino))
+	}
+	return list
 }
 
 // warmable tells why a sandbox cannot be had on a warm kernel.

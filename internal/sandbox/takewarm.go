@@ -19,16 +19,22 @@ const maxAnswer = 64 << 10
 // runWarm runs a sandbox in the foreground on a warm kernel, if one of the same trust domain is there. Without one, ok is false, and
 // nothing has happened.
 func (s *Store) runWarm(req *Request, streams Streams) (result Result, ok bool, err error) {
+	if !s.keepsWarm() {
+		return Result{}, false, nil
+	}
 	files := []*os.File{streams.Out, streams.Err}
 	if streams.In != nil {
 		files = append(files, streams.In)
 	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, forwarded...) // before the program may run, and tell somebody who then sends one
 	conn := s.takeWarm(req, warmRun, files)
 	if conn == nil {
+		giveBack(signals)
 		return Result{}, false, nil
 	}
 	defer conn.Close() //nolint:errcheck // nothing is written
-	defer passSignals(conn)()
+	defer passSignals(signals, conn)()
 	for {
 		a, err := receiveAnswer(conn)
 		switch {
@@ -61,10 +67,24 @@ func (s *Store) detachWarm(req *Request) (id string, ok bool, err error) {
 	return a.ID, true, nil
 }
 
+// keepsWarm tells whether anybody keeps warm sandboxes.
+func (s *Store) keepsWarm() bool {
+	_, err := os.Stat(s.path("warm"))
+	return err == nil
+}
+
+// giveBack takes signals as if they had never been caught: one that came meanwhile does to this process what it does.
+func giveBack(c chan os.Signal) {
+	signal.Stop(c)
+	select {
+	case s := <-c:
+		_ = unix.Kill(os.Getpid(), s.(syscall.Signal)) //nolint:forcetypeassert // Notify sends no other
+	default:
+	}
+}
+
 // passSignals hands signals on to the supervisor, until the function it gives is called.
-func passSignals(conn *os.File) (stop func()) {
-	c := make(chan os.Signal, 8)
-	signal.Notify(c, forwarded...)
+func passSignals(c chan os.Signal, conn *os.File) (stop func()) {
 	go func() {
 		for s := range c {
 			_ = unix.Sendto(int(conn.Fd()), []byte{byte(s.(syscall.Signal))}, unix.MSG_NOSIGNAL, nil) //nolint:gosec,forcetypeassert // Notify sends no other
@@ -78,8 +98,8 @@ func passSignals(conn *os.File) (stop func()) {
 
 // takeWarm takes a warm sandbox for a request, and gives the connection with its supervisor; nil where there is none.
 func (s *Store) takeWarm(req *Request, word string, streams []*os.File) *os.File {
-	if _, err := os.Stat(s.path("warm")); err != nil {
-		return nil // nobody keeps any
+	if !s.keepsWarm() {
+		return nil
 	}
 	if textual(req.Spec) != nil {
 		return nil // the request goes over as JSON

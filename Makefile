@@ -55,7 +55,8 @@ test: setup build ## everything that CI proves
 	BRIG_TEST_STRICT=1 $(GO) test -timeout 20m -count=1 -tags fallback ./test/fallback
 	$(GO) test -timeout 10m -tags libseccomp ./internal/seccomp/judge
 	cd gvisor && CGO_ENABLED=0 BRIG_TEST_STRICT=1 $(GO) test -timeout 10m ./...
-	BRIG_TEST_STRICT=1 $(GO) run ./test/isolation -native=false -page docs/differences-gvisor.md
+	BRIG_TEST_STRICT=1 $(GO) run ./test/isolation -native=false -only script
+	BRIG_TEST_STRICT=1 $(GO) run ./test/isolation -native=false -only engine
 	$(GO) run ./test/vm/run -ci -table docs/layers.md
 	$(GO) run ./test/clean check build/before.json
 

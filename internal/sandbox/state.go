@@ -30,6 +30,7 @@ const (
 	Seccomp     Cause = "seccomp"      // a system call that the filter kills for
 	TimedOut    Cause = "timeout"      // --timeout
 	OutputLimit Cause = "output-limit" // --output-limit
+	Processes   Cause = "pids-limit"   // gVisor's kernel got no thread of those allowed
 	Lost        Cause = "lost"         // its monitor was killed
 	Saved       Cause = "checkpoint"   // brig checkpoint, which took its state
 )

@@ -289,12 +289,26 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 		}
 	}
 	status, err := process.Wait()
+	if v.outOfProcesses(err) {
+		v.end(Processes, 137, "the threads of gVisor's kernel and the guest's processes reached their limit together (--pids)")
+		err = nil
+	}
 	if err := errors.Join(err, recorded()); err != nil {
 		return Result{}, err
 	}
 	fault.Point("program ended")
 	plumbing.wait()
 	return v.result(status), nil
+}
+
+// outOfProcesses tells whether gVisor's kernel has ended for want of a thread, which Go's runtime cannot do without.
+func (v *supervisor) outOfProcesses(err error) bool {
+	var kernel *gvisor.KernelError
+	if v.group == nil || !errors.As(err, &kernel) {
+		return false
+	}
+	stats, err := v.group.Stats()
+	return err == nil && stats.Pids.LimitHits > 0
 }
 
 // ready notes what is known when everything is in place, just before the program is executed. It is written down when the

@@ -386,6 +386,13 @@ func (p *Process) end() (job.End, error) {
 	return end, err
 }
 
+// KernelError is a kernel that has ended by itself, before its guest, and could not say why.
+type KernelError struct{ ExitCode int }
+
+func (e *KernelError) Error() string {
+	return fmt.Sprintf("gVisor's kernel ended with exit code %d and without a word", e.ExitCode)
+}
+
 // Wait waits for the end of the sandbox and gives the wait status of its program; that of the kernel process where it was
 // ended before it could say.
 func (p *Process) Wait() (unix.WaitStatus, error) {
@@ -403,7 +410,7 @@ func (p *Process) Wait() (unix.WaitStatus, error) {
 	case err != nil && !status.Exited():
 		return status, nil // it was killed
 	case err != nil:
-		return 0, fmt.Errorf("gVisor's kernel ended with exit code %d and without a word", status.ExitStatus())
+		return 0, &KernelError{status.ExitStatus()}
 	case end.Error != "":
 		return 0, fmt.Errorf("gVisor's kernel failed: %s", end.Error)
 	}

@@ -50,6 +50,37 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
+// The end of a program that reads nothing may come before its input does.
+func TestEndBeforeInput(t *testing.T) {
+	t.Parallel()
+	for range 200 {
+		host, guest := net.Pipe()
+		go func() {
+			defer guest.Close()
+			_, _, _ = readFrame(guest)
+			_ = writeJSON(guest, frameExit, Exit{Code: 4})
+		}()
+		if e, err := Call(host, Request{Kind: Run}, strings.NewReader("x"), nil, nil); err != nil || e.Code != 4 {
+			t.Fatalf("%+v, %v", e, err)
+		}
+	}
+}
+
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, errors.New("the disk is broken") }
+
+// An input that cannot be read to its end ends the call: the guest would wait for the rest.
+func TestBrokenInput(t *testing.T) {
+	t.Parallel()
+	host, guest := net.Pipe()
+	go answer(guest)
+	_, err := Call(host, Request{Kind: Run, Argv: []string{"/bin/cat"}}, broken{}, nil, nil)
+	if err == nil || !strings.Contains(err.Error(), "the disk is broken") {
+		t.Errorf("%v", err)
+	}
+}
+
 // endless is an input that never ends, and tells of its third piece: then the first is in the program's pipe and the second, which has no
 // room there, is with the agent.
 type endless struct {

@@ -19,11 +19,22 @@ func Call(stream io.ReadWriteCloser, req Request, stdin io.Reader, stdout, stder
 	for range ahead {
 		may <- struct{}{}
 	}
-	go func() { fed <- feed(limited{frames{stream, frameStdin}, may, over}, stdin) }()
+	go func() {
+		err := feed(limited{frames{stream, frameStdin}, may, over}, stdin)
+		fed <- err
+		if err != nil {
+			_ = stream.Close() // the guest would wait for the rest
+		}
+	}()
 	for {
 		kind, data, err := readFrame(stream)
 		if err != nil {
-			return Exit{}, err
+			select {
+			case ferr := <-fed:
+				return Exit{}, errors.Join(ferr, err)
+			default:
+				return Exit{}, err
+			}
 		}
 		switch kind {
 		case frameStdout:
@@ -64,14 +75,17 @@ func pass(w io.Writer, data []byte) error {
 	return err
 }
 
-// feed sends the input and its end.
+// feed sends the input and its end. Its error is the input's: that the guest takes no more is not one, for a program need not read its
+// input, and where the guest is gone, who reads from it sees that.
 func feed(to limited, stdin io.Reader) error {
 	if stdin != nil {
-		if _, err := io.CopyBuffer(to, onlyReader{stdin}, make([]byte, 64<<10)); err != nil {
-			return err
+		in := &source{Reader: stdin}
+		if _, err := io.CopyBuffer(to, in, make([]byte, 64<<10)); err != nil {
+			return in.err
 		}
 	}
-	return writeFrame(to.w, to.kind, nil)
+	_ = writeFrame(to.w, to.kind, nil)
+	return nil
 }
 
 // limited waits before each frame until the guest may be sent one.
@@ -107,8 +121,19 @@ func (f frames) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// onlyReader hides WriteTo, so that the buffer is used.
-type onlyReader struct{ io.Reader }
+// source keeps the error of a reader apart from that of who writes what is read. It has no WriteTo, so that the buffer is used.
+type source struct {
+	io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
 
 // errGone is the end of the channel.
 var errGone = errors.New("the host is gone")

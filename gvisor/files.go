@@ -38,8 +38,10 @@ func receive() (*job.Job, *files, error) {
 	for i := range j.PassFDs + j.Mounts {
 		f.more = append(f.more, job.FirstFD+i)
 	}
-	f.streams, err = streams()
-	return j, f, err
+	if f.streams, err = streams(); err != nil {
+		return j, f, err
+	}
+	return j, f, lastWords(f.status)
 }
 
 // await does what needs no job, and waits for one.
@@ -68,7 +70,20 @@ func await() (*job.Job, *files, error) {
 	if len(f.more) != j.PassFDs+j.Mounts {
 		return nil, nil, fmt.Errorf("a job with %d files and %d mounts came with %d files for them", j.PassFDs, j.Mounts, len(f.more))
 	}
-	return j, f, nil
+	return j, f, lastWords(f.status)
+}
+
+// lastWords has what Go's runtime writes when it cannot go on, to standard error, be said to Brig: beside job.End in its pipe. Nobody reads
+// it before this process has ended, so it must not wait there.
+func lastWords(status int) error {
+	err := unix.SetNonblock(status, true)
+	if err == nil {
+		err = unix.Dup3(status, int(os.Stderr.Fd()), unix.O_CLOEXEC)
+	}
+	if err != nil {
+		return fmt.Errorf("take the pipe of the end for standard error: %w", err)
+	}
+	return nil
 }
 
 // receiveFiles gives the files of one message, or none when the other side has closed.

@@ -45,9 +45,10 @@ func sentry() error {
 	return nil
 }
 
+// tell says how it ended, in a line of its own.
 func tell(status *os.File, end job.End) {
 	if text, err := json.Marshal(end); err == nil {
-		_, _ = status.Write(text)
+		_, _ = fmt.Fprintf(status, "\n%s\n", text)
 	}
 }
 

@@ -484,6 +484,9 @@ func (a *app) report(r sandbox.Result) {
 	if r.Message != "" {
 		fmt.Fprintf(a.err, "brig: the program was ended (%s): %s\n", r.Cause, r.Message)
 	}
+	if r.Trace != "" {
+		fmt.Fprintf(a.err, "    %s\n", strings.ReplaceAll(r.Trace, "\n", "\n    "))
+	}
 }
 
 // showLayers prints what the spec asks for, a line a layer.

@@ -31,6 +31,7 @@ const (
 	TimedOut    Cause = "timeout"      // --timeout
 	OutputLimit Cause = "output-limit" // --output-limit
 	Processes   Cause = "pids-limit"   // gVisor's kernel got no thread of those allowed
+	KernelEnd   Cause = "kernel"       // gVisor's kernel ended by itself, by a defect of its own
 	Lost        Cause = "lost"         // its monitor was killed
 	Saved       Cause = "checkpoint"   // brig checkpoint, which took its state
 )
@@ -41,6 +42,8 @@ type Result struct {
 	Signal   int    `json:"signal,omitempty"` // the signal that ended it
 	Cause    Cause  `json:"cause"`
 	Message  string `json:"message,omitempty"` // one sentence when there is more to say than the code
+	// Trace are the lines that gVisor's kernel said at an end of its own, for a report of that.
+	Trace string `json:"trace,omitempty"`
 }
 
 // State is what is known of a sandbox; it is state.json in its folder. What the kernel can tell is asked from the kernel

@@ -55,6 +55,7 @@ type supervisor struct {
 	cause   Cause          // why the supervisor itself ended it
 	code    int
 	note    string
+	trace   string
 }
 
 // Run runs a sandbox in the foreground, to its end: signals that reach this process go on to the program, and the
@@ -289,8 +290,9 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 		}
 	}
 	status, err := process.Wait()
-	if v.outOfProcesses(err) {
-		v.end(Processes, 137, "the threads of gVisor's kernel and the guest's processes reached their limit together (--pids)")
+	var kernel *gvisor.KernelError
+	if errors.As(err, &kernel) {
+		v.kernelEnded(kernel)
 		err = nil
 	}
 	if err := errors.Join(err, recorded()); err != nil {
@@ -301,14 +303,16 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 	return v.result(status), nil
 }
 
-// outOfProcesses tells whether gVisor's kernel has ended for want of a thread, which Go's runtime cannot do without.
-func (v *supervisor) outOfProcesses(err error) bool {
-	var kernel *gvisor.KernelError
-	if v.group == nil || !errors.As(err, &kernel) {
-		return false
+// kernelEnded says why gVisor's kernel ended by itself: mostly for want of a thread, which Go's runtime cannot do without.
+func (v *supervisor) kernelEnded(e *gvisor.KernelError) {
+	v.trace = strings.Join(e.Words, "\n")
+	if v.group != nil {
+		if stats, err := v.group.Stats(); err == nil && stats.Pids.LimitHits > 0 {
+			v.end(Processes, 137, "the threads of gVisor's kernel and the guest's processes reached their limit together (--pids)")
+			return
+		}
 	}
-	stats, err := v.group.Stats()
-	return err == nil && stats.Pids.LimitHits > 0
+	v.end(KernelEnd, 137, e.Error())
 }
 
 // ready notes what is known when everything is in place, just before the program is executed. It is written down when the
@@ -380,7 +384,7 @@ func (v *supervisor) result(status unix.WaitStatus) Result {
 	cause, code, note := v.cause, v.code, v.note
 	v.mu.Unlock()
 	if cause != "" {
-		return Result{ExitCode: code, Signal: code - 128, Cause: cause, Message: note}.tidy()
+		return Result{ExitCode: code, Signal: code - 128, Cause: cause, Message: note, Trace: v.trace}.tidy()
 	}
 	if r, ok := v.savedResult(status); ok {
 		return r

@@ -12,7 +12,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path"
@@ -360,8 +359,11 @@ func (p *Process) explain(err error) error {
 		return programError(remote.text)
 	}
 	_ = p.Signal(unix.SIGKILL)
-	if end, eerr := p.end(); eerr == nil && end.Error != "" {
+	switch end, text, eerr := p.end(); {
+	case eerr == nil && end.Error != "":
 		return errors.New(end.Error)
+	case eerr != nil && len(text) > 0:
+		return fmt.Errorf("gVisor's kernel ended before the program ran, and said: %s", strings.Join(words(text), "\n"))
 	}
 	return fmt.Errorf("gVisor's kernel ended before the program ran: %w", err)
 }
@@ -376,23 +378,6 @@ func programError(text string) error {
 	return errors.New(text)
 }
 
-// end reads how the guest's program ended.
-func (p *Process) end() (job.End, error) {
-	var end job.End
-	text, err := io.ReadAll(p.status)
-	if err == nil {
-		err = json.Unmarshal(text, &end)
-	}
-	return end, err
-}
-
-// KernelError is a kernel that has ended by itself, before its guest, and could not say why.
-type KernelError struct{ ExitCode int }
-
-func (e *KernelError) Error() string {
-	return fmt.Sprintf("gVisor's kernel ended with exit code %d and without a word", e.ExitCode)
-}
-
 // Wait waits for the end of the sandbox and gives the wait status of its program; that of the kernel process where it was
 // ended before it could say.
 func (p *Process) Wait() (unix.WaitStatus, error) {
@@ -405,12 +390,12 @@ func (p *Process) Wait() (unix.WaitStatus, error) {
 			return 0, err
 		}
 	}
-	end, err := p.end()
+	end, text, err := p.end()
 	switch {
 	case err != nil && !status.Exited():
 		return status, nil // it was killed
 	case err != nil:
-		return 0, &KernelError{status.ExitStatus()}
+		return 0, &KernelError{status.ExitStatus(), words(text)}
 	case end.Error != "":
 		return 0, fmt.Errorf("gVisor's kernel failed: %s", end.Error)
 	}

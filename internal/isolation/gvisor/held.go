@@ -1,11 +1,14 @@
 package gvisor
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"brig/internal/isolation/gvisor/job"
 
@@ -18,7 +21,12 @@ func (p *Process) ready(dir string) error {
 		job.Ready
 		job.End
 	}
-	switch err := json.NewDecoder(p.status).Decode(&said); {
+	var read bytes.Buffer
+	switch err := json.NewDecoder(io.TeeReader(io.LimitReader(p.status, mostSaid), &read)).Decode(&said); {
+	case err != nil && read.Len() > 0:
+		_ = p.Signal(unix.SIGKILL) // should it live
+		rest, _ := io.ReadAll(io.LimitReader(p.status, mostSaid))
+		return fmt.Errorf("gVisor's kernel ended before it was ready, and said: %s", strings.Join(words(append(read.Bytes(), rest...)), "\n"))
 	case err != nil:
 		return fmt.Errorf("gVisor's kernel ended before it was ready: %w", err)
 	case said.Error != "":

@@ -17,7 +17,8 @@ const (
 	FD = 3 + iota
 	// ControlFD is a listening unix socket, where gVisor's control server answers.
 	ControlFD
-	// StatusFD is a pipe that takes the End when the guest program has ended.
+	// StatusFD is a pipe that takes the End when the guest program has ended, in a line of its own. It is the kernel's standard error as
+	// well, so that a kernel that cannot go on says there why.
 	StatusFD
 	// RootFD is the root file system: an EROFS image, or with Job.Gofer the socket of the file server.
 	RootFD

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 )
@@ -14,7 +15,7 @@ import (
 var passed atomic.Int64
 
 // Point kills the process when it is the point that BRIG_FAULT asks for: the N-th that is passed, or the one of that
-// name. With BRIG_FAULT_STOP it stops there instead, until somebody sends SIGCONT: a test then does what another process would
+// name; several, with commas between, kill a process and the one that clears up after it. With BRIG_FAULT_STOP it stops there instead, until somebody sends SIGCONT: a test then does what another process would
 // do at that instant. With BRIG_FAULT_LOG the points are written there, a line each.
 func Point(name string) {
 	n := passed.Add(1)
@@ -26,7 +27,14 @@ func Point(name string) {
 		fmt.Fprintln(f, name)
 		_ = f.Close()
 	}
-	here := func(want string) bool { return want == name || want == strconv.FormatInt(n, 10) }
+	here := func(wanted string) bool {
+		for want := range strings.SplitSeq(wanted, ",") {
+			if want == name || want == strconv.FormatInt(n, 10) {
+				return true
+			}
+		}
+		return false
+	}
 	if here(os.Getenv("BRIG_FAULT")) {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}

@@ -79,10 +79,7 @@ func (s *Store) Detach(req *Request) (string, error) {
 	}
 	status, err := startMonitor(job, req)
 	if err != nil {
-		// Whatever a monitor made that was killed before it could answer: nobody knows of it.
-		b := s.sandbox(id)
-		_, gone := b.sweep()
-		return "", errors.Join(fmt.Errorf("start the monitor: %w", err), gone, b.removeFolder(req.Name))
+		return "", errors.Join(fmt.Errorf("start the monitor: %w", err), s.sandbox(id).undo())
 	}
 	if status.Error != "" {
 		return "", &DetachError{status.Error, status.ExitCode}

@@ -433,8 +433,13 @@ func (b *Sandbox) sweep() (bool, error) {
 	if !free {
 		return false, b.sweepCheckpoint()
 	}
+	return b.sweepLocked()
+}
+
+// sweepLocked is sweep for a sandbox that has no supervisor, and gets none: the lock is the caller's.
+func (b *Sandbox) sweepLocked() (bool, error) {
 	var st State
-	err = b.read("state.json", &st)
+	err := b.read("state.json", &st)
 	if err == nil && st.Status == Stopped {
 		if st.Detached && !st.Remove {
 			return false, nil
@@ -454,6 +459,39 @@ func (b *Sandbox) sweep() (bool, error) {
 	st.Status, st.IDs, st.Categories, st.Cgroups, st.PID = Stopped, nil, nil, nil, 0
 	st.Result = &Result{ExitCode: 137, Cause: Lost, Message: "its monitor was killed, and the sandbox with it"}
 	return true, b.save(&st)
+}
+
+// undo removes what a monitor made that was killed before it could answer: nobody knows of it. The monitor itself is gone, but a process
+// that it was just starting may need a moment to end, and has the lock until then.
+func (b *Sandbox) undo() error {
+	lock, err := os.OpenFile(filepath.Join(b.dir, lockFile), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it had made nothing, or somebody else has swept it
+	}
+	if err != nil {
+		return fmt.Errorf("look at sandbox %s: %w", b.ID, err)
+	}
+	defer func() { _ = lock.Close() }()
+	for deadline := time.Now().Add(cleanTimeout); ; time.Sleep(2 * time.Millisecond) {
+		free, err := tryLock(lock)
+		if free {
+			break
+		}
+		if err != nil || time.Now().After(deadline) {
+			return errors.Join(fmt.Errorf("clear up sandbox %s: a process of it has not ended", b.ID), err)
+		}
+	}
+	// Written down first, as in Remove: should this process be killed, too, a sandbox would stay in the list, and without its name.
+	var st State
+	if err := b.read("state.json", &st); err == nil {
+		st.Remove = true
+		if err := b.save(&st); err != nil {
+			return err
+		}
+	}
+	fault.Point("removal recorded")
+	_, err = b.sweepLocked()
+	return err
 }
 
 // removeFolder removes the name and the folder, and of the folder the lock last: what a killed remover leaves is then

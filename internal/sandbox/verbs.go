@@ -167,8 +167,8 @@ func (b *Sandbox) Wait(ctx context.Context) (Result, error) {
 	if json.Unmarshal(bytes.TrimSpace(text), &r) == nil && r.Cause != "" {
 		return r, nil
 	}
-	// The supervisor was killed before it could say. The next sweep clears up and says so.
-	if err := b.store.Sweep(); err != nil {
+	// The supervisor was killed before it could say. The next sweep clears up and says so, once nobody has the lock, which is this one's here.
+	if err := errors.Join(lock.Close(), b.store.Sweep()); err != nil {
 		return Result{}, err
 	}
 	if st, err := b.State(); err == nil && st.Result != nil {

@@ -232,6 +232,19 @@ func TestDetached(t *testing.T) {
 	})
 }
 
+// The monitor is killed when its program runs, before it could say so, and `run -d` where it clears up after it: nobody has heard of the
+// sandbox, and so nothing of it stays in the list.
+func TestDetachedTwice(t *testing.T) {
+	for _, point := range []string{"removal recorded", "cgroup folder removed", "name removed", "files removed", "lock removed"} {
+		m := newMachine(t)
+		out, killed := m.brig("state written,"+point, "run", "-d", "--name", "walk", "--", "sh", "-c", "sleep 100; # "+m.marker)
+		if !killed {
+			t.Errorf("%s: it was not killed there: %s", point, out)
+		}
+		m.clean("killed at " + point)
+	}
+}
+
 func (m *machine) processes() (list []string) {
 	for _, l := range m.left() {
 		if strings.HasPrefix(l, "/proc/") {

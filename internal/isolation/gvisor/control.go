@@ -2,9 +2,11 @@ package gvisor
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,15 +56,49 @@ func dial(dir string) (*net.UnixConn, error) {
 
 // call has the kernel run one method. A nil result is not looked at.
 func call(dir, method string, arg any, files []*os.File, result any) error {
+	return callUntil(time.Time{}, dir, method, arg, files, result)
+}
+
+// answerTime is how long a kernel may take for what it does at once, as a signal. One that is stopped answers nothing.
+const answerTime = 10 * time.Second
+
+// silentError is a kernel that has not answered.
+type silentError struct{ method string }
+
+func (e *silentError) Error() string {
+	return fmt.Sprintf("%s: gVisor's kernel does not answer for %s: its process is stopped, or gets no processor time; SIGKILL ends it all the same", e.method, answerTime)
+}
+
+// callSoon is call for what takes the kernel no time.
+func callSoon(dir, method string, arg, result any) error {
+	err := callUntil(time.Now().Add(answerTime), dir, method, arg, nil, result)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return &silentError{method}
+	}
+	return err
+}
+
+func callUntil(deadline time.Time, dir, method string, arg any, files []*os.File, result any) error {
 	c, err := dial(dir)
 	if err != nil {
 		return err
 	}
 	defer c.Close() //nolint:errcheck // one question, one answer
+	if err := c.SetDeadline(deadline); err != nil {
+		return err
+	}
 	return ask(c, method, arg, files, result)
 }
 
 func ask(c *net.UnixConn, method string, arg any, files []*os.File, result any) error {
+	if err := question(c, method, arg, files); err != nil {
+		return err
+	}
+	return answer(json.NewDecoder(c), method, result)
+}
+
+// question sends a request, with files beside its first byte.
+func question(c *net.UnixConn, method string, arg any, files []*os.File) error {
 	text, err := json.Marshal(request{method, arg})
 	if err != nil {
 		return err
@@ -82,8 +118,13 @@ func ask(c *net.UnixConn, method string, arg any, files []*os.File, result any) 
 	if err != nil {
 		return fmt.Errorf("ask gVisor's kernel for %s: %w", method, err)
 	}
+	return nil
+}
+
+// answer takes what comes back.
+func answer(from *json.Decoder, method string, result any) error {
 	var r response
-	if err := json.NewDecoder(c).Decode(&r); err != nil {
+	if err := from.Decode(&r); err != nil {
 		return fmt.Errorf("ask gVisor's kernel for %s: %w", method, err)
 	}
 	if !r.Success {

@@ -21,8 +21,8 @@ type Executed struct {
 
 	dir, id string
 	pid     int32
-	wait    *net.UnixConn
-	leash   *net.UnixConn // nil for a program that need not end with this process
+	wait    *net.UnixConn // nil for one on a leash
+	leash   *leash        // nil for a program that need not end with this process
 }
 
 // execArgs are gVisor's (control.ExecArgs), as far as they are set here.
@@ -90,15 +90,12 @@ func Exec(spec *specs.Spec, o Options) (*Executed, error) {
 	if args.Capabilities, err = guestCaps(pr.Capabilities); err != nil {
 		return nil, err
 	}
-	e.leash, err = execute(e.dir, o.Supervised, args, files, &e.pid)
-	if err == nil {
-		fault.Point("program executed")
+	if o.Supervised {
+		e.leash, err = executeHeld(e.dir, args, files, &e.pid)
+	} else if err = call(e.dir, executeMethod, args, files, &e.pid); err == nil {
 		e.wait, err = dial(e.dir)
 	}
 	if err != nil {
-		if e.leash != nil {
-			_ = e.leash.Close()
-		}
 		if e.Terminal != nil {
 			err = errors.Join(err, e.Terminal.Close())
 		}
@@ -108,6 +105,7 @@ func Exec(spec *specs.Spec, o Options) (*Executed, error) {
 		}
 		return nil, err
 	}
+	fault.Point("program executed")
 	return e, nil
 }
 
@@ -142,13 +140,16 @@ func guestCaps(c *specs.LinuxCapabilities) (*taskCaps, error) {
 // Wait waits for the end of the program and gives its wait status.
 func (e *Executed) Wait() (unix.WaitStatus, error) {
 	var status uint32
-	err := ask(e.wait, "containerManager.WaitPID", waitArgs{e.pid, e.id}, nil, &status)
+	var err error
+	if e.leash != nil {
+		err = e.leash.wait(&status)
+	} else {
+		err = ask(e.wait, waitMethod, waitArgs{e.pid, e.id}, nil, &status)
+	}
 	var remote *remoteError
 	if errors.As(err, &remote) {
 		return 0, fmt.Errorf("wait for process %d of the guest: %w", e.pid, err)
 	}
-	release(e.leash)
-	e.leash = nil
 	if err != nil {
 		return unix.WaitStatus(unix.SIGKILL), nil //nolint:nilerr // the sandbox has ended, and the program with it
 	}
@@ -157,17 +158,21 @@ func (e *Executed) Wait() (unix.WaitStatus, error) {
 
 // Signal sends a signal to the program. One that is gone is no error.
 func (e *Executed) Signal(s unix.Signal) error {
-	_ = call(e.dir, "containerManager.Signal", signalArgs{CID: e.id, Signo: int32(s), PID: e.pid}, nil, nil)
+	if e.leash != nil {
+		e.leash.signal(s)
+	} else {
+		_ = callSoon(e.dir, signalMethod, signalArgs{CID: e.id, Signo: int32(s), PID: e.pid}, nil)
+	}
 	return nil
 }
 
 // Deaf is false: the program is not the first of the guest.
 func (e *Executed) Deaf(unix.Signal) bool { return false }
 
-// Release closes the connections. The program itself is not touched, unless it is to end with this process and has not been waited for.
+// Release closes the connection. The program itself is not touched, unless it is to end with this process and runs yet.
 func (e *Executed) Release() error {
 	if e.leash != nil {
-		_ = e.leash.Close()
+		return e.leash.c.Close()
 	}
 	return e.wait.Close()
 }

@@ -53,9 +53,11 @@ func Begin(dir, id string, kernel int) error {
 // serve one.
 func Began(dir, id string) bool {
 	var processes []json.RawMessage
-	err := call(dir, "containerManager.Processes", id, nil, &processes)
+	err := callSoon(dir, "containerManager.Processes", id, &processes)
 	return err != nil || len(processes) > 0
 }
+
+const signalMethod = "containerManager.Signal"
 
 // Signal sends a signal to the first program of a sandbox, or to all of them.
 func Signal(dir, id string, s unix.Signal, all bool) error {
@@ -63,5 +65,5 @@ func Signal(dir, id string, s unix.Signal, all bool) error {
 	if all {
 		args.Mode = 1 // boot.DeliverToAllProcesses
 	}
-	return call(dir, "containerManager.Signal", args, nil, nil)
+	return callSoon(dir, signalMethod, args, nil)
 }

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,15 +17,21 @@ import (
 // A program that `brig exec` has executed ends with the command, also when that is killed. The host's kernel sees to it natively
 // (PR_SET_PDEATHSIG); a process of the guest's has no parent on the host. So the supervisor of the sandbox, which outlives the command and
 // which the sandbox does not outlive, asks gVisor's kernel in the command's name, and holds the program by their connection.
+//
+// A command sends one request, that of the control socket, and gets two answers: the program's pid, and its wait status when it has
+// ended. In between each byte that it sends is a signal for the program. It is the supervisor alone that waits for the program, and then
+// sends nothing more: from its end on the guest's kernel may give the pid to another.
 
-// leashName is the supervisor's socket in a sandbox's folder. Its messages are those of the control socket.
+// leashName is the supervisor's socket in a sandbox's folder.
 const leashName = "exec.sock"
 
-// released is what a command says that has seen the end of its program, or lets it go on without it.
-const released = 'r'
+const (
+	executeMethod = "containerManager.ExecuteAsync"
+	waitMethod    = "containerManager.WaitPID"
+)
 
-// ServeExec executes programs in the guest for commands, until the listener is closed, and kills each whose command is gone. dir and id
-// are the sandbox's.
+// ServeExec executes programs in the guest for commands of this process's user and of root, until the listener is closed, and kills each
+// whose command is gone. dir and id are the sandbox's.
 func ServeExec(dir, id string) (io.Closer, error) {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -38,74 +46,177 @@ func ServeExec(dir, id string) (io.Closer, error) {
 	go func() {
 		for {
 			c, err := l.AcceptUnix()
-			if err != nil {
+			switch {
+			case errors.Is(err, net.ErrClosed):
 				return
+			case err != nil: // no descriptor is free, say
+				time.Sleep(10 * time.Millisecond)
+			default:
+				go hold(c, dir, id)
 			}
-			go hold(c, dir, id)
 		}
 	}()
 	return l, nil
 }
 
-// hold executes one program, and kills it when its command is gone without a word.
+// held is a program that was executed for a command.
+type held struct {
+	c       *net.UnixConn
+	dir, id string
+	pid     int32
+	ended   atomic.Bool
+}
+
+// hold executes one program, and kills it when its command is gone before its end.
 func hold(c *net.UnixConn, dir, id string) {
 	defer c.Close() //nolint:errcheck // nobody is to be told
-	pid, err := forward(c, dir)
-	if err != nil {
+	h := &held{c: c, dir: dir, id: id}
+	var err error
+	if h.pid, err = forward(c, dir, id); err != nil {
 		return
 	}
-	var said [1]byte
-	if n, _ := c.Read(said[:]); n == 1 && said[0] == released {
-		return
-	}
-	_ = call(dir, "containerManager.Signal", signalArgs{CID: id, Signo: int32(unix.SIGKILL), PID: pid}, nil, nil)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		h.tellEnd()
+	}()
+	h.passSignals()
+	h.signal(unix.SIGKILL)
+	<-ended
 }
+
+// tellEnd waits for the end of the program, and lets passSignals end. Where the kernel has ended with it, the command is told nothing, and
+// takes the sandbox for gone.
+func (h *held) tellEnd() {
+	var status uint32
+	err := call(h.dir, waitMethod, waitArgs{h.pid, h.id}, nil, &status)
+	h.ended.Store(true)
+	if remote := (*remoteError)(nil); err == nil || errors.As(err, &remote) {
+		reply(h.c, status, err)
+	}
+	_ = h.c.CloseRead()
+}
+
+// passSignals passes signals on until the command is gone, or the program.
+func (h *held) passSignals() {
+	for said := make([]byte, 1); ; {
+		if n, err := h.c.Read(said); n == 0 || err != nil {
+			return
+		}
+		h.signal(unix.Signal(said[0]))
+	}
+}
+
+func (h *held) signal(s unix.Signal) {
+	if !h.ended.Load() {
+		_ = callSoon(h.dir, signalMethod, signalArgs{CID: h.id, Signo: int32(s), PID: h.pid}, nil)
+	}
+}
+
+// commandTime is how long a command may take to say what it wants, and to take an answer.
+const commandTime = 10 * time.Second
 
 // forward takes one request to gVisor's kernel, and its answer back, which is the program's pid. A command that cannot be told any more
 // has no error: it is gone.
-func forward(c *net.UnixConn, dir string) (pid int32, err error) {
-	var r struct {
-		Method string
-		Arg    json.RawMessage
+func forward(c *net.UnixConn, dir, id string) (pid int32, err error) {
+	if err := allowed(c); err != nil {
+		return 0, err
 	}
-	files, err := receive(c, &r)
+	args, files, err := receive(c, id)
 	defer func() {
 		for _, f := range files {
 			_ = f.Close()
 		}
 	}()
-	if err != nil {
-		return 0, err
+	if err == nil {
+		err = call(dir, executeMethod, args, files, &pid)
 	}
-	answer := response{Success: true}
-	var remote *remoteError
-	switch err = call(dir, r.Method, r.Arg, files, &pid); {
-	case errors.As(err, &remote):
-		answer = response{Err: remote.text}
-	case err != nil:
-		answer = response{Err: err.Error()}
-	default:
-		answer.Result, _ = json.Marshal(pid)
-	}
-	_ = json.NewEncoder(c).Encode(&answer)
+	reply(c, pid, err)
 	return pid, err
 }
 
-// maxFiles is how many descriptors one message may have (SCM_MAX_FD of the kernel).
-const maxFiles = 253
+// allowed refuses a process of another user's, to whom the folder is closed anyway (unix(7), SO_PEERCRED).
+func allowed(c *net.UnixConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peer *unix.Ucred
+	if cerr := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); cerr != nil { //nolint:gosec // a file descriptor
+		return cerr
+	}
+	if err != nil {
+		return fmt.Errorf("ask who is at the other end: %w", err)
+	}
+	if peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
+		return fmt.Errorf("at the other end is user %d", peer.Uid)
+	}
+	return nil
+}
 
-// receive reads a message and the files beside its first byte, which are the caller's to close, whatever the error.
-func receive(c *net.UnixConn, message any) ([]*os.File, error) {
+// reply answers a command.
+func reply(c *net.UnixConn, result any, err error) {
+	r := response{Success: true}
+	var remote *remoteError
+	switch {
+	case errors.As(err, &remote):
+		r = response{Err: remote.text}
+	case err != nil:
+		r = response{Err: err.Error()}
+	default:
+		r.Result, _ = json.Marshal(result)
+	}
+	_ = c.SetWriteDeadline(time.Now().Add(commandTime))
+	_ = json.NewEncoder(c).Encode(&r)
+}
+
+const (
+	// maxFiles is how many descriptors one message may have (SCM_MAX_FD of the kernel).
+	maxFiles = 253
+	// maxRequest is more than words and environment of a program can have (execve(2): 6 MiB), each byte written as six.
+	maxRequest = 40 << 20
+)
+
+// receive reads a request for a program of the sandbox id, and the files for it, which are the caller's to close, whatever the error.
+func receive(c *net.UnixConn, id string) (*execArgs, []*os.File, error) {
+	if err := c.SetReadDeadline(time.Now().Add(commandTime)); err != nil {
+		return nil, nil, err
+	}
 	text, rights := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4*maxFiles))
 	n, oobn, _, _, err := c.ReadMsgUnix(text, rights)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	messages, err := unix.ParseSocketControlMessage(rights[:oobn])
+	files, err := filesIn(rights[:oobn])
+	if err != nil {
+		return nil, files, err
+	}
+	var r struct {
+		Method string
+		Arg    execArgs
+	}
+	d := json.NewDecoder(io.MultiReader(bytes.NewReader(text[:n]), io.LimitReader(c, maxRequest)))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return nil, files, fmt.Errorf("read the request: %w", err)
+	}
+	switch {
+	case r.Method != executeMethod:
+		return nil, files, fmt.Errorf("there is no method %q here", r.Method)
+	case r.Arg.ContainerID != id:
+		return nil, files, fmt.Errorf("there is no sandbox %q here", r.Arg.ContainerID)
+	case len(r.Arg.GuestFDs) != len(files):
+		return nil, files, fmt.Errorf("there are %d files, and %d are to be the program's", len(files), len(r.Arg.GuestFDs))
+	}
+	return &r.Arg, files, c.SetReadDeadline(time.Time{})
+}
+
+// filesIn takes the files of a message.
+func filesIn(rights []byte) (files []*os.File, err error) {
+	messages, err := unix.ParseSocketControlMessage(rights)
 	if err != nil {
 		return nil, err
 	}
-	var files []*os.File
 	for i := range messages {
 		fds, err := unix.ParseUnixRights(&messages[i])
 		for _, fd := range fds {
@@ -115,16 +226,17 @@ func receive(c *net.UnixConn, message any) ([]*os.File, error) {
 			return files, err
 		}
 	}
-	return files, json.NewDecoder(io.MultiReader(bytes.NewReader(text[:n]), c)).Decode(message)
+	return files, nil
 }
 
-// execute asks the kernel to execute a program, through the supervisor where the program is to end with this process. The
-// connection that is given then is the leash, nil otherwise.
-func execute(dir string, supervised bool, args *execArgs, files []*os.File, pid *int32) (*net.UnixConn, error) {
-	const method = "containerManager.ExecuteAsync"
-	if !supervised {
-		return nil, call(dir, method, args, files, pid)
-	}
+// leash is a command's end of the connection.
+type leash struct {
+	c       *net.UnixConn
+	answers *json.Decoder
+}
+
+// executeHeld has the supervisor execute a program that is to end with this process.
+func executeHeld(dir string, args *execArgs, files []*os.File, pid *int32) (*leash, error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err
@@ -134,16 +246,18 @@ func execute(dir string, supervised bool, args *execArgs, files []*os.File, pid 
 	if err != nil {
 		return nil, fmt.Errorf("reach the supervisor of the sandbox: %w", err)
 	}
-	if err := ask(c, method, args, files, pid); err != nil {
+	l := &leash{c, json.NewDecoder(c)}
+	if err = question(c, executeMethod, args, files); err == nil {
+		err = answer(l.answers, executeMethod, pid)
+	}
+	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return c, nil
+	return l, nil
 }
 
-// release lets the program go.
-func release(leash *net.UnixConn) {
-	if leash != nil {
-		_, _ = leash.Write([]byte{released}) // a supervisor that is gone holds nothing
-		_ = leash.Close()
-	}
-}
+// wait takes the program's wait status.
+func (l *leash) wait(status *uint32) error { return answer(l.answers, waitMethod, status) }
+
+// signal sends the program a signal; one of a program that is gone is none.
+func (l *leash) signal(s unix.Signal) { _, _ = l.c.Write([]byte{byte(s)}) }

@@ -29,6 +29,11 @@ func receive() (*job.Job, *files, error) {
 	if st.Mode&unix.S_IFMT == unix.S_IFSOCK {
 		return await()
 	}
+	return take()
+}
+
+// take reads the job, with everything at the numbers of package job.
+func take() (*job.Job, *files, error) {
 	unix.CloseOnExec(job.StatusFD)
 	j, err := readJob(job.FD)
 	if err != nil {
@@ -44,7 +49,8 @@ func receive() (*job.Job, *files, error) {
 	return j, f, lastWords(f.status)
 }
 
-// await does what needs no job, and waits for one.
+// await does what needs no job, and waits for one. What comes gets the numbers that it has for a kernel which is started with its job: a
+// guest sees some of them (rfdno in mountinfo).
 func await() (*job.Job, *files, error) {
 	if err := warm(); err != nil {
 		return nil, nil, err
@@ -57,20 +63,36 @@ func await() (*job.Job, *files, error) {
 	if err != nil || got == nil {
 		return nil, nil, err
 	}
-	_ = unix.Close(job.FD)
 	const first = 3 + job.FirstFD - job.FD
 	if len(got) < first {
 		return nil, nil, fmt.Errorf("a job came with %d files, and not with the %d of each", len(got), first)
 	}
-	j, err := readJob(got[3])
+	for n, fd := range got {
+		if err := place(fd, n); err != nil {
+			return nil, nil, err
+		}
+	}
+	j, f, err := take()
+	if err == nil && len(got)-first != len(f.more) {
+		err = fmt.Errorf("a job with %d files and %d mounts came with %d files for them", j.PassFDs, j.Mounts, len(got)-first)
+	}
+	return j, f, err
+}
+
+// place gives a file a number that has been kept for it: that of a stream, by /dev/null, or for the job by the socket that it came over.
+func place(fd, number int) error {
+	var st unix.Stat_t
+	err := unix.Fstat(number, &st)
+	if null := st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3); err == nil && !null && number > job.FD {
+		err = errors.New("it is in use")
+	}
+	if err == nil {
+		err = unix.Dup3(fd, number, 0)
+	}
 	if err != nil {
-		return nil, nil, err
+		return fmt.Errorf("give a file of the job the number %d: %w", number, err)
 	}
-	f := &files{streams: got[:3], control: got[4], status: got[5], root: got[6], more: got[first:]}
-	if len(f.more) != j.PassFDs+j.Mounts {
-		return nil, nil, fmt.Errorf("a job with %d files and %d mounts came with %d files for them", j.PassFDs, j.Mounts, len(f.more))
-	}
-	return j, f, lastWords(f.status)
+	return unix.Close(fd)
 }
 
 // lastWords has what Go's runtime writes when it cannot go on, to standard error, be said to Brig: beside job.End in its pipe. Nobody reads
@@ -107,8 +129,11 @@ func receiveFiles(socket int) ([]int, error) {
 		return nil, errors.New("wait for a job: what came was cut off")
 	}
 	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil || len(messages) != 1 {
-		return nil, fmt.Errorf("wait for a job: %d control messages, %w", len(messages), err)
+	if err != nil {
+		return nil, fmt.Errorf("wait for a job: %w", err)
+	}
+	if len(messages) != 1 {
+		return nil, fmt.Errorf("wait for a job: it came with %d control messages, and not with one", len(messages))
 	}
 	return unix.ParseUnixRights(&messages[0])
 }

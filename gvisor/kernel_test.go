@@ -221,6 +221,14 @@ func (k *kernel) warmUp() {
 	k.cmd = exec.Command(program(k.t), "sentry")
 	k.cmd.Stderr = &k.out
 	k.cmd.ExtraFiles = []*os.File{theirs}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	defer null.Close()
+	for range job.FirstFD - job.ControlFD + k.job.Mounts + k.job.PassFDs {
+		k.cmd.ExtraFiles = append(k.cmd.ExtraFiles, null)
+	}
 	k.start()
 	if n, err := unix.Read(pair[0], make([]byte, 2)); err != nil || n != 1 {
 		k.t.Fatalf("the kernel did not become warm: %d, %v, %s", n, err, k.out.String())

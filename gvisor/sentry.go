@@ -24,7 +24,7 @@ import (
 // sentry serves one sandbox to its end.
 func sentry() error {
 	j, f, err := receive()
-	if j == nil {
+	if j == nil || err != nil {
 		return err
 	}
 	status := os.NewFile(uintptr(f.status), "status")

@@ -103,10 +103,9 @@ func (a *app) listWarm(store *sandbox.Store, asJSON bool) error {
 	}
 	rows := make([][]string, len(pools))
 	for i, p := range pools {
-		ready, memory := 0, uint64(0)
+		memory, ready := uint64(0), readiness(p, list)
 		for _, w := range list {
 			if w.Domain == p.Domain {
-				ready++
 				memory += w.Memory
 			}
 		}
@@ -114,10 +113,32 @@ func (a *app) listWarm(store *sandbox.Store, asJSON bool) error {
 		if p.Image != nil {
 			root = p.Image.Ref
 		}
-		rows[i] = []string{p.Domain, none(root), none(p.Preset), fmt.Sprintf("%d of %d", ready, p.Count), inspect.Bytes(memory), fmt.Sprint(p.PID), output.Ago(p.Created)}
+		rows[i] = []string{p.Domain, none(root), none(p.Preset), ready, inspect.Bytes(memory), fmt.Sprint(p.PID), output.Ago(p.Created)}
 	}
 	output.Table(a.out, []string{"DOMAIN", "ROOT", "PRESET", "READY", "MEMORY", "PID", "CREATED"}, rows, 1)
 	return nil
+}
+
+// readiness says how many of a pool's sandboxes a run can have.
+func readiness(p *sandbox.Pool, list []*sandbox.Warmed) string {
+	ready, stopped := 0, 0
+	for _, w := range list {
+		switch {
+		case w.Domain != p.Domain:
+		case w.Stopped:
+			stopped++
+		default:
+			ready++
+		}
+	}
+	text := fmt.Sprintf("%d of %d", ready, p.Count)
+	if stopped > 0 {
+		text += fmt.Sprintf(", %d stopped", stopped)
+	}
+	if p.Stopped {
+		text += ", pool stopped"
+	}
+	return text
 }
 
 func (a *app) stopWarm(store *sandbox.Store, domains []string) error {

@@ -16,7 +16,7 @@ import (
 
 // domain is the trust domain of a warm kernel, as a name: who asks for the same policy, image and programs of Brig's may have the
 // kernel, and nobody else. All that a spec says is in it but for the words and the environment of the program, which come with
-// the job. The user is in it by the state folder, which is one user's.
+// the job. So is what a process gives to those it starts, whatever the policy says. The user is in it by the state folder, which is one user's.
 func domain(req *Request) (string, error) {
 	if err := warmable(req); err != nil {
 		return "", err
@@ -32,7 +32,11 @@ func domain(req *Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text, err := json.Marshal([]any{spec, req.Image, kernel, gvisor.FileIdentity(self), places(req)})
+	given, err := standing()
+	if err != nil {
+		return "", err
+	}
+	text, err := json.Marshal([]any{spec, req.Image, kernel, gvisor.FileIdentity(self), places(req), given})
 	if err != nil {
 		return "", err
 	}

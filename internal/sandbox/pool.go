@@ -40,6 +40,8 @@ type Pool struct {
 	Count   int       `json:"count"`
 	// StartTime of the process, in clock ticks since boot: tells a reused pid.
 	StartTime uint64 `json:"startTime"`
+	// Stopped: the process is (SIGSTOP), and makes no sandboxes until it is continued.
+	Stopped bool `json:"stopped,omitempty"`
 }
 
 // Warmed is a sandbox that waits for its program.
@@ -47,6 +49,8 @@ type Warmed struct {
 	*State
 	// Memory is what it uses of its limit, in bytes; 0 where that is not known.
 	Memory uint64 `json:"memory,omitempty"`
+	// Stopped: a process of it is, and no run gets it until that is continued.
+	Stopped bool `json:"stopped,omitempty"`
 }
 
 // pool is that process at work.
@@ -233,6 +237,7 @@ func (p *pool) drop() {
 		_ = unix.Shutdown(int(socket.Fd()), unix.SHUT_RDWR) //nolint:gosec // a file descriptor
 	}
 	for cmd := range p.idle {
+		_ = cmd.Process.Signal(unix.SIGCONT) // one that is stopped would not come to its end
 		_ = cmd.Wait()
 	}
 }
@@ -253,6 +258,7 @@ func (s *Store) Pools() ([]*Pool, []*Warmed, error) {
 		if err != nil || json.Unmarshal(text, p) != nil {
 			continue // it is just being made, or is just ending
 		}
+		p.Stopped = stopped(p.PID)
 		pools = append(pools, p)
 	}
 	ids, err := s.ids()
@@ -266,7 +272,7 @@ func (s *Store) Pools() ([]*Pool, []*Warmed, error) {
 		if err := b.read("state.json", st); err != nil || st.Status != Ready {
 			continue
 		}
-		w := &Warmed{State: st}
+		w := &Warmed{State: st, Stopped: stopped(st.Monitor) || stopped(st.PID)}
 		if stats, err := b.group(st).Stats(); err == nil && len(st.Cgroups) > 0 {
 			w.Memory = stats.Memory.Current
 		}
@@ -291,6 +297,7 @@ func (p *Pool) Stop(ctx context.Context) error {
 	if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("end the pool of process %d: %w", p.PID, err)
 	}
+	_ = unix.PidfdSendSignal(fd, unix.SIGCONT, nil, 0)
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100) //nolint:gosec // a file descriptor
 		switch {

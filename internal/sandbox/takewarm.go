@@ -9,12 +9,22 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // maxAnswer bounds a message of a warm sandbox's supervisor.
 const maxAnswer = 64 << 10
+
+// warmBound is how long a run looks for a warm sandbox, of however many supervisors: one that is stopped (SIGSTOP) takes a connection
+// and a message, and answers neither. A cold start takes a tenth of that.
+const warmBound = time.Second
+
+// warmGo is a run's last word before the program is its own, and comes with its streams. Without it the supervisor goes on waiting: a run
+// that had enough of waiting starts cold, and its program must not run a second time. Nor may the streams lie in the queue of a supervisor
+// that is stopped, where they would be open when the run has ended, and whoever reads them would wait for their end.
+const warmGo = "go"
 
 // runWarm runs a sandbox in the foreground on a warm kernel, if one of the same trust domain is there. Without one, ok is false, and
 // nothing has happened.
@@ -122,47 +132,76 @@ func (s *Store) takeWarm(req *Request, word string, streams []*os.File) *os.File
 		return nil
 	}
 	defer job.Close() //nolint:errcheck // it is sent
+	deadline := time.Now().Add(warmBound)
 	for _, e := range entries {
 		if e.Type()&fs.ModeSymlink == 0 {
 			continue // the pool's own
 		}
-		if conn := knock(dir, e.Name(), word, append([]*os.File{job}, streams...)); conn != nil {
+		conn, err := knock(dir, e.Name(), word, job, streams, deadline)
+		if err == nil {
 			return conn
+		}
+		if time.Now().After(deadline) {
+			return nil
 		}
 	}
 	return nil
 }
 
-// knock asks one warm sandbox. It gives nil when that has gone to somebody else.
-func knock(dir, name, word string, files []*os.File) *os.File {
+// knock asks one warm sandbox, and gives the connection with its supervisor once nobody else can have it.
+func knock(dir, name, word string, job *os.File, streams []*os.File, deadline time.Time) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	conn := os.NewFile(uintptr(fd), name) //nolint:gosec // a file descriptor
-	err = at(dir, name, func(name string) error { return unix.Connect(fd, &unix.SockaddrUnix{Name: name}) })
+	err = bound(fd, max(time.Until(deadline), time.Millisecond))
+	if err == nil {
+		err = at(dir, name, func(name string) error { return unix.Connect(fd, &unix.SockaddrUnix{Name: name}) })
+	}
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
 		_ = os.Remove(filepath.Join(dir, name)) // of one that was killed
 	}
 	if err == nil {
 		err = sameUser(fd)
 	}
-	var rights []int
-	for _, f := range files {
-		rights = append(rights, int(f.Fd())) //nolint:gosec // a file descriptor
-	}
 	if err == nil {
-		err = unix.Sendmsg(fd, []byte(word), unix.UnixRights(rights...), nil, unix.MSG_NOSIGNAL)
+		err = send(fd, word, job)
 	}
 	var a *warmAnswer
 	if err == nil {
 		a, err = receiveAnswer(conn)
 	}
-	if err != nil || !a.Taken {
-		_ = conn.Close()
-		return nil
+	switch {
+	case err != nil:
+	case !a.Taken:
+		err = errors.New(a.Error)
+	default:
+		err = errors.Join(send(fd, warmGo, streams...), bound(fd, 0))
 	}
-	return conn
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// send sends one message with files.
+func send(fd int, word string, files ...*os.File) error {
+	var rights []byte
+	if len(files) > 0 {
+		fds := make([]int, len(files))
+		for i, f := range files {
+			fds[i] = int(f.Fd()) //nolint:gosec // a file descriptor
+		}
+		rights = unix.UnixRights(fds...)
+	}
+	return unix.Sendmsg(fd, []byte(word), rights, nil, unix.MSG_NOSIGNAL)
+}
+
+// bound has what waits at a socket end with EAGAIN after d: a connect, too (socket(7)); never with 0.
+func bound(fd int, d time.Duration) error {
+	t := unix.NsecToTimeval(d.Nanoseconds())
+	return errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &t), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &t))
 }
 
 // receiveAnswer waits for a message of the supervisor's.

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"brig/internal/fault"
@@ -37,7 +39,7 @@ const (
 
 // warmAnswer is a message of the supervisor's.
 type warmAnswer struct {
-	// Taken: nobody else gets the sandbox. The first message; until it has come the run may try another one.
+	// Taken: nobody else gets the sandbox, if the run says warmGo. The first message; until it has come the run may try another one.
 	Taken bool `json:"taken,omitempty"`
 	// State is what Request.Started is to be told.
 	State *State `json:"state,omitempty"`
@@ -196,50 +198,89 @@ func (h *holder) accept() *client {
 		return nil
 	}
 	c := &client{conn: os.NewFile(uintptr(fd), "run")} //nolint:gosec // a file descriptor
-	if err := errors.Join(sameUser(fd), c.receive(), h.fits(c)); err != nil {
+	if err := errors.Join(sameUser(fd), bound(fd, handoverTimeout), c.receive(), h.fits(c), h.awake()); err != nil {
 		c.tell(warmAnswer{Error: err.Error()})
+		c.close()
+		return nil
+	}
+	if !c.tell(warmAnswer{Taken: true}) || c.confirmed() != nil { // it waits no longer
 		c.close()
 		return nil
 	}
 	return c
 }
 
-// receive gets the request, and the streams that come with it.
-func (c *client) receive() error {
+// confirmed waits for the run's last word, and the streams that come with it.
+func (c *client) confirmed() error {
 	fd := int(c.conn.Fd()) //nolint:gosec // a file descriptor
-	bound := unix.NsecToTimeval(handoverTimeout.Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &bound); err != nil {
-		return err
-	}
 	word, files, err := receiveFiles(fd)
 	if err != nil {
 		return err
 	}
+	least, most := 2, 3
+	if c.detach {
+		least, most = 0, 0
+	}
+	if word != warmGo || len(files) < least || len(files) > most {
+		closeAll(files)
+		return fmt.Errorf("the run said %q with %d files", word, len(files))
+	}
+	if !c.detach {
+		c.streams = Streams{Out: files[0], Err: files[1]}
+	}
+	if len(files) > 2 {
+		c.streams.In = files[2]
+	}
+	return bound(fd, 0)
+}
+
+// awake refuses a run where a process that it needs is stopped.
+func (h *holder) awake() error {
+	for _, pid := range h.warm.PIDs() {
+		if stopped(pid) {
+			return fmt.Errorf("process %d of the warm sandbox is stopped", pid)
+		}
+	}
+	return nil
+}
+
+// stopped tells whether a process is (SIGSTOP, or by a debugger: proc_pid_stat(5), field 3).
+func stopped(pid int) bool {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	i := bytes.LastIndex(text, []byte(") "))
+	return err == nil && i >= 0 && i+2 < len(text) && (text[i+2] == 'T' || text[i+2] == 't')
+}
+
+// receive gets the request.
+func (c *client) receive() error {
+	word, files, err := receiveFiles(int(c.conn.Fd())) //nolint:gosec // a file descriptor
+	if err != nil {
+		return err
+	}
 	c.detach = word == warmDetach
-	if want := map[string][2]int{warmRun: {3, 4}, warmDetach: {1, 1}}[word]; len(files) < want[0] || len(files) > want[1] || want[0] == 0 {
+	if word != warmRun && word != warmDetach || len(files) != 1 {
 		closeAll(files)
 		return fmt.Errorf("the run said %q with %d files", word, len(files))
 	}
 	c.req = &Request{}
 	err = json.NewDecoder(io.NewSectionReader(files[0], 0, 1<<30)).Decode(c.req)
 	_ = files[0].Close()
-	if !c.detach {
-		c.streams = Streams{Out: files[1], Err: files[2]}
-		if len(files) > 3 {
-			c.streams.In = files[3]
-		}
-	}
-	if err != nil || c.req.Spec == nil || c.req.Spec.Process == nil || c.req.Spec.Linux == nil {
+	if err != nil {
 		return fmt.Errorf("read the request: %w", err)
 	}
-	unbound := unix.Timeval{}
-	return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unbound)
+	if c.req.Spec == nil || c.req.Spec.Process == nil || c.req.Spec.Linux == nil {
+		return errors.New("read the request: it has no program")
+	}
+	return nil
 }
 
 // receiveFiles gets one message with files.
 func receiveFiles(fd int) (word string, files []*os.File, err error) {
 	b, oob := make([]byte, 16), make([]byte, unix.CmsgSpace(4*8))
 	n, oobn, flags, _, err := unix.Recvmsg(fd, b, oob, unix.MSG_CMSG_CLOEXEC)
+	for errors.Is(err, unix.EINTR) {
+		n, oobn, flags, _, err = unix.Recvmsg(fd, b, oob, unix.MSG_CMSG_CLOEXEC)
+	}
 	if err != nil {
 		return "", nil, fmt.Errorf("receive the request: %w", err)
 	}
@@ -288,7 +329,7 @@ func (c *client) close() {
 
 // fits refuses a run of another trust domain.
 func (h *holder) fits(c *client) error {
-	if c.req == nil {
+	if c.req == nil || c.req.Spec == nil || c.req.Spec.Process == nil || c.req.Spec.Linux == nil {
 		return nil // and was refused for that
 	}
 	key, err := domain(c.req)
@@ -303,7 +344,7 @@ func (h *holder) serve(c *client) error {
 	defer c.close()
 	err := h.withdraw()
 	_ = h.pool.Close() // which makes another
-	if !c.tell(warmAnswer{Taken: true}) || err != nil {
+	if err != nil {
 		return errors.Join(err, h.discard())
 	}
 	result, err := h.become(c)

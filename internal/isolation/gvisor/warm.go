@@ -80,6 +80,9 @@ func (w *Warm) launch(program *os.File) error {
 	defer wait.Close() //nolint:errcheck // the kernel's
 	o := s.options.Options
 	o.Program, o.PassFDs, o.Stdio = program, []*os.File{wait}, [3]*os.File{null, null, null}
+	for range job.FirstFD - job.ControlFD + len(w.root.mounts) {
+		o.PassFDs = append(o.PassFDs, null) // keeps the number for what comes with the job
+	}
 	if w.process.Process, err = native.Start(kernelSpec(s.spec), o); err != nil {
 		return err
 	}
@@ -131,6 +134,15 @@ func (w *Warm) await() error {
 
 // Native is the kernel process, for what is known of it before it has a program.
 func (w *Warm) Native() *native.Process { return w.process.Process }
+
+// PIDs are those of the kernel process and, where there is one, the file server.
+func (w *Warm) PIDs() []int {
+	pids := []int{w.process.PID}
+	if w.process.gofer != nil {
+		pids = append(pids, w.process.gofer.PID)
+	}
+	return pids
+}
 
 // Ended is readable when the kernel has ended.
 func (w *Warm) Ended() *os.File { return w.process.PIDFD() }

@@ -58,9 +58,10 @@ type Job struct {
 }
 
 // Warm is how a job comes to a kernel that was started before there was one. It has a connected SOCK_SEQPACKET socket as FD, and
-// of the others only the standard streams, as /dev/null. When it has done all that needs no job it sends one byte of its own. Then a
+// for each of the others /dev/null, which keeps its number. When it has done all that needs no job it sends one byte of its own. Then a
 // message of one byte with files (SCM_RIGHTS) brings what other kernels are started with, in this order: the streams, the
-// file with the job, and those behind it. A kernel whose socket is closed before that ends, with nothing said.
+// file with the job, and those behind it. They get the numbers that they would have had. A kernel whose socket is closed before that ends,
+// with nothing said.
 //
 // It has one job in its life. What it makes before the job is of its own process, and no guest's: the random numbers, the
 // clocks and the memory of a guest are made with the job, so that two kernels have nothing in common that a guest could tell.

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -19,6 +20,9 @@ func onGVisor(spec *specs.Spec) (host *specs.Spec, guest []Line) {
 	guest = slices.DeleteFunc(Asked(spec), func(l Line) bool {
 		return !slices.Contains([]string{"capabilities", "no new privileges", "seccomp"}, l.Layer)
 	})
+	if r := spec.Linux.Resources; r != nil && r.Pids != nil && r.Pids.Limit != nil && *r.Pids.Limit > 0 {
+		guest = append(guest, Line{"processes", fmt.Sprintf("%d", *r.Pids.Limit)})
+	}
 	host = gvisor.KernelSpec(spec)
 	host.Annotations = maps.Clone(host.Annotations)
 	host.Annotations[annotation.Seccomp] = "for gVisor's kernel"

@@ -17,6 +17,7 @@ import (
 	"brig/internal/cgroup"
 	"brig/internal/fault"
 	"brig/internal/idmap"
+	"brig/internal/isolation/gvisor"
 	"brig/internal/isolation/native"
 	"brig/internal/launch"
 	"brig/internal/operator"
@@ -127,7 +128,7 @@ func (c *container) begin(a *app, b *bundled, policy *operator.Policy) (*cgroup.
 	if c.Pod != "" {
 		pooled = &limits{}
 		pooled.take(spec.Linux.Resources)
-	} else if group, err = a.locateGroup(c.id, spec); err != nil {
+	} else if group, err = a.locateGroup(c.id, spec, c.onGVisor()); err != nil {
 		return nil, err
 	}
 	c.record = record{
@@ -204,11 +205,15 @@ func (a *app) groupID(id string) string {
 }
 
 // locateGroup decides on the container's cgroup, nil for none, and makes nothing.
-func (a *app) locateGroup(id string, spec *specs.Spec) (*cgroup.Cgroup, error) {
+func (a *app) locateGroup(id string, spec *specs.Spec, onGVisor bool) (*cgroup.Cgroup, error) {
 	if a.noCgroup {
 		return nil, a.withoutGroup(spec, errNoGroups)
 	}
-	g, err := cgroup.Locate(spec.Linux.Resources, cgroup.Options{ID: a.groupID(id), Path: spec.Linux.CgroupsPath, Systemd: a.systemd, All: true, AllowMissing: a.rootless})
+	asked := spec.Linux.Resources
+	if onGVisor {
+		asked = gvisor.Resources(asked)
+	}
+	g, err := cgroup.Locate(asked, cgroup.Options{ID: a.groupID(id), Path: spec.Linux.CgroupsPath, Systemd: a.systemd, All: true, AllowMissing: a.rootless})
 	if err == nil {
 		err = g.Free()
 	}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"brig/internal/isolation/gvisor"
 	"brig/internal/operator"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -78,6 +79,16 @@ func (a *app) update(f *flag.FlagSet) func([]string) error {
 		g := c.group()
 		if g == nil {
 			return fmt.Errorf("container %s has no cgroup", c.id)
+		}
+		if c.onGVisor() && r.Pids != nil {
+			spec, err := c.spec()
+			if err != nil {
+				return err
+			}
+			if err := gvisor.CheckUpdate(spec.Linux.Resources, r); err != nil {
+				return err
+			}
+			r.Pids = nil
 		}
 		return g.Update(r)
 	}

@@ -34,6 +34,14 @@ func isolation(spec *specs.Spec) string {
 // onGVisor tells whether the sandbox's program runs on gVisor's kernel.
 func (v *supervisor) onGVisor() bool { return isolation(v.req.Spec) == "gvisor" }
 
+// groupLimits are those of the sandbox's control group.
+func groupLimits(spec *specs.Spec) *specs.LinuxResources {
+	if isolation(spec) == "gvisor" {
+		return gvisor.Resources(spec.Linux.Resources)
+	}
+	return spec.Linux.Resources
+}
+
 // start starts the sandbox by the isolation that its spec names. The terminal's master is the caller's, or nil.
 func (v *supervisor) start(o native.Options) (process, *os.File, error) {
 	if v.warm != nil {

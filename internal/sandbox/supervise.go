@@ -140,7 +140,7 @@ func userName() string {
 // limit makes the cgroup with its limits, before there is a process that could exceed them.
 func (v *supervisor) limit() error {
 	allowed := v.allowed("cgroup")
-	group, err := cgroup.Create(v.req.Spec.Linux.Resources, cgroup.Options{ID: v.ID, Path: v.req.Spec.Linux.CgroupsPath, AllowMissing: allowed})
+	group, err := cgroup.Create(groupLimits(v.req.Spec), cgroup.Options{ID: v.ID, Path: v.req.Spec.Linux.CgroupsPath, AllowMissing: allowed})
 	switch {
 	case errors.Is(err, host.ErrNotDelegated):
 		if !allowed {

@@ -15,6 +15,7 @@ import (
 	"brig/internal/cgroup"
 	"brig/internal/fault"
 	"brig/internal/idmap"
+	"brig/internal/isolation/gvisor"
 	"brig/internal/isolation/native"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -209,14 +210,21 @@ func (b *Sandbox) runningGroup() (*cgroup.Cgroup, error) {
 // Update changes limits while the sandbox runs, and in its spec: they are what is asked for from then on.
 func (b *Sandbox) Update(r *specs.LinuxResources) error {
 	group, err := b.runningGroup()
-	if err != nil {
-		return err
-	}
-	if err := group.Update(r); err != nil || r == nil {
+	if err != nil || r == nil {
 		return err
 	}
 	spec, err := b.Spec()
 	if err != nil {
+		return err
+	}
+	changed := *r
+	if isolation(spec) == "gvisor" {
+		if err := gvisor.CheckUpdate(spec.Linux.Resources, r); err != nil {
+			return err
+		}
+		changed.Pids = nil
+	}
+	if err := group.Update(&changed); err != nil {
 		return err
 	}
 	text, err := json.Marshal(r)

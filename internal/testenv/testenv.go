@@ -140,6 +140,9 @@ func Program(name string) Need {
 	}}
 }
 
+// SkipMark is what begins the words of a test that was skipped because the machine lacks something.
+const SkipMark = "SKIP "
+
 // Check skips the test when something it needs is missing. With BRIG_TEST_STRICT=1, as in CI, a skip that skips.txt
 // does not list is a failure.
 func Check(t testing.TB, needs ...Need) {
@@ -152,7 +155,7 @@ func Check(t testing.TB, needs ...Need) {
 		if os.Getenv("BRIG_TEST_STRICT") == "1" && !listed(n.Name) {
 			t.Fatalf("%s: %s; this must not be skipped (internal/testenv/skips.txt)", n.Name, reason)
 		}
-		t.Skipf("SKIP %s: %s", n.Name, reason)
+		t.Skipf("%s%s: %s", SkipMark, n.Name, reason)
 	}
 }
 

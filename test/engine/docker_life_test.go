@@ -134,7 +134,8 @@ func dockerWatch(d *docker) {
 // dockerUpdate changes limits of a container that was made without any.
 func dockerUpdate(d *docker) {
 	d.run("grows", "box", "sleep", "1000")
-	d.want(0, "", "update", "--memory", "64m", "--memory-swap", "64m", "--cpus", "0.5", "--pids-limit", "50", "--cpuset-cpus", "0", "--cpu-shares", "300", "grows")
+	d.want(0, "", "update", "--memory", "64m", "--memory-swap", "64m", "--cpus", "0.5", "--cpuset-cpus", "0", "--cpu-shares", "300", "grows")
+	d.want(0, "", "update", "--pids-limit", "50", "grows")
 	script := "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us pids/pids.max cpuset/cpuset.cpus cpu/cpu.shares"
 	want := "67108864\n50000\n50\n0\n300\n"
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {

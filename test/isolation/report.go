@@ -90,11 +90,14 @@ func (r *report) failures() (list []string) {
 	return list
 }
 
-// passed is a report in which every test of r has passed.
+// passed is a report in which every test of r has passed, but for those that the machine lacks something for.
 func (r *report) passed() *report {
 	p := &report{Tests: map[string]string{}}
 	for name := range r.Tests {
 		p.Tests[name] = "pass"
+		if r.Tests[name] == "skip" && strings.Contains(strings.Join(r.words[name], ""), testenv.SkipMark) {
+			p.Tests[name] = "skip"
+		}
 	}
 	return p
 }

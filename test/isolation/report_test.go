@@ -45,6 +45,19 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// What the machine lacks it lacks under native, too.
+func TestPassed(t *testing.T) {
+	t.Parallel()
+	r := &report{
+		Tests: map[string]string{"TestA": "pass", "TestB": "skip", "TestC": "skip"},
+		words: map[string][]string{"TestB": {"x_test.go:1: ", testenv.SkipMark + "swap: none"}, "TestC": {"SKIPPED"}},
+	}
+	err := judge(r.passed(), r, nil)
+	if err == nil || !strings.Contains(err.Error(), "TestC") || strings.Contains(err.Error(), "TestB") {
+		t.Error(err)
+	}
+}
+
 func TestCompareShows(t *testing.T) {
 	t.Parallel()
 	a := markdown("gvisor", []result{{&suites[0], &report{Differences: []said{{"TestScript/x", testenv.Difference{Outcome: "differs", What: "a|b", Reason: "c"}}}}}})

@@ -45,7 +45,7 @@ func Check(spec *specs.Spec) error {
 	case linux.Seccomp != nil && asks(linux.Seccomp):
 		return &UnsupportedError{"seccomp", "no agent can be asked (SCMP_ACT_NOTIFY): the calls are the guest's, not the host's"}
 	}
-	if err := errors.Join(checkUser(spec), checkSysctls(linux.Sysctl), checkDevices(linux.Devices), checkMounts(spec), checkPids(linux.Resources)); err != nil {
+	if err := errors.Join(checkUser(spec), checkSysctls(linux.Sysctl), checkDevices(linux.Devices), checkMounts(spec)); err != nil {
 		return err
 	}
 	for i := range spec.Mounts {
@@ -125,17 +125,6 @@ func checkMounts(spec *specs.Spec) error {
 		return &UnsupportedError{"linux.rootfsPropagation", reason}
 	}
 	return nil
-}
-
-// leastPids is what gVisor's kernel needs for itself and some programs: measured, a shell with a few children ends it with fewer.
-const leastPids = 32
-
-// checkPids refuses a limit under which the kernel process could not start its own threads, and would end in the middle.
-func checkPids(r *specs.LinuxResources) error {
-	if r == nil || r.Pids == nil || r.Pids.Limit == nil || *r.Pids.Limit <= 0 || *r.Pids.Limit >= leastPids {
-		return nil
-	}
-	return &UnsupportedError{"limits.pids", fmt.Sprintf("the threads of its kernel count, which needs %d", leastPids)}
 }
 
 // foreignDevice tells whether a bind mount shows a device of the host that the guest's kernel does not have itself.

@@ -64,6 +64,7 @@ func fields(spec *specs.Spec) (map[string]json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
+	limitProcesses(guest, spec.Linux.Resources)
 	all := map[string]json.RawMessage{}
 	for _, part := range []struct {
 		prefix string
@@ -88,7 +89,7 @@ func fields(spec *specs.Spec) (map[string]json.RawMessage, error) {
 
 // short is a value as an error shows it.
 func short(text json.RawMessage) string {
-	const most = 100
+	const most = 300
 	switch {
 	case text == nil:
 		return "none"

@@ -244,6 +244,7 @@ func (s *start) root() (*root, error) {
 func (s *start) job(r *root) (*os.File, error) {
 	j := &job.Job{ID: s.options.ID, Spec: r.guest, Gofer: r.served, PassFDs: len(s.options.PassFDs), Mounts: len(r.mounts), Pod: s.options.Held, Exits: s.options.Held}
 	tellLimits(j, s.spec.Linux.Resources)
+	limitProcesses(r.guest, s.spec.Linux.Resources)
 	for i, f := range s.options.PassFDs {
 		if f == nil {
 			j.Closed = append(j.Closed, 3+i)

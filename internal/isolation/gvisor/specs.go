@@ -28,7 +28,7 @@ func kernelSpec(spec *specs.Spec) *specs.Spec {
 	pr.Args, pr.Env, pr.Cwd = []string{programName, "sentry"}, nil, "/"
 	pr.User, pr.Capabilities, pr.NoNewPrivileges, pr.Rlimits = user(spec), nil, true, nil
 	linux.Seccomp = kernelFilter()
-	linux.Sysctl = nil
+	linux.Sysctl, linux.Resources = nil, Resources(spec.Linux.Resources)
 	s.Process, s.Linux = &pr, &linux
 	// The guest's cgroup files are its own kernel's. Those of the host are not for the kernel process.
 	s.Mounts = slices.DeleteFunc(slices.Clone(spec.Mounts), func(m specs.Mount) bool { return m.Type == "cgroup" || m.Type == "cgroup2" })

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -46,7 +47,7 @@ func (a *app) boot(c *container, spec *specs.Spec, o native.Options) (process, e
 		a.warnf("%s", text)
 	}
 	g := gvisor.Options{Options: o, ID: c.id, Dir: c.dir, Held: true, Beside: a.beside}
-	p, err := gvisor.Start(spec, g)
+	p, err := gvisor.Start(context.Background(), spec, g)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +203,7 @@ func (a *app) executeOnGVisor(c *container, o *execution, own *specs.Process, sp
 	if slices.Contains(passed, nil) {
 		return fmt.Errorf("--preserve-fds %d: not all of them are open", o.preserve)
 	}
-	p, err := gvisor.Exec(spec, gvisor.Options{Options: native.Options{Stdio: streams, PassFDs: passed}, ID: c.id, Dir: c.kernelDir()})
+	p, err := gvisor.Exec(context.Background(), spec, gvisor.Options{Options: native.Options{Stdio: streams, PassFDs: passed}, ID: c.id, Dir: c.kernelDir()})
 	if err != nil {
 		return guestError(spec.Process, err)
 	}

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"os"
 
@@ -43,12 +44,12 @@ func groupLimits(spec *specs.Spec) *specs.LinuxResources {
 }
 
 // start starts the sandbox by the isolation that its spec names. The terminal's master is the caller's, or nil.
-func (v *supervisor) start(o native.Options) (process, *os.File, error) {
+func (v *supervisor) start(ctx context.Context, o native.Options) (process, *os.File, error) {
 	if v.warm != nil {
-		return v.startWarm(v.req.Spec, o)
+		return v.startWarm(ctx, v.req.Spec, o)
 	}
 	if v.onGVisor() {
-		p, err := gvisor.Start(v.req.Spec, gvisor.Options{Options: o, ID: v.ID, Dir: v.dir, Image: v.req.ImageFile, Saved: v.req.Checkpoint.saved()})
+		p, err := gvisor.Start(ctx, v.req.Spec, gvisor.Options{Options: o, ID: v.ID, Dir: v.dir, Image: v.req.ImageFile, Saved: v.req.Checkpoint.saved()})
 		if err != nil {
 			return nil, nil, v.startError(err)
 		}
@@ -62,10 +63,10 @@ func (v *supervisor) start(o native.Options) (process, *os.File, error) {
 }
 
 // startFurther starts another process in the sandbox that pidfd refers to.
-func (v *supervisor) startFurther(pidfd *os.File, o native.Options) (process, *os.File, error) {
+func (v *supervisor) startFurther(ctx context.Context, pidfd *os.File, o native.Options) (process, *os.File, error) {
 	pr := v.req.Spec.Process
 	if v.onGVisor() {
-		p, err := gvisor.Exec(v.req.Spec, gvisor.Options{Options: o, ID: v.ID, Dir: v.dir})
+		p, err := gvisor.Exec(ctx, v.req.Spec, gvisor.Options{Options: o, ID: v.ID, Dir: v.dir})
 		if err != nil {
 			return nil, nil, commandError(pr, err)
 		}

@@ -93,7 +93,7 @@ func (s *saving) pause() error {
 func (s *saving) rollBack() error {
 	var err error
 	if s.state == savingPaused {
-		err = gvisor.Unpause(s.b.dir)
+		err = s.b.goOn()
 	}
 	return errors.Join(err, s.b.dropSaving(), s.file.Close())
 }
@@ -148,13 +148,20 @@ func (b *Sandbox) sweepCheckpoint() error {
 	switch string(text) {
 	case savingLive, "":
 	case savingPaused:
-		if err := gvisor.Unpause(b.dir); err != nil {
-			return err
-		}
+		return errors.Join(b.goOn(), b.dropSaving())
 	default:
 		return b.signalSwept(unix.SIGKILL)
 	}
 	return b.dropSaving()
+}
+
+// goOn lets a guest that stands still go on. A kernel that does not say that it does is ended, with its sandbox: every command of Brig's
+// asks it, and would wait for it.
+func (b *Sandbox) goOn() error {
+	if err := gvisor.Unpause(b.dir); err != nil {
+		return b.signalSwept(unix.SIGKILL)
+	}
+	return nil
 }
 
 // signalSwept is Signal for a caller that is the sweep itself.

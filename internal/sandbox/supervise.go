@@ -56,6 +56,7 @@ type supervisor struct {
 	code    int
 	note    string
 	trace   string
+	abandon context.CancelFunc // ends a start that waits for gVisor's kernel; nil before one
 }
 
 // Run runs a sandbox in the foreground, to its end: signals that reach this process go on to the program, and the
@@ -263,10 +264,21 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 		}
 		defer execs.Close() //nolint:errcheck // the sandbox has ended
 	}
-	process, terminal, err := v.start(native.Options{
+	if v.req.Timeout > 0 {
+		timer := time.AfterFunc(v.req.Timeout, func() {
+			v.end(TimedOut, 124, fmt.Sprintf("it ran longer than %s", v.req.Timeout))
+		})
+		defer timer.Stop()
+	}
+	ctx, abandon := v.starting()
+	defer abandon()
+	process, terminal, err := v.start(ctx, native.Options{
 		Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, PassFDs: v.req.PassFDs, Supervised: true, Lock: v.lock,
 		Meanwhile: v.forwardSignals, Ready: v.ready,
 	})
+	if err != nil && ctx.Err() != nil && !v.state.Detached { // a monitor says why there is no sandbox
+		return v.result(unix.WaitStatus(unix.SIGKILL)), nil
+	}
 	if err != nil {
 		return Result{}, err
 	}
@@ -278,12 +290,6 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 	}
 	fault.Point("program started")
 	plumbing.start(terminal)
-	if v.req.Timeout > 0 {
-		timer := time.AfterFunc(v.req.Timeout, func() {
-			v.end(TimedOut, 124, fmt.Sprintf("it ran longer than %s", v.req.Timeout))
-		})
-		defer timer.Stop()
-	}
 	if started != nil {
 		if err := started(); err != nil {
 			v.kill()
@@ -334,8 +340,23 @@ func (v *supervisor) end(cause Cause, code int, note string) {
 	if v.cause == "" {
 		v.cause, v.code, v.note = cause, code, note
 	}
+	if v.process == nil && v.abandon != nil {
+		v.abandon()
+	}
 	v.mu.Unlock()
 	v.kill()
+}
+
+// starting is the time of a start: end ends it.
+func (v *supervisor) starting() (context.Context, context.CancelFunc) {
+	ctx, abandon := context.WithCancel(context.Background())
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.abandon = abandon
+	if v.cause != "" {
+		abandon()
+	}
+	return ctx, abandon
 }
 
 // hold makes the process the one that signals go to, until the function it gives is called: timers and signals come from

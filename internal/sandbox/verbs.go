@@ -347,10 +347,15 @@ func (v *supervisor) exec(pidfd *os.File, streams Streams) (Result, error) {
 	}
 	defer plumbing.close()
 	defer v.ignoreSignals()
-	process, terminal, err := v.startFurther(pidfd, native.Options{
+	ctx, abandon := v.starting()
+	defer abandon()
+	process, terminal, err := v.startFurther(ctx, pidfd, native.Options{
 		Cgroup: v.group, Maps: v.maps, Stdio: plumbing.child, Supervised: true,
 		Meanwhile: v.forwardSignals,
 	})
+	if err != nil && ctx.Err() != nil {
+		return v.result(unix.WaitStatus(unix.SIGKILL)), nil
+	}
 	if err != nil {
 		return Result{}, err
 	}

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -432,7 +433,7 @@ func (v *supervisor) adopt(req *Request, detached bool) {
 }
 
 // startWarm gives the waiting kernel its program.
-func (v *supervisor) startWarm(spec *specs.Spec, o native.Options) (process, *os.File, error) {
+func (v *supervisor) startWarm(ctx context.Context, spec *specs.Spec, o native.Options) (process, *os.File, error) {
 	w := v.warm
 	v.warm = nil
 	err := o.Meanwhile()
@@ -442,7 +443,7 @@ func (v *supervisor) startWarm(spec *specs.Spec, o native.Options) (process, *os
 	if err != nil {
 		return nil, nil, errors.Join(err, w.Close())
 	}
-	p, err := w.Begin(spec, o.Stdio)
+	p, err := w.Begin(ctx, spec, o.Stdio)
 	if err != nil {
 		return nil, nil, v.startError(err)
 	}

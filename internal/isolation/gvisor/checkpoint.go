@@ -2,6 +2,7 @@ package gvisor
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -114,10 +115,10 @@ func Version() (string, error) {
 }
 
 // Pause stops every task of the guest, until Unpause.
-func Pause(dir string) error { return call(dir, "containerManager.Pause", nil, nil, nil) }
+func Pause(dir string) error { return callSoon(dir, "containerManager.Pause", nil, nil) }
 
 // Unpause ends what Pause began. Without a pause it would end the kernel.
-func Unpause(dir string) error { return call(dir, "containerManager.Resume", nil, nil, nil) }
+func Unpause(dir string) error { return callSoon(dir, "containerManager.Resume", nil, nil) }
 
 // Save writes the kernel's state into files, in the order of SavedFiles. The guest stands still meanwhile. spec is the sandbox's.
 func Save(dir string, spec *specs.Spec, files []*os.File) (err error) {
@@ -131,19 +132,19 @@ func Save(dir string, spec *specs.Spec, files []*os.File) (err error) {
 		Metadata      map[string]string `json:"metadata"`
 		Resume        bool
 	}{true, map[string]string{"compression": "none"}, true}
-	return call(dir, "containerManager.Checkpoint", args, files, nil)
+	return call(context.Background(), dir, "containerManager.Checkpoint", args, files, nil)
 }
 
 // restore has the kernel go on from a saved state in place of a start.
-func (s *start) restore() (err error) {
+func (s *start) restore(ctx context.Context) (err error) {
 	back, err := lend(s.spec, s.options.Saved)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, back()) }()
-	err = call(s.options.Dir, "containerManager.SetNetworkArgs", loopback, nil, nil)
+	err = call(ctx, s.options.Dir, "containerManager.SetNetworkArgs", loopback, nil, nil)
 	if err == nil {
-		err = call(s.options.Dir, "containerManager.Restore", struct{ HavePagesFile bool }{true}, s.options.Saved, nil)
+		err = call(ctx, s.options.Dir, "containerManager.Restore", struct{ HavePagesFile bool }{true}, s.options.Saved, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("go on from the checkpoint: %w", err)

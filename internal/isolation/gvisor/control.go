@@ -1,9 +1,11 @@
 package gvisor
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -54,9 +56,17 @@ func dial(dir string) (*net.UnixConn, error) {
 	return c, nil
 }
 
+// What a guest might have taken over is the kernel process, and what Brig hears from it is then the guest's word: as long as it likes, as late as
+// it likes, and with what it likes. (Files that come with an answer the host's kernel closes: nothing here asks for them.)
+
 // call has the kernel run one method. A nil result is not looked at.
-func call(dir, method string, arg any, files []*os.File, result any) error {
-	return callUntil(time.Time{}, dir, method, arg, files, result)
+func call(ctx context.Context, dir, method string, arg any, files []*os.File, result any) error {
+	c, err := dial(dir)
+	if err != nil {
+		return err
+	}
+	defer c.Close() //nolint:errcheck // one question, one answer
+	return ask(ctx, c, method, arg, files, result)
 }
 
 // answerTime is how long a kernel may take for what it does at once, as a signal. One that is stopped answers nothing.
@@ -71,30 +81,30 @@ func (e *silentError) Error() string {
 
 // callSoon is call for what takes the kernel no time.
 func callSoon(dir, method string, arg, result any) error {
-	err := callUntil(time.Now().Add(answerTime), dir, method, arg, nil, result)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return &silentError{method}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), answerTime, &silentError{method})
+	defer cancel()
+	return call(ctx, dir, method, arg, nil, result)
+}
+
+// ask is call on a connection, which is of no use any more when ctx ended it.
+func ask(ctx context.Context, c *net.UnixConn, method string, arg any, files []*os.File, result any) error {
+	return until(ctx, c, func() error {
+		if err := question(c, method, arg, files); err != nil {
+			return err
+		}
+		return answer(answers(c), method, result)
+	})
+}
+
+// until has a conversation that ctx ends.
+func until(ctx context.Context, c *net.UnixConn, do func() error) error {
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	err := do()
+	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	return err
-}
-
-func callUntil(deadline time.Time, dir, method string, arg any, files []*os.File, result any) error {
-	c, err := dial(dir)
-	if err != nil {
-		return err
-	}
-	defer c.Close() //nolint:errcheck // one question, one answer
-	if err := c.SetDeadline(deadline); err != nil {
-		return err
-	}
-	return ask(c, method, arg, files, result)
-}
-
-func ask(c *net.UnixConn, method string, arg any, files []*os.File, result any) error {
-	if err := question(c, method, arg, files); err != nil {
-		return err
-	}
-	return answer(json.NewDecoder(c), method, result)
 }
 
 // question sends a request, with files beside its first byte.
@@ -121,6 +131,27 @@ func question(c *net.UnixConn, method string, arg any, files []*os.File) error {
 	return nil
 }
 
+// maxAnswer bounds an answer. The longest is a list of processes.
+const maxAnswer = 1 << 20
+
+// answers are what comes back from the kernel.
+func answers(c io.Reader) *json.Decoder { return json.NewDecoder(&bounded{c, maxAnswer}) }
+
+// bounded is a reader that fails where its text ought to have ended.
+type bounded struct {
+	from io.Reader
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("the answer is longer than %d KiB", maxAnswer>>10)
+	}
+	n, err := b.from.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
+
 // answer takes what comes back.
 func answer(from *json.Decoder, method string, result any) error {
 	var r response
@@ -128,10 +159,13 @@ func answer(from *json.Decoder, method string, result any) error {
 		return fmt.Errorf("ask gVisor's kernel for %s: %w", method, err)
 	}
 	if !r.Success {
-		return &remoteError{method, r.Err}
+		return &remoteError{method, shown(r.Err)}
 	}
 	if result == nil {
 		return nil
 	}
-	return json.Unmarshal(r.Result, result)
+	if err := json.Unmarshal(r.Result, result); err != nil {
+		return fmt.Errorf("ask gVisor's kernel for %s: %w", method, err)
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package gvisor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -57,8 +58,9 @@ type signalArgs struct {
 	Mode  int
 }
 
-// Exec runs spec.Process in the sandbox, beside its first program. The rest of spec is the sandbox's own.
-func Exec(spec *specs.Spec, o Options) (*Executed, error) {
+// Exec runs spec.Process in the sandbox, beside its first program. The rest of spec is the sandbox's own. ctx ends the waiting for the
+// kernel; a program that is to end with this process does then.
+func Exec(ctx context.Context, spec *specs.Spec, o Options) (*Executed, error) {
 	pr := spec.Process
 	if err := checkUser(spec); err != nil {
 		return nil, err
@@ -91,8 +93,8 @@ func Exec(spec *specs.Spec, o Options) (*Executed, error) {
 		return nil, err
 	}
 	if o.Supervised {
-		e.leash, err = executeHeld(e.dir, args, files, &e.pid)
-	} else if err = call(e.dir, executeMethod, args, files, &e.pid); err == nil {
+		e.leash, err = executeHeld(ctx, e.dir, args, files, &e.pid)
+	} else if err = call(ctx, e.dir, executeMethod, args, files, &e.pid); err == nil {
 		e.wait, err = dial(e.dir)
 	}
 	if err != nil {
@@ -144,16 +146,16 @@ func (e *Executed) Wait() (unix.WaitStatus, error) {
 	if e.leash != nil {
 		err = e.leash.wait(&status)
 	} else {
-		err = ask(e.wait, waitMethod, waitArgs{e.pid, e.id}, nil, &status)
+		err = ask(context.Background(), e.wait, waitMethod, waitArgs{e.pid, e.id}, nil, &status)
 	}
 	var remote *remoteError
 	if errors.As(err, &remote) {
 		return 0, fmt.Errorf("wait for process %d of the guest: %w", e.pid, err)
 	}
 	if err != nil {
-		return unix.WaitStatus(unix.SIGKILL), nil //nolint:nilerr // the sandbox has ended, and the program with it
+		return unix.WaitStatus(unix.SIGKILL), nil //nolint:nilerr // the sandbox has ended, and the program with it; or it was sent that
 	}
-	return unix.WaitStatus(status), nil
+	return waitStatus(status)
 }
 
 // Signal sends a signal to the program. One that is gone is no error.

@@ -9,6 +9,7 @@
 package gvisor
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -70,8 +71,8 @@ func (e *ProgramError) Error() string { return e.Text }
 func (e *ProgramError) Unwrap() error { return e.Errno }
 
 // Start launches the sandbox that spec describes, and gives it when its program runs. Everything that was made is gone again
-// on an error.
-func Start(spec *specs.Spec, o Options) (*Process, error) {
+// on an error. ctx ends the waiting for the kernel, and the start with it.
+func Start(ctx context.Context, spec *specs.Spec, o Options) (*Process, error) {
 	if err := Check(spec); err != nil {
 		return nil, err
 	}
@@ -82,7 +83,7 @@ func Start(spec *specs.Spec, o Options) (*Process, error) {
 	defer program.Close() //nolint:errcheck // read only
 	s := &start{spec: spec, options: &o}
 	defer s.close()
-	p, err := s.run(program)
+	p, err := s.run(ctx, program)
 	if err != nil && p != nil {
 		_ = p.Signal(unix.SIGKILL)
 		s.close() // or its pipe would not end
@@ -118,7 +119,7 @@ func (s *start) close() {
 
 // run starts the kernel process, the file server if there is one, and the program. A process that is given beside an error is
 // to be ended.
-func (s *start) run(program *os.File) (*Process, error) {
+func (s *start) run(ctx context.Context, program *os.File) (*Process, error) {
 	listener, err := s.listen()
 	if err != nil {
 		return nil, err
@@ -146,7 +147,7 @@ func (s *start) run(program *os.File) (*Process, error) {
 		return p, err
 	}
 	s.close() // a kernel that is gone shows as an end of its socket and its pipe
-	return p, s.begin(p)
+	return p, s.begin(ctx, p)
 }
 
 // withFiles starts the file server, if the sandbox has one.
@@ -167,17 +168,17 @@ func (s *start) withFiles(program *os.File, p *Process) (err error) {
 }
 
 // begin has a kernel that has its job run the program.
-func (s *start) begin(p *Process) error {
+func (s *start) begin(ctx context.Context, p *Process) error {
 	var err error
 	switch {
 	case len(s.options.Saved) > 0:
-		err = s.restore()
+		err = s.restore(ctx)
 	case s.options.Held:
 		return p.ready(s.options.Dir)
 	default:
-		if err = call(s.options.Dir, "Network.CreateLinksAndRoutes", loopback, nil, nil); err == nil {
+		if err = call(ctx, s.options.Dir, "Network.CreateLinksAndRoutes", loopback, nil, nil); err == nil {
 			fault.Point("guest has its network")
-			err = call(s.options.Dir, "containerManager.StartRoot", s.options.ID, nil, nil)
+			err = call(ctx, s.options.Dir, "containerManager.StartRoot", s.options.ID, nil, nil)
 		}
 	}
 	if err != nil {
@@ -387,6 +388,7 @@ func (p *Process) Wait() (unix.WaitStatus, error) {
 		return 0, err
 	}
 	if p.gofer != nil {
+		_ = p.gofer.Signal(unix.SIGKILL) // nobody asks it any more, and in the host's pid namespace it would not end with the kernel
 		if err := <-p.reaped; err != nil {
 			return 0, err
 		}
@@ -400,7 +402,7 @@ func (p *Process) Wait() (unix.WaitStatus, error) {
 	case end.Error != "":
 		return 0, fmt.Errorf("gVisor's kernel failed: %s", end.Error)
 	}
-	return unix.WaitStatus(end.Status), nil
+	return waitStatus(end.Status)
 }
 
 // Release closes the descriptors that p holds. The processes themselves are not touched.

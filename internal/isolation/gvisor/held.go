@@ -2,6 +2,7 @@ package gvisor
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"brig/internal/isolation/gvisor/job"
 
@@ -25,12 +27,13 @@ func (p *Process) ready(dir string) error {
 	switch err := json.NewDecoder(io.TeeReader(io.LimitReader(p.status, mostSaid), &read)).Decode(&said); {
 	case err != nil && read.Len() > 0:
 		_ = p.Signal(unix.SIGKILL) // should it live
+		_ = p.status.SetReadDeadline(time.Now().Add(answerTime))
 		rest, _ := io.ReadAll(io.LimitReader(p.status, mostSaid))
 		return fmt.Errorf("gVisor's kernel ended before it was ready, and said: %s", strings.Join(words(append(read.Bytes(), rest...)), "\n"))
 	case err != nil:
 		return fmt.Errorf("gVisor's kernel ended before it was ready: %w", err)
 	case said.Error != "":
-		return fmt.Errorf("gVisor's kernel failed: %s", said.Error)
+		return fmt.Errorf("gVisor's kernel failed: %s", shown(said.Error))
 	}
 	return os.WriteFile(filepath.Join(dir, settingsFile), said.Config, 0o600)
 }
@@ -41,7 +44,7 @@ func Begin(dir, id string, kernel int) error {
 	if err := connect(dir, kernel); err != nil {
 		return err
 	}
-	err := call(dir, "containerManager.StartRoot", id, nil, nil)
+	err := call(context.Background(), dir, "containerManager.StartRoot", id, nil, nil)
 	var remote *remoteError
 	if errors.As(err, &remote) {
 		return programError(remote.text)

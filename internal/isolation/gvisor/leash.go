@@ -2,6 +2,7 @@ package gvisor
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,31 +66,40 @@ type held struct {
 	dir, id string
 	pid     int32
 	ended   atomic.Bool
+	signals chan unix.Signal // closed when the command is gone, or the program
 }
 
 // hold executes one program, and kills it when its command is gone before its end.
 func hold(c *net.UnixConn, dir, id string) {
 	defer c.Close() //nolint:errcheck // nobody is to be told
-	h := &held{c: c, dir: dir, id: id}
+	h := &held{c: c, dir: dir, id: id, signals: make(chan unix.Signal)}
+	ctx, silent := context.WithCancel(context.Background())
+	defer silent()
 	var err error
-	if h.pid, err = forward(c, dir, id); err != nil {
+	h.pid, err = forward(ctx, c, dir, id, func() {
+		h.listen()
+		time.AfterFunc(answerTime, silent) // a kernel that does as it ought to has told the pid by then, and the end
+	})
+	if err != nil {
 		return
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		h.tellEnd()
+		h.tellEnd(ctx)
 	}()
-	h.passSignals()
+	for s := range h.signals {
+		h.signal(s)
+	}
 	h.signal(unix.SIGKILL)
 	<-ended
 }
 
-// tellEnd waits for the end of the program, and lets passSignals end. Where the kernel has ended with it, the command is told nothing, and
+// tellEnd waits for the end of the program, and lets listen end. Where the kernel has ended with it, the command is told nothing, and
 // takes the sandbox for gone.
-func (h *held) tellEnd() {
+func (h *held) tellEnd(ctx context.Context) {
 	var status uint32
-	err := call(h.dir, waitMethod, waitArgs{h.pid, h.id}, nil, &status)
+	err := call(ctx, h.dir, waitMethod, waitArgs{h.pid, h.id}, nil, &status)
 	h.ended.Store(true)
 	if remote := (*remoteError)(nil); err == nil || errors.As(err, &remote) {
 		reply(h.c, status, err)
@@ -97,13 +107,14 @@ func (h *held) tellEnd() {
 	_ = h.c.CloseRead()
 }
 
-// passSignals passes signals on until the command is gone, or the program.
-func (h *held) passSignals() {
+// listen takes signals until the command is gone, or the program.
+func (h *held) listen() {
+	defer close(h.signals)
 	for said := make([]byte, 1); ; {
 		if n, err := h.c.Read(said); n == 0 || err != nil {
 			return
 		}
-		h.signal(unix.Signal(said[0]))
+		h.signals <- unix.Signal(said[0])
 	}
 }
 
@@ -117,8 +128,8 @@ func (h *held) signal(s unix.Signal) {
 const commandTime = 10 * time.Second
 
 // forward takes one request to gVisor's kernel, and its answer back, which is the program's pid. A command that cannot be told any more
-// has no error: it is gone.
-func forward(c *net.UnixConn, dir, id string) (pid int32, err error) {
+// has no error: it is gone. listen is called, apart, when the request is there: what comes from then on are signals.
+func forward(ctx context.Context, c *net.UnixConn, dir, id string, listen func()) (pid int32, err error) {
 	if err := allowed(c); err != nil {
 		return 0, err
 	}
@@ -129,7 +140,8 @@ func forward(c *net.UnixConn, dir, id string) (pid int32, err error) {
 		}
 	}()
 	if err == nil {
-		err = call(dir, executeMethod, args, files, &pid)
+		go listen()
+		err = call(ctx, dir, executeMethod, args, files, &pid)
 	}
 	reply(c, pid, err)
 	return pid, err
@@ -236,7 +248,7 @@ type leash struct {
 }
 
 // executeHeld has the supervisor execute a program that is to end with this process.
-func executeHeld(dir string, args *execArgs, files []*os.File, pid *int32) (*leash, error) {
+func executeHeld(ctx context.Context, dir string, args *execArgs, files []*os.File, pid *int32) (*leash, error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err
@@ -247,9 +259,12 @@ func executeHeld(dir string, args *execArgs, files []*os.File, pid *int32) (*lea
 		return nil, fmt.Errorf("reach the supervisor of the sandbox: %w", err)
 	}
 	l := &leash{c, json.NewDecoder(c)}
-	if err = question(c, executeMethod, args, files); err == nil {
-		err = answer(l.answers, executeMethod, pid)
-	}
+	err = until(ctx, c, func() error {
+		if err := question(c, executeMethod, args, files); err != nil {
+			return err
+		}
+		return answer(l.answers, executeMethod, pid)
+	})
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -259,5 +274,11 @@ func executeHeld(dir string, args *execArgs, files []*os.File, pid *int32) (*lea
 // wait takes the program's wait status.
 func (l *leash) wait(status *uint32) error { return answer(l.answers, waitMethod, status) }
 
-// signal sends the program a signal; one of a program that is gone is none.
-func (l *leash) signal(s unix.Signal) { _, _ = l.c.Write([]byte{byte(s)}) }
+// signal sends the program a signal; one of a program that is gone is none. One that was sent SIGKILL is not waited for much longer: a kernel
+// that does as it ought to ends it.
+func (l *leash) signal(s unix.Signal) {
+	if s == unix.SIGKILL {
+		_ = l.c.SetReadDeadline(time.Now().Add(answerTime))
+	}
+	_, _ = l.c.Write([]byte{byte(s)})
+}

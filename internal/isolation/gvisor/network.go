@@ -1,6 +1,7 @@
 package gvisor
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -109,7 +110,7 @@ func connect(dir string, kernel int) error {
 		}
 		sockets = append(sockets, f)
 	}
-	return call(dir, "Network.CreateLinksAndRoutes", all, sockets, nil)
+	return call(context.Background(), dir, "Network.CreateLinksAndRoutes", all, sockets, nil)
 }
 
 func (all *links) add(d *netdev.Link) {

@@ -1,6 +1,7 @@
 package gvisor
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -168,7 +169,7 @@ func (m *Member) Begin() error {
 	if m.spec.Process.Terminal {
 		terminal, files = m.stdio[:1], nil
 	}
-	if err := call(m.dir, "containerManager.CreateSubcontainer", map[string]string{"CID": m.id}, terminal, nil); err != nil {
+	if err := call(context.Background(), m.dir, "containerManager.CreateSubcontainer", map[string]string{"CID": m.id}, terminal, nil); err != nil {
 		return err
 	}
 	type mount struct{ Lower, Upper int }
@@ -181,7 +182,7 @@ func (m *Member) Begin() error {
 	for range m.files {
 		args.GoferMountConfs = append(args.GoferMountConfs, mount{Lower: 1}) // a file server, with nothing over it (specutils.GoferMountConf)
 	}
-	err = call(m.dir, "containerManager.StartSubcontainer", args, slices.Concat(files, m.files), nil)
+	err = call(context.Background(), m.dir, "containerManager.StartSubcontainer", args, slices.Concat(files, m.files), nil)
 	for _, f := range m.files {
 		_ = f.Close() // the kernel's are the only ones: when it ends, the server does
 	}
@@ -199,7 +200,7 @@ func (m *Member) Begin() error {
 	}
 	m.wait = make(chan error, 1)
 	go func() {
-		m.wait <- ask(c, "containerManager.Wait", m.id, nil, &m.status)
+		m.wait <- ask(context.Background(), c, "containerManager.Wait", m.id, nil, &m.status)
 		_ = c.Close()
 	}()
 	return nil
@@ -215,8 +216,8 @@ func (m *Member) Wait() (unix.WaitStatus, error) {
 	if err != nil {
 		return unix.WaitStatus(unix.SIGKILL), nil //nolint:nilerr // as above
 	}
-	_ = call(m.dir, "containerManager.DestroySubcontainer", m.id, nil, nil) // ends what else is in it
-	return unix.WaitStatus(m.status), nil
+	_ = callSoon(m.dir, "containerManager.DestroySubcontainer", m.id, nil) // ends what else is in it
+	return waitStatus(m.status)
 }
 
 // Signal sends a signal to the container's first program.

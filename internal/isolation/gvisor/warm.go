@@ -1,6 +1,7 @@
 package gvisor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -149,14 +150,14 @@ func (w *Warm) Ended() *os.File { return w.process.PIDFD() }
 
 // Begin gives the kernel its program, and with it to the caller: w is used up, also by an error. spec is that of StartWarm but for the
 // words and the environment of the program.
-func (w *Warm) Begin(spec *specs.Spec, stdio [3]*os.File) (*Process, error) {
+func (w *Warm) Begin(ctx context.Context, spec *specs.Spec, stdio [3]*os.File) (*Process, error) {
 	s, p := w.start, w.process
 	pr := w.root.guest.Process
 	pr.Args, pr.Env = spec.Process.Args, spec.Process.Env
 	err := w.send(stdio)
 	w.release()
 	if err == nil {
-		err = s.begin(p)
+		err = s.begin(ctx, p)
 	}
 	if err != nil {
 		_ = p.Signal(unix.SIGKILL)

@@ -18,8 +18,11 @@ import (
 // Under the name brig-gvisor this program stands for gVisor's kernel process, or its file server, in a guest's hand: it is started as they
 // are, and loads none of the filters that they load. What it tries is the program that Brig asks it to start.
 
-// compromised are the two.
-var compromised = map[string]func() error{"sentry": compromisedKernel, "gofer": compromisedGofer}
+// compromised are the two, and what Brig asks before a checkpoint.
+var compromised = map[string]func() error{
+	"sentry": compromisedKernel, "gofer": compromisedGofer,
+	"version": func() error { _, err := fmt.Println("compromised"); return err },
+}
 
 // compromisedKernel does as the kernel process until the program is to be started, and attacks then.
 func compromisedKernel() error {
@@ -31,6 +34,9 @@ func compromisedKernel() error {
 		if _, err := unix.Write(job.StatusFD, []byte(`{"config":{}}`+"\n")); err != nil {
 			return err
 		}
+	}
+	if args := j.Spec.Process.Args[1:]; args[0] == "lie" {
+		return lie(args[1], args[2])
 	}
 	for method := ""; method != "containerManager.StartRoot"; {
 		var err error

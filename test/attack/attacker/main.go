@@ -11,6 +11,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 
@@ -87,7 +88,7 @@ func main() {
 		fmt.Println("usage: attacker NAME [ARG...]")
 		os.Exit(2)
 	}
-	if run, ok := compromised[os.Args[1]]; ok && os.Args[0] == "brig-gvisor" {
+	if run, ok := compromised[os.Args[1]]; ok && filepath.Base(os.Args[0]) == "brig-gvisor" {
 		if err := run(); err != nil {
 			fmt.Fprintln(os.Stderr, "attacker:", err)
 			os.Exit(1)

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -74,6 +75,7 @@ func (c *Checkpoint) Close() error {
 	for _, f := range c.files {
 		err = errors.Join(err, f.Close())
 	}
+	c.files = nil
 	return err
 }
 
@@ -134,12 +136,15 @@ func (b *Sandbox) Checkpoint(dir string, leaveRunning bool) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	above, folder, err := makeFolder(dir)
+	if err != nil {
 		return fmt.Errorf("make a folder for the checkpoint: %w", err)
 	}
+	defer above.Close()  //nolint:errcheck // it is not written
+	defer folder.Close() //nolint:errcheck // synced
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(dir))
+			err = errors.Join(err, dropFolder(above, folder, filepath.Base(dir)))
 		}
 	}()
 	s, err := b.beginSaving(leaveRunning)
@@ -149,22 +154,22 @@ func (b *Sandbox) Checkpoint(dir string, leaveRunning bool) (err error) {
 	if s.spec, err = b.Spec(); err != nil {
 		return errors.Join(err, s.rollBack())
 	}
-	if err := b.saveInto(m, dir, s); err != nil {
+	if err := b.saveInto(m, folder, s); err != nil {
 		return errors.Join(fmt.Errorf("save sandbox %s: %w", b.ID, err), s.rollBack())
 	}
 	return s.finish(dir)
 }
 
 // saveInto writes the state and the manifest.
-func (b *Sandbox) saveInto(m *manifest, dir string, s *saving) error {
+func (b *Sandbox) saveInto(m *manifest, folder *os.File, s *saving) error {
 	var files []*os.File
 	defer func() {
 		for _, f := range files {
 			_ = f.Close()
 		}
 	}()
-	for _, name := range gvisor.SavedFiles {
-		f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	for range gvisor.SavedFiles {
+		f, err := unnamed(folder)
 		if err != nil {
 			return err
 		}
@@ -177,21 +182,51 @@ func (b *Sandbox) saveInto(m *manifest, dir string, s *saving) error {
 		return err
 	}
 	fault.Point("state saved")
-	for _, f := range files {
-		sum, size, err := digest(f)
-		if err == nil {
+	for i, f := range files {
+		saved := savedFile{Name: gvisor.SavedFiles[i]}
+		var err error
+		if saved.SHA256, saved.Size, err = digest(f); err == nil {
 			err = f.Sync()
+		}
+		if err == nil {
+			err = name(f, folder, saved.Name)
 		}
 		if err != nil {
 			return err
 		}
-		m.Files = append(m.Files, savedFile{filepath.Base(f.Name()), size, sum})
+		m.Files = append(m.Files, saved)
 	}
 	key, err := b.store.key(true)
 	if err != nil {
 		return err
 	}
-	return m.write(dir, key)
+	return m.write(folder, key)
+}
+
+// makeFolder makes a folder that is not there yet, and gives the one above it, too. A path is not followed a second time: it may lead elsewhere
+// by then.
+func makeFolder(dir string) (above, folder *os.File, err error) {
+	if above, err = os.Open(filepath.Dir(dir)); err != nil {
+		return nil, nil, err
+	}
+	at, base := int(above.Fd()), filepath.Base(dir) //nolint:gosec // a file descriptor
+	if err = unix.Mkdirat(at, base, 0o700); err != nil {
+		err = &fs.PathError{Op: "mkdir", Path: dir, Err: err}
+	} else {
+		folder, err = openOwn(at, base, unix.O_DIRECTORY)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, above.Close())
+	}
+	return above, folder, nil
+}
+
+// dropFolder removes a folder with the files of a checkpoint, and no others.
+func dropFolder(above, folder *os.File, base string) error {
+	for _, name := range append([]string{manifestFile}, gvisor.SavedFiles...) {
+		_ = unix.Unlinkat(int(folder.Fd()), name, 0) //nolint:gosec // a file descriptor
+	}
+	return unix.Unlinkat(int(above.Fd()), base, unix.AT_REMOVEDIR) //nolint:gosec // a file descriptor
 }
 
 // digest reads a file from its start to its end, and leaves its position where it is.
@@ -253,36 +288,70 @@ func (s *Store) readManifest(folder *os.File) (*manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", manifestFile, err)
 	}
+	return parseManifest(body)
+}
+
+// parseManifest reads one that is believed. What this brig does not know in it may be a part of a policy that it would leave out.
+func parseManifest(body []byte) (*manifest, error) {
 	m := &manifest{}
-	if err := json.Unmarshal(body, m); err != nil {
+	if err := json.Unmarshal(body, &struct{ Version *int }{&m.Version}); err != nil {
 		return nil, fmt.Errorf("read its %s: %w", manifestFile, err)
 	}
 	if m.Version != checkpointVersion {
 		return nil, fmt.Errorf("it has the version %d, and this brig reads %d", m.Version, checkpointVersion)
 	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(m); err != nil {
+		return nil, fmt.Errorf("read its %s: %w", manifestFile, err)
+	}
+	if m.Request == nil || m.Request.Spec == nil || m.Request.Spec.Process == nil || m.Request.Spec.Linux == nil {
+		return nil, fmt.Errorf("its %s has no program", manifestFile)
+	}
+	if len(m.Files) != len(gvisor.SavedFiles) {
+		return nil, fmt.Errorf("it has %d files, and not %d", len(m.Files), len(gvisor.SavedFiles))
+	}
+	for i, f := range m.Files {
+		if f.Name != gvisor.SavedFiles[i] {
+			return nil, fmt.Errorf("it has the file %q, and not %s", f.Name, gvisor.SavedFiles[i])
+		}
+	}
 	return m, nil
 }
 
-// open opens the files and holds them against the manifest.
+// open opens the files, and holds against the manifest what it makes of them: copies that nobody can change after that.
 func (c *Checkpoint) open(folder *os.File, m *manifest) error {
-	if len(m.Files) != len(gvisor.SavedFiles) {
-		return fmt.Errorf("it has %d files, and not %d", len(m.Files), len(gvisor.SavedFiles))
-	}
 	for i, name := range gvisor.SavedFiles {
 		f, err := openOwn(int(folder.Fd()), name, 0) //nolint:gosec // a file descriptor
 		if err != nil {
 			return err
 		}
-		c.files = append(c.files, f)
-		sum, size, err := digest(f)
-		if err != nil {
-			return fmt.Errorf("read %s: %w", name, err)
+		copied, err := m.Files[i].copyOf(folder, f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("%s is not what was saved: %w", name, err)
 		}
-		if want := (savedFile{name, size, sum}); m.Files[i] != want {
-			return fmt.Errorf("%s is not what was saved: it was changed since, or is damaged", name)
-		}
+		c.files = append(c.files, copied)
 	}
 	return nil
+}
+
+// copyOf copies a file of a folder, if it is the saved one.
+func (s *savedFile) copyOf(folder, f *os.File) (*os.File, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if st.Size() != s.Size {
+		return nil, fmt.Errorf("it has %d bytes, and not %d", st.Size(), s.Size)
+	}
+	c, sum, err := private(folder, f, s.Size)
+	if err == nil && sum != s.SHA256 {
+		err = errors.Join(errChanged, c.Close())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // openOwn opens a file or folder that is the caller's own, and that nobody else can change. In a file nobody else may read.

@@ -50,6 +50,9 @@ func (v *supervisor) start(ctx context.Context, o native.Options) (process, *os.
 	}
 	if v.onGVisor() {
 		p, err := gvisor.Start(ctx, v.req.Spec, gvisor.Options{Options: o, ID: v.ID, Dir: v.dir, Image: v.req.ImageFile, Saved: v.req.Checkpoint.saved()})
+		if v.req.Checkpoint != nil {
+			_ = v.req.Checkpoint.Close() // the kernel has read it, and a copy in RAM is as large
+		}
 		if err != nil {
 			return nil, nil, v.startError(err)
 		}

@@ -89,21 +89,23 @@ func makeKey(dir, path string) error {
 }
 
 // write puts the manifest in place: a line of JSON, and one with its seal.
-func (m *manifest) write(dir string, key []byte) error {
+func (m *manifest) write(folder *os.File, key []byte) error {
 	body, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(dir, "."+manifestFile)
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := unnamed(folder)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(f, "%s\n%s\n", body, seal(body, key))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	defer f.Close() //nolint:errcheck // synced
+	if _, err := fmt.Fprintf(f, "%s\n%s\n", body, seal(body, key)); err != nil {
 		return err
 	}
-	return os.Rename(tmp, filepath.Join(dir, manifestFile))
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return errors.Join(name(f, folder, manifestFile), folder.Sync())
 }
 
 func seal(body, key []byte) string {

@@ -39,14 +39,14 @@ func number(t *testing.T, r *bufio.Reader) int {
 
 const counter = "n=0; touch /tmp/$(id -u); while :; do n=$((n+1)); echo $n; sleep 0.01; [ -e /tmp/0 ] || exit 9; done"
 
-// TestCheckpoint stops a counter, with what it has in memory and in its tmpfs, and has another kernel go on with it.
+// TestCheckpoint stops a counter, with what it has in memory and in its tmpfs, and with masks over its files, and has another kernel go on with it.
 func TestCheckpoint(t *testing.T) {
 	root := image(t, guestRoot(t))
 	again, err := os.Open(root.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := newKernel(t, shell(counter))
+	before := newKernel(t, masked(shell(counter)))
 	before.root = root
 	lines := before.started(func() {
 		if err := before.call("containerManager.StartRoot", "guest", nil); err != nil {
@@ -78,7 +78,7 @@ func TestCheckpoint(t *testing.T) {
 	if end, _ := before.end(); end.Error != "" {
 		t.Errorf("the saved kernel ended with %+v", end)
 	}
-	after := newKernel(t, shell(counter))
+	after := newKernel(t, masked(shell(counter)))
 	after.root = again
 	for _, f := range files {
 		if _, err := f.Seek(0, 0); err != nil {

@@ -83,7 +83,7 @@ func guestRoot(t *testing.T) string {
 	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), busybox, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range strings.Fields("sh cat echo chown chmod mv ln sleep ls uname mkdir touch id hostname ps kill true false seq ip nc head od") {
+	for _, name := range strings.Fields("sh cat echo chown chmod mv ln sleep ls uname mkdir touch id hostname ps kill true false seq ip nc head od wc") {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
 			t.Fatal(err)
 		}

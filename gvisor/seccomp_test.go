@@ -54,7 +54,7 @@ func compareGuest(t *testing.T, name string, p *specs.LinuxSeccomp, r *rand.Rand
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, err := guestseccomp.BuildProgram(refusals(ordered))
+	program, err := guestseccomp.BuildProgram(job.Refusals(ordered, calls()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,12 +96,12 @@ func TestRefusals(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		short := refusals(ordered)
+		short := job.Refusals(ordered, calls())
 		if short.DefaultAction != specs.ActAllow || 2*names(short) > names(ordered)+names(short)/2 {
 			t.Errorf("%s: %d names, and %d were allowed", profile, names(short), names(ordered))
 		}
 	}
-	if f := (&specs.LinuxSeccomp{DefaultAction: specs.ActAllow}); refusals(f) != f || refusals(nil) != nil {
+	if f := (&specs.LinuxSeccomp{DefaultAction: specs.ActAllow}); job.Refusals(f, calls()) != f || job.Refusals(nil, calls()) != nil {
 		t.Error("what is allowed by default has nothing to be turned around")
 	}
 }

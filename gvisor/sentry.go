@@ -65,7 +65,7 @@ func serve(j *job.Job, f *files, status *os.File) (*boot.Loader, job.End, error)
 	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}})
 	prepare()
 	if j.Spec.Linux != nil {
-		j.Spec.Linux.Seccomp = refusals(j.Spec.Linux.Seccomp)
+		j.Spec.Linux.Seccomp = job.Refusals(j.Spec.Linux.Seccomp, calls())
 	}
 	l, err := boot.New(arguments(j, f, conf))
 	if err != nil {
@@ -73,10 +73,12 @@ func serve(j *job.Job, f *files, status *os.File) (*boot.Loader, job.End, error)
 	}
 	gomaxprocs.Add(whileStarting)
 	watchStubs(status, j.Exits)
-	if err := useCompiledFilter(conf, f.control, l, func(err error) {
+	failed := func(err error) {
 		tell(status, job.End{Error: err.Error()})
 		os.Exit(1)
-	}); err != nil {
+	}
+	useMasks(l, j.ID, failed)
+	if err := useCompiledFilter(conf, f.control, l, failed); err != nil {
 		return nil, job.End{}, err
 	}
 	if err := metric.Initialize(); err != nil {
@@ -102,7 +104,7 @@ func ready(status *os.File, conf *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("tell the settings of gVisor's kernel: %w", err)
 	}
-	return json.NewEncoder(status).Encode(job.Ready{Config: text})
+	return json.NewEncoder(status).Encode(job.Ready{Config: text, Calls: calls()})
 }
 
 func readJob(fd int) (*job.Job, error) {

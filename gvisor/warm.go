@@ -59,7 +59,7 @@ func rehearse() error {
 		_, err = configuration(j)
 	}
 	if err == nil {
-		_, err = guestseccomp.BuildProgram(refusals(j.Spec.Linux.Seccomp))
+		_, err = guestseccomp.BuildProgram(job.Refusals(j.Spec.Linux.Seccomp, calls()))
 	}
 	if err != nil {
 		return fmt.Errorf("rehearse a job: %w", err)

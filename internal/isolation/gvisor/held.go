@@ -35,7 +35,11 @@ func (p *Process) ready(dir string) error {
 	case said.Error != "":
 		return fmt.Errorf("gVisor's kernel failed: %s", shown(said.Error))
 	}
-	return os.WriteFile(filepath.Join(dir, settingsFile), said.Config, 0o600)
+	text, err := json.Marshal(said.Ready)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, settingsFile), text, 0o600)
 }
 
 // Begin connects the network of a sandbox that was started with Options.Held, and starts its program. dir and id are those it was started

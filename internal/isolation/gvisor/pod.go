@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"brig/internal/isolation/gvisor/job"
 	"brig/internal/isolation/native"
 	"brig/internal/launch"
 
@@ -16,8 +17,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// settingsFile has, in the folder of a sandbox that was held, the settings of its kernel: gVisor wants them again with each container.
+// settingsFile has, in the folder of a sandbox that was held, the settings of its kernel (job.Ready): gVisor wants them again with each
+// container.
 const settingsFile = "gvisor.json"
+
+func settings(dir string) (*job.Ready, error) {
+	said := &job.Ready{}
+	text, err := os.ReadFile(filepath.Join(dir, settingsFile))
+	if err == nil {
+		err = json.Unmarshal(text, said)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the settings of the pod's kernel: %w", err)
+	}
+	return said, nil
+}
 
 // Member is a container on the kernel of another one, its pod's. What it has on the host is the tree of its files, and the server of that.
 type Member struct {
@@ -160,10 +174,11 @@ func (m *Member) serve(s *start, program *os.File) error {
 
 // Begin starts the container's program in the kernel.
 func (m *Member) Begin() error {
-	settings, err := os.ReadFile(filepath.Join(m.dir, settingsFile))
+	settings, err := settings(m.dir)
 	if err != nil {
-		return fmt.Errorf("read the settings of the pod's kernel: %w", err)
+		return err
 	}
+	m.spec.Linux.Seccomp = job.Refusals(m.spec.Linux.Seccomp, settings.Calls)
 	var terminal []*os.File
 	files := m.stdio[:]
 	if m.spec.Process.Terminal {
@@ -178,7 +193,7 @@ func (m *Member) Begin() error {
 		Spec            *specs.Spec
 		Conf            json.RawMessage
 		GoferMountConfs []mount
-	}{CID: m.id, Spec: m.spec, Conf: settings}
+	}{CID: m.id, Spec: m.spec, Conf: settings.Config}
 	for range m.files {
 		args.GoferMountConfs = append(args.GoferMountConfs, mount{Lower: 1}) // a file server, with nothing over it (specutils.GoferMountConf)
 	}

@@ -71,6 +71,8 @@ const Warm = "w"
 type Ready struct {
 	// Config are the kernel's settings, which gVisor wants to have again with each container that is started in it.
 	Config json.RawMessage `json:"config"`
+	// Calls are the names of the system calls that the kernel has, for the Refusals of such a container's filter.
+	Calls []string `json:"calls"`
 }
 
 // End is how the guest program ended, or why it never ran.

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // started boots k with a pipe for its streams, starts the guest, and gives its lines.
@@ -39,6 +41,14 @@ func number(t *testing.T, r *bufio.Reader) int {
 
 const counter = "n=0; touch /tmp/$(id -u); while :; do n=$((n+1)); echo $n; sleep 0.01; [ -e /tmp/0 ] || exit 9; done"
 
+func maskedCounter() *specs.Spec {
+	s := masked(shell(counter))
+	s.Mounts = append(s.Mounts, specs.Mount{Type: "sysfs", Destination: "/sys"})
+	s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, "/sys/firmware", "/sys/module")
+	s.Linux.ReadonlyPaths = append(s.Linux.ReadonlyPaths, "/proc/bus", "/proc/irq")
+	return s
+}
+
 // TestCheckpoint stops a counter, with what it has in memory and in its tmpfs, and with masks over its files, and has another kernel go on with it.
 func TestCheckpoint(t *testing.T) {
 	root := image(t, guestRoot(t))
@@ -46,7 +56,7 @@ func TestCheckpoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := newKernel(t, masked(shell(counter)))
+	before := newKernel(t, maskedCounter())
 	before.root = root
 	lines := before.started(func() {
 		if err := before.call("containerManager.StartRoot", "guest", nil); err != nil {
@@ -78,7 +88,7 @@ func TestCheckpoint(t *testing.T) {
 	if end, _ := before.end(); end.Error != "" {
 		t.Errorf("the saved kernel ended with %+v", end)
 	}
-	after := newKernel(t, masked(shell(counter)))
+	after := newKernel(t, maskedCounter())
 	after.root = again
 	for _, f := range files {
 		if _, err := f.Seek(0, 0); err != nil {

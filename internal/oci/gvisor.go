@@ -43,15 +43,19 @@ func (a *app) boot(c *container, spec *specs.Spec, o native.Options) (process, e
 	if err := appendStreams(o.Stdio, spec.Process.Terminal); err != nil {
 		return nil, err
 	}
-	for _, text := range gvisor.PassedOver(spec) {
-		a.warnf("%s", text)
-	}
+	a.tellPassedOver(spec)
 	g := gvisor.Options{Options: o, ID: c.id, Dir: c.dir, Held: true, Beside: a.beside}
 	p, err := gvisor.Start(context.Background(), spec, g)
 	if err != nil {
-		return nil, err
+		return nil, guestError(c.Rootfs, spec.Process, err)
 	}
 	return p, nil
+}
+
+func (a *app) tellPassedOver(spec *specs.Spec) {
+	for _, text := range gvisor.PassedOver(spec) {
+		a.warnf("%s", text)
+	}
 }
 
 // appendStreams has streams that are files written at their end: gVisor's kernel keeps a position of its own, and would write over what
@@ -103,7 +107,7 @@ func (a *app) startOnGVisor(c *container, spec *specs.Spec) (err error) {
 		err = gvisor.Begin(c.dir, c.id, c.PID)
 	}
 	if err != nil {
-		return c.failed(guestError(spec.Process, err))
+		return c.failed(guestError(c.Rootfs, spec.Process, err))
 	}
 	fault.Point("program begun")
 	if c.Beginning = false; c.Pod == "" {
@@ -123,16 +127,13 @@ func (a *app) startOnGVisor(c *container, spec *specs.Spec) (err error) {
 	return nil
 }
 
-// guestError says what engines look for when the guest's kernel cannot execute a program.
-func guestError(pr *specs.Process, err error) error {
+// guestError says what engines look for when the guest's kernel cannot execute a program, or has none to.
+func guestError(rootfs string, pr *specs.Process, err error) error {
 	var program *gvisor.ProgramError
-	switch {
-	case !errors.As(err, &program):
+	if !errors.As(err, &program) {
 		return err
-	case program.Errno == unix.ENOENT:
-		return &initError{fmt.Errorf("exec: %q: executable file not found in $PATH: %w", pr.Args[0], err)}
 	}
-	return &initError{fmt.Errorf("exec: %q: %w", pr.Args[0], program.Errno)}
+	return failureOf(rootfs, pr, program.Errno, !program.Looked)
 }
 
 // signalGuest sends a signal to the first program of a container, or to all. One that ends everything goes to the kernel process, which
@@ -166,7 +167,6 @@ func (o *execution) checkExec(own, pr *specs.Process) error {
 	}{
 		{"--cgroup", len(o.cgroups) > 0},
 		{"process.rlimits", len(pr.Rlimits) > 0 && !reflect.DeepEqual(pr.Rlimits, own.Rlimits)}, // without any it has the first's, as runc has it
-		{"process.user.umask", pr.User.Umask != nil},
 		{"process.apparmorProfile", pr.ApparmorProfile != own.ApparmorProfile},
 		{"process.selinuxLabel", pr.SelinuxLabel != own.SelinuxLabel},
 		{"process.oomScoreAdj", pr.OOMScoreAdj != nil && !reflect.DeepEqual(pr.OOMScoreAdj, own.OOMScoreAdj)},
@@ -178,8 +178,14 @@ func (o *execution) checkExec(own, pr *specs.Process) error {
 			return &gvisor.UnsupportedError{Key: f.key, Reason: "it is the kernel process's, which a further program shares with the first"}
 		}
 	}
+	if mask := pr.User.Umask; mask != nil && *mask != guestUmask {
+		return &gvisor.UnsupportedError{Key: "process.user.umask", Reason: fmt.Sprintf("gVisor starts each further program with %04o", guestUmask)}
+	}
 	return nil
 }
+
+// guestUmask is that of every further program of a guest (gVisor's pkg/sentry/control, proc.go).
+const guestUmask = 0o022
 
 // executeOnGVisor runs a further program in the guest. own is the container's first.
 func (a *app) executeOnGVisor(c *container, o *execution, own *specs.Process, spec *specs.Spec) error {
@@ -203,9 +209,12 @@ func (a *app) executeOnGVisor(c *container, o *execution, own *specs.Process, sp
 	if slices.Contains(passed, nil) {
 		return fmt.Errorf("--preserve-fds %d: not all of them are open", o.preserve)
 	}
-	p, err := gvisor.Exec(context.Background(), spec, gvisor.Options{Options: native.Options{Stdio: streams, PassFDs: passed}, ID: c.id, Dir: c.kernelDir()})
+	p, err := gvisor.Exec(context.Background(), spec, gvisor.Options{
+		Options: native.Options{Stdio: streams, PassFDs: passed, Warn: func(text string) { a.warnf("%s", text) }},
+		ID:      c.id, Dir: c.kernelDir(),
+	})
 	if err != nil {
-		return guestError(spec.Process, err)
+		return guestError(c.Rootfs, spec.Process, err)
 	}
 	defer p.Release() //nolint:errcheck // a connection
 	fault.Point("program runs")

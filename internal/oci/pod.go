@@ -197,9 +197,10 @@ func (a *app) bootMember(c *container, spec *specs.Spec, o native.Options, on *c
 	} else if err := appendStreams(streams, false); err != nil {
 		return nil, err
 	}
+	a.tellPassedOver(spec)
 	s, err := a.stand(c, pod, streams)
 	if err != nil {
-		return nil, err
+		return nil, guestError(c.Rootfs, spec.Process, err)
 	}
 	defer func() {
 		if err != nil {
@@ -246,8 +247,8 @@ func (a *app) stand(c, pod *container, streams [3]*os.File) (*standing, error) {
 		switch err = json.NewDecoder(ready).Decode(&said); {
 		case errors.Is(err, io.EOF):
 			err = errors.New("the process that stands for the container has ended")
-		case err == nil && said.Error != "":
-			err = errors.New(said.Error)
+		case err == nil:
+			err = said.err(true)
 		}
 	}
 	if err != nil {
@@ -274,7 +275,30 @@ func (c *container) adopt(pid int) error {
 // answer is what that process says: when the tree is there, and to a start.
 type answer struct {
 	Error string `json:"error,omitempty"`
-	Errno int    `json:"errno,omitempty"` // of the program, which the kernel could not execute
+	Errno int    `json:"errno,omitempty"` // of the program, which the kernel could not execute, or which was looked for
+}
+
+// failed is what went wrong.
+func failed(err error) (said answer) {
+	if err != nil {
+		said.Error = err.Error()
+	}
+	var program *gvisor.ProgramError
+	if errors.As(err, &program) {
+		said.Errno = int(program.Errno) //nolint:errorlint // the number itself
+	}
+	return said
+}
+
+// err gives it again, for a program that was executed or only looked for.
+func (said *answer) err(looked bool) error {
+	switch {
+	case said.Errno != 0:
+		return &gvisor.ProgramError{Errno: unix.Errno(said.Errno), Text: said.Error, Looked: looked} //nolint:gosec // it was one
+	case said.Error != "":
+		return errors.New(said.Error)
+	}
+	return nil
 }
 
 // standForContainer is that process. Its standard streams are the program's, and it says nothing there.
@@ -286,11 +310,7 @@ func (a *app) standForContainer(args []string) error {
 	ready := os.NewFile(3, "pipe")
 	runtime.LockOSThread() // with which what it starts ends
 	m, starts, err := a.standReady(args[0], args[1])
-	said := answer{}
-	if err != nil {
-		said.Error = err.Error()
-	}
-	if werr := errors.Join(json.NewEncoder(ready).Encode(said), ready.Close()); err != nil || werr != nil {
+	if werr := errors.Join(json.NewEncoder(ready).Encode(failed(err)), ready.Close()); err != nil || werr != nil {
 		return errors.Join(err, werr)
 	}
 	err = a.serveContainer(m, starts)
@@ -346,14 +366,7 @@ func (a *app) serveContainer(m *gvisor.Member, starts net.Listener) error {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
 	err = m.Begin()
-	reply := answer{}
-	if err != nil {
-		reply.Error = err.Error()
-		var program *gvisor.ProgramError
-		if errors.As(err, &program) {
-			reply.Errno = int(program.Errno) //nolint:errorlint // the number itself
-		}
-	}
+	reply := failed(err)
 	err = errors.Join(err, json.NewEncoder(connection).Encode(reply), connection.Close())
 	if reply.Error != "" {
 		return err
@@ -393,13 +406,7 @@ func (c *container) beginMember() error {
 		return fmt.Errorf("give the start: %w", err)
 	}
 	fault.Point("start given")
-	switch {
-	case said.Errno != 0:
-		return &gvisor.ProgramError{Errno: unix.Errno(said.Errno), Text: said.Error} //nolint:gosec // it was one
-	case said.Error != "":
-		return errors.New(said.Error)
-	}
-	return nil
+	return said.err(false)
 }
 
 // signalMember sends a signal to a container of a pod: SIGKILL to all of it.

@@ -56,23 +56,27 @@ func programError(rootfs string, pr *specs.Process, err error) error {
 	if !errors.As(err, &step) || errors.As(err, &hook) {
 		return err
 	}
-	args := pr.Args
 	executed := strings.HasPrefix(step.Call, "execve(")
 	if !executed && !strings.HasPrefix(step.Call, "faccessat2(") {
 		return err
 	}
-	err = fmt.Errorf("exec: %q: %w", args[0], step.Errno)
-	if why := selinux.Refusal(pr.SelinuxLabel, pr.NoNewPrivileges, step.Errno); why != "" {
+	return failureOf(rootfs, pr, step.Errno, executed)
+}
+
+// failureOf says why a program could not be executed, or looked for.
+func failureOf(rootfs string, pr *specs.Process, errno unix.Errno, executed bool) error {
+	args, err := pr.Args, fmt.Errorf("exec: %q: %w", pr.Args[0], errno)
+	if why := selinux.Refusal(pr.SelinuxLabel, pr.NoNewPrivileges, errno); why != "" {
 		err = fmt.Errorf("%w: %s", err, why)
 	}
 	if errors.Is(err, unix.ENOENT) {
 		switch found := inPath(rootfs, pr); {
 		case executed && found != "":
-			return &programFailure{found, step.Errno} // it is there, and what interprets it is not
+			return &programFailure{found, errno} // it is there, and what interprets it is not
 		case !strings.Contains(args[0], "/"):
 			err = fmt.Errorf("exec: %q: executable file not found in $PATH", args[0])
 		default:
-			err = fmt.Errorf("exec: %q: stat %s: %w", args[0], args[0], step.Errno)
+			err = fmt.Errorf("exec: %q: stat %s: %w", args[0], args[0], errno)
 		}
 	}
 	return &initError{err}

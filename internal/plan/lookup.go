@@ -32,3 +32,17 @@ func (b *builder) findProgram(pr *specs.Process) error {
 	}
 	return nil
 }
+
+// Candidates are the paths where a process's program may be.
+func Candidates(pr *specs.Process) (names []string) {
+	if name := pr.Args[0]; strings.Contains(name, "/") {
+		if !path.IsAbs(name) {
+			name = path.Join("/", pr.Cwd, name)
+		}
+		return []string{name}
+	}
+	for _, dir := range searchPath(pr.Env) {
+		names = append(names, path.Join(dir, pr.Args[0]))
+	}
+	return names
+}

@@ -27,6 +27,9 @@ func (e *UnsupportedError) Error() string {
 // Check refuses what gVisor's kernel would pass over in silence.
 func Check(spec *specs.Spec) error {
 	a, linux := spec.Annotations, spec.Linux
+	if _, _, err := plan.Guest(spec.Process); err != nil {
+		return err
+	}
 	switch {
 	case a[annotation.Init] == "true":
 		return &UnsupportedError{"init", "Brig's init is a process of the host's kernel; the guest's first process is the program"}
@@ -49,8 +52,10 @@ func Check(spec *specs.Spec) error {
 		return err
 	}
 	for i := range spec.Mounts {
-		if m := &spec.Mounts[i]; slices.Contains(m.Options, "nosymfollow") || slices.Contains(m.Options, "rnosymfollow") {
-			return &UnsupportedError{fmt.Sprintf("mounts[%d]", i), "nosymfollow: the guest's kernel follows links itself"}
+		for option, reason := range linkOptions {
+			if slices.Contains(spec.Mounts[i].Options, option) {
+				return &UnsupportedError{fmt.Sprintf("mounts[%d]", i), option + ": " + reason}
+			}
 		}
 	}
 	if _, own := plan.Namespace(spec, specs.NetworkNamespace); !own {
@@ -65,6 +70,12 @@ func Check(spec *specs.Spec) error {
 		return &UnsupportedError{"hooks.startContainer", "they would be programs of the host's kernel, not of the guest"}
 	}
 	return nil
+}
+
+// linkOptions are the options of mounts that gVisor's kernel cannot follow, and why.
+var linkOptions = map[string]string{
+	"nosymfollow": "the guest's kernel follows links itself", "rnosymfollow": "the guest's kernel follows links itself",
+	"src-nofollow": "the guest's kernel mounts no link", "dest-nofollow": "the guest's kernel mounts on no link",
 }
 
 // asks tells whether a filter asks an agent.
@@ -82,7 +93,8 @@ func PassedOver(spec *specs.Spec) (list []string) {
 	for _, name := range slices.Sorted(maps.Keys(spec.Linux.Sysctl)) {
 		list = append(list, "sysctl "+name+" is the host kernel's: the guest keeps to its own kernel's check")
 	}
-	return list
+	_, less, _ := plan.Guest(spec.Process) // the error is Check's
+	return append(list, less...)
 }
 
 func checkSysctls(list map[string]string) error {

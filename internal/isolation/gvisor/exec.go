@@ -10,6 +10,7 @@ import (
 
 	"brig/internal/caps"
 	"brig/internal/fault"
+	"brig/internal/plan"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -61,9 +62,17 @@ type signalArgs struct {
 // Exec runs spec.Process in the sandbox, beside its first program. The rest of spec is the sandbox's own. ctx ends the waiting for the
 // kernel; a program that is to end with this process does then.
 func Exec(ctx context.Context, spec *specs.Spec, o Options) (*Executed, error) {
-	pr := spec.Process
-	if err := checkUser(spec); err != nil {
+	pr, warnings, err := plan.Guest(spec.Process)
+	if err == nil {
+		err = checkUser(spec)
+	}
+	if err != nil {
 		return nil, err
+	}
+	for _, text := range warnings {
+		if o.Warn != nil {
+			o.Warn(text)
+		}
 	}
 	if o.Meanwhile != nil {
 		if err := o.Meanwhile(); err != nil {
@@ -88,7 +97,6 @@ func Exec(ctx context.Context, spec *specs.Spec, o Options) (*Executed, error) {
 	for n := range files {
 		args.GuestFDs = append(args.GuestFDs, n)
 	}
-	var err error
 	if args.Capabilities, err = guestCaps(pr.Capabilities); err != nil {
 		return nil, err
 	}

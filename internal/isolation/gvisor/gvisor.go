@@ -9,6 +9,7 @@
 package gvisor
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -63,6 +64,8 @@ type Process struct {
 type ProgramError struct {
 	Errno unix.Errno
 	Text  string // gVisor's words
+	// Looked: nothing has been executed, it was looked for.
+	Looked bool
 }
 
 func (e *ProgramError) Error() string { return e.Text }
@@ -137,7 +140,11 @@ func (s *start) run(ctx context.Context, program *os.File) (*Process, error) {
 	}
 	o := s.options.Options
 	o.Program, o.PassFDs, o.Workdir = program, files, s.spec.Process.Cwd
-	kernel, err := native.Start(kernelSpec(s.spec), o)
+	around := kernelSpec(s.spec)
+	if s.options.Held {
+		around.Hooks = nil // the engine's to run
+	}
+	kernel, err := native.Start(around, o)
 	if err != nil {
 		return nil, errors.Join(err, status.Close())
 	}
@@ -174,7 +181,10 @@ func (s *start) begin(ctx context.Context, p *Process) error {
 	case len(s.options.Saved) > 0:
 		err = s.restore(ctx)
 	case s.options.Held:
-		return p.ready(s.options.Dir)
+		if err = findProgram(s.spec); err == nil {
+			err = p.ready(s.options.Dir)
+		}
+		return err
 	default:
 		if err = call(ctx, s.options.Dir, "Network.CreateLinksAndRoutes", loopback, nil, nil); err == nil {
 			fault.Point("guest has its network")
@@ -210,7 +220,7 @@ type root struct {
 
 // root makes the connections with the file server, as far as the sandbox needs one.
 func (s *start) root() (*root, error) {
-	guest, below, err := guestSpec(s.spec)
+	guest, below, err := s.guest()
 	if err != nil {
 		return nil, err
 	}
@@ -239,6 +249,21 @@ func (s *start) root() (*root, error) {
 		r.file, r.mounts = r.mounts[0], r.mounts[1:]
 	}
 	return r, nil
+}
+
+// guest is the spec of the guest, and what of its root is served apart.
+func (s *start) guest() (guest *specs.Spec, below []string, err error) {
+	if guest, below, err = guestSpec(s.spec); err != nil {
+		return nil, nil, err
+	}
+	places, err := s.settle(guest)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, at := range below {
+		below[i] = cmp.Or(places[at], at)
+	}
+	return guest, below, nil
 }
 
 // job is the file with the job.

@@ -96,7 +96,10 @@ func Join(spec *specs.Spec, pod Pod, dir string, o Options) (*Member, error) {
 	if m.holder, err = holdTree(s.spec, program, dir, o); err != nil {
 		return nil, err
 	}
-	if err = m.serve(s, program); err != nil {
+	if err = findProgram(s.spec); err == nil {
+		err = m.serve(s, program)
+	}
+	if err != nil {
 		return nil, errors.Join(err, m.End())
 	}
 	return m, nil
@@ -137,7 +140,7 @@ func holdTree(spec *specs.Spec, program *os.File, dir string, o Options) (*nativ
 
 // serve starts the file server of the tree.
 func (m *Member) serve(s *start, program *os.File) error {
-	guest, below, err := guestSpec(s.spec)
+	guest, below, err := s.guest()
 	if err != nil {
 		return err
 	}

@@ -135,7 +135,11 @@ func isOwn(m *specs.Mount, cwd string) bool {
 // guestSpec is what the guest's kernel makes the guest from. Every bind mount is served apart, and named in below: the kernel takes the
 // root for its own, which may be read-only as a whole and whose files nobody else changes, and a volume is neither.
 func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string, err error) {
-	s, pr := *spec, *spec.Process
+	process, _, err := plan.Guest(spec.Process)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, pr := *spec, *process
 	s.Root = &specs.Root{Path: "/", Readonly: spec.Root != nil && spec.Root.Readonly}
 	s.Annotations = maps.Clone(spec.Annotations)
 	maps.DeleteFunc(s.Annotations, func(key, _ string) bool { return strings.HasPrefix(key, annotation.Prefix) })
@@ -150,7 +154,8 @@ func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string, err error) 
 	}
 	s.Linux = &specs.Linux{Seccomp: filter, Namespaces: namespaces(spec), MaskedPaths: spec.Linux.MaskedPaths, ReadonlyPaths: spec.Linux.ReadonlyPaths}
 	for _, m := range spec.Mounts {
-		at := path.Clean(m.Destination)
+		at := path.Join("/", m.Destination) // old bundles have it without
+		m.Destination = at
 		switch {
 		case isOwn(&m, pr.Cwd) && at != "/dev" && at != "/dev/pts" && m.Type != "mqueue": // gVisor makes /dev as it has it
 			m.Options = tmpfsOptions(&m)

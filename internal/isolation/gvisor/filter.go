@@ -11,19 +11,46 @@ import (
 )
 
 // kernelFilter is the host's filter of the kernel process and its stubs; goferFilter that of the file server. gVisor loads its own over
-// each, with the arguments looked at; what these add is that nothing else goes through before that, or if that were ever missing.
+// each, with the arguments looked at; what these add is mostly that nothing else goes through before that, or if that were ever missing.
 func kernelFilter() *specs.LinuxSeccomp {
 	return only(slices.Concat(job.KernelStart, job.KernelRun),
 		// To read: what it writes it was given open.
 		specs.LinuxSyscall{Names: []string{"openat"}, Args: []specs.LinuxSeccompArg{without(2, unix.O_ACCMODE|unix.O_CREAT|unix.O_TRUNC|tmpfile)}},
-		specs.LinuxSyscall{Names: []string{"fchmod"}, Args: []specs.LinuxSeccompArg{without(1, unix.S_ISUID|unix.S_ISGID)}},
+		specs.LinuxSyscall{Names: []string{"fchmod"}, Args: []specs.LinuxSeccompArg{without(1, suidSgid)}},
 	)
 }
 
-func goferFilter() *specs.LinuxSeccomp {
-	return only(slices.Concat(job.GoferStart, job.GoferRun),
-		specs.LinuxSyscall{Names: []string{"socketpair"}, Args: []specs.LinuxSeccompArg{is(0, unix.AF_UNIX)}},
-	)
+// goferFilter is that of the file server for a guest with a filter. A guest that may not make set-user-ID files has its kernel process ask the
+// server for none: in a volume they would be the volume's owner's, and on the host for everybody to execute. (Folders may have the bit of the
+// group, which one gets from the folder it is made in. The mode that openat2 has behind a pointer is only the server's own to ask for.)
+func goferFilter(guest *specs.LinuxSeccomp) *specs.LinuxSeccomp {
+	conditions := []specs.LinuxSyscall{{Names: []string{"socketpair"}, Args: []specs.LinuxSeccompArg{is(0, unix.AF_UNIX)}}}
+	if !setsIDs(guest) {
+		conditions = append(conditions,
+			specs.LinuxSyscall{Names: []string{"fchmod"}, Args: []specs.LinuxSeccompArg{without(1, suidSgid)}},
+			specs.LinuxSyscall{Names: []string{"fchmodat"}, Args: []specs.LinuxSeccompArg{without(2, suidSgid)}},
+			specs.LinuxSyscall{Names: []string{"mknodat"}, Args: []specs.LinuxSeccompArg{without(2, suidSgid)}},
+			specs.LinuxSyscall{Names: []string{"openat"}, Args: []specs.LinuxSeccompArg{without(3, suidSgid)}},
+			specs.LinuxSyscall{Names: []string{"openat"}, Args: []specs.LinuxSeccompArg{without(2, unix.O_CREAT|tmpfile)}},
+		)
+	}
+	return only(slices.Concat(job.GoferStart, job.GoferRun), conditions...)
+}
+
+// suidSgid are the bits by which who executes a file gets its owner's and its group's id.
+const suidSgid = unix.S_ISUID | unix.S_ISGID
+
+// setsIDs tells whether a filter lets a program give a file those bits. One that does not has a condition for it (package seccomp's profiles).
+func setsIDs(f *specs.LinuxSeccomp) bool {
+	if f == nil || f.DefaultAction == specs.ActAllow || f.DefaultAction == specs.ActLog {
+		return true
+	}
+	refuses := func(a specs.LinuxSeccompArg) bool {
+		return a.Index == 1 && a.Op == specs.OpMaskedEqual && a.Value&suidSgid == suidSgid && a.ValueTwo&suidSgid == 0
+	}
+	return slices.ContainsFunc(f.Syscalls, func(c specs.LinuxSyscall) bool {
+		return c.Action != specs.ActErrno && slices.Contains(c.Names, "fchmod") && !slices.ContainsFunc(c.Args, refuses)
+	})
 }
 
 const (

@@ -111,7 +111,7 @@ var goferCaps = []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH",
 func goferSpec(spec *specs.Spec) *specs.Spec {
 	s := kernelSpec(spec)
 	s.Process.Args = []string{programName, "gofer"}
-	s.Linux.Seccomp = goferFilter()
+	s.Linux.Seccomp = goferFilter(spec.Linux.Seccomp)
 	s.Process.User = specs.User{}
 	s.Process.Terminal, s.Process.ConsoleSize = false, nil
 	s.Process.Capabilities = &specs.LinuxCapabilities{

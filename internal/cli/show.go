@@ -113,7 +113,11 @@ func (a *app) stats() *cobra.Command {
 			}
 			rows := make([][]string, len(list))
 			for i, s := range list {
-				rows[i] = []string{s.ID, none(s.Name), of(inspect.Bytes(s.Memory.Current), s.Memory.Limit, inspect.Bytes),
+				name := none(s.Name)
+				if s.Waiting {
+					name = "(kept warm)"
+				}
+				rows[i] = []string{s.ID, name, of(inspect.Bytes(s.Memory.Current), s.Memory.Limit, inspect.Bytes),
 					fmt.Sprintf("%.2fs", float64(s.CPU.UsageUsec)/1e6),
 					of(fmt.Sprint(s.Pids.Current), s.Pids.Limit, func(n uint64) string { return fmt.Sprint(n) }),
 					fmt.Sprint(s.Memory.OOMKills), fmt.Sprint(s.CPU.ThrottledPeriods), stalled(s.Pressure)}
@@ -130,6 +134,8 @@ func (a *app) stats() *cobra.Command {
 type usage struct {
 	ID   string `json:"id"`
 	Name string `json:"name,omitempty"`
+	// Waiting: it is kept warm, and has no program yet.
+	Waiting bool `json:"waiting,omitempty"`
 	*cgroup.Stats
 }
 
@@ -149,6 +155,13 @@ func (a *app) statsOf(refs []string) ([]usage, error) {
 				refs = append(refs, st.ID)
 			}
 		}
+		waiting, err := store.Waiting()
+		if err != nil {
+			return nil, err
+		}
+		for _, st := range waiting {
+			refs = append(refs, st.ID)
+		}
 	}
 	list := []usage{}
 	for _, ref := range refs {
@@ -167,7 +180,7 @@ func (a *app) statsOf(refs []string) ([]usage, error) {
 			}
 			return nil, err
 		}
-		list = append(list, usage{b.ID, st.Name, s})
+		list = append(list, usage{b.ID, st.Name, st.Status == sandbox.Ready, s})
 	}
 	return list, nil
 }

@@ -258,6 +258,15 @@ func (b *Sandbox) Spec() (*specs.Spec, error) {
 
 // List gives the state of every sandbox that has a program, the oldest first. What killed supervisors left is cleared before.
 func (s *Store) List() ([]*State, error) {
+	return s.list(func(st *State) bool { return st.Status != Ready })
+}
+
+// Waiting gives the sandboxes that are kept warm and have no program yet.
+func (s *Store) Waiting() ([]*State, error) {
+	return s.list(func(st *State) bool { return st.Status == Ready })
+}
+
+func (s *Store) list(wanted func(*State) bool) ([]*State, error) {
 	if err := s.Sweep(); err != nil {
 		return nil, err
 	}
@@ -274,7 +283,7 @@ func (s *Store) List() ([]*State, error) {
 		if err != nil {
 			return nil, err
 		}
-		if st.Status != Ready {
+		if wanted(st) {
 			list = append(list, st)
 		}
 	}

@@ -240,8 +240,15 @@ func (b *Sandbox) Update(r *specs.LinuxResources) error {
 	return b.write("config.json", spec)
 }
 
-// Stats reads what the sandbox uses.
+// Stats reads what the sandbox uses, also one that is kept warm.
 func (b *Sandbox) Stats() (*cgroup.Stats, error) {
+	st, err := b.State()
+	if err != nil {
+		return nil, err
+	}
+	if st.Status == Ready && len(st.Cgroups) > 0 {
+		return b.group(st).Stats()
+	}
 	group, err := b.runningGroup()
 	if err != nil {
 		return nil, err

@@ -349,12 +349,12 @@ func (h *holder) serve(c *client) error {
 		return errors.Join(err, h.discard())
 	}
 	result, err := h.become(c)
-	if c.detach {
-		return err // it has been told
-	}
 	if err != nil {
 		c.tell(warmAnswer{Error: err.Error(), ExitCode: ExitCode(err)})
 		return nil
+	}
+	if c.detach {
+		return nil // it has been told, when the program ran
 	}
 	c.tell(warmAnswer{Result: &result})
 	return nil
@@ -365,9 +365,6 @@ func (h *holder) become(c *client) (Result, error) {
 	v := h.supervisor
 	v.adopt(c.req, c.detach)
 	if err := v.nameTaken(c.req.Name); err != nil {
-		if c.detach {
-			c.tell(warmAnswer{Error: err.Error(), ExitCode: ExitCode(err)})
-		}
 		return Result{}, errors.Join(err, v.discard())
 	}
 	if c.detach {

@@ -47,6 +47,9 @@ func ofCompromised(preset, from, name string) (word, why string) {
 	return "HELD", "in no policy is it theirs to do"
 }
 
+// captured are attacks on what only the two have.
+var captured = [][]string{{"descriptors"}, {"in-gofer", "descriptors"}, {"in-gofer", "procfd"}}
+
 // TestCompromisedKernel has a guest that got hold of gVisor's kernel process: the attacker is executed in its place, with none of gVisor's
 // filters, and runs every attack against the host from there and from the file server. What holds it is what Brig has put
 // around them, whatever the policy opens for the guest.
@@ -84,6 +87,13 @@ func TestCompromisedKernel(t *testing.T) {
 						}
 					})
 				}
+			}
+			for _, args := range captured {
+				t.Run(strings.Join(args, "/"), func(t *testing.T) {
+					if word, reason := attack(t, flags, args...).verdict(); word != "HELD" {
+						t.Errorf("%s: %s", word, reason)
+					}
+				})
 			}
 			// Each against the other, which is another user with other rights. To open a pidfd is the kernel process's to do, for its stubs; it
 			// can wait by one, and no more.
@@ -142,6 +152,13 @@ func TestCompromisedKernelOfBundle(t *testing.T) {
 				}
 			})
 		}
+	}
+	for _, args := range captured {
+		t.Run(strings.Join(args, "/"), func(t *testing.T) {
+			if word, reason := attack(t, args...).verdict(); word != "HELD" {
+				t.Errorf("%s: %s", word, reason)
+			}
+		})
 	}
 	t.Run("control", func(t *testing.T) {
 		if word, reason := attack(t, "in-gofer", "read", "/etc/passwd").verdict(); word != "ESCAPED" {

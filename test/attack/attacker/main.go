@@ -105,7 +105,7 @@ var codes = map[string]int{"HELD": 0, "ESCAPED": 42, "BROKEN": 3}
 
 // perform tries one attack.
 func perform(args []string) verdict {
-	tables := [][]attack{namespaceAttacks, mountAttacks, doorAttacks, processAttacks, socketAttacks, fileAttacks, identityAttacks, greedAttacks, archAttacks, imageAttacks}
+	tables := [][]attack{namespaceAttacks, mountAttacks, doorAttacks, processAttacks, socketAttacks, fileAttacks, identityAttacks, greedAttacks, archAttacks, imageAttacks, capturedAttacks}
 	for _, a := range slices.Concat(tables...) {
 		if a.name == args[0] {
 			return a.try(args[1:])

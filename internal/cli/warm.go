@@ -115,6 +115,11 @@ func (a *app) listWarm(store *sandbox.Store, asJSON bool) error {
 		}
 		rows[i] = []string{p.Domain, none(root), none(p.Preset), ready, inspect.Bytes(memory), fmt.Sprint(p.PID), output.Ago(p.Created)}
 	}
+	for _, p := range pools {
+		if p.Failed != "" {
+			fmt.Fprintf(a.err, "brig: the pool %s cannot make a sandbox, and tries again: %s\n", p.Domain, output.Printable(p.Failed))
+		}
+	}
 	output.Table(a.out, []string{"DOMAIN", "ROOT", "PRESET", "READY", "MEMORY", "PID", "CREATED"}, rows, 1)
 	return nil
 }

@@ -39,6 +39,8 @@ type monitorJob struct {
 	Checkpoint int `json:"checkpoint,omitempty"`
 	// Warm: the sandbox waits for its program, and file descriptor 3 is a socket to the pool that it belongs to.
 	Warm bool `json:"warm,omitempty"`
+	// Domain is the trust domain of that pool.
+	Domain string `json:"domain,omitempty"`
 	// Pool is how many such sandboxes the process is to keep, in place of having one.
 	Pool int `json:"pool,omitempty"`
 }
@@ -216,7 +218,7 @@ func monitor(out *os.File, report func(monitorStatus) error) error {
 		return s.KeepWarm(ctx, job.Request, job.Pool, func() { _ = report(monitorStatus{}) }, func(error) {})
 	}
 	if job.Warm {
-		return s.holdWarm(job.ID, job.Request, out)
+		return s.holdWarm(job.ID, job.Domain, job.Request, out)
 	}
 	v, err := s.prepare(job.ID, job.Request, true)
 	if err != nil {

@@ -42,6 +42,8 @@ type Pool struct {
 	StartTime uint64 `json:"startTime"`
 	// Stopped: the process is (SIGSTOP), and makes no sandboxes until it is continued.
 	Stopped bool `json:"stopped,omitempty"`
+	// Failed is why the last sandbox could not be made, while it tries again.
+	Failed string `json:"failed,omitempty"`
 }
 
 // Warmed is a sandbox that waits for its program.
@@ -59,8 +61,10 @@ type pool struct {
 	req  *Request
 	file *os.File
 
-	mu   sync.Mutex
-	idle map[*exec.Cmd]*os.File // the sockets of the supervisors whose sandbox nobody has
+	mu sync.Mutex
+	// record is what stands in file.
+	record Pool
+	idle   map[*exec.Cmd]*os.File // the sockets of the supervisors whose sandbox nobody has
 }
 
 // KeepWarm keeps that many warm sandboxes for a request until the context ends. ready is called once they are all there; where the
@@ -80,8 +84,11 @@ func (s *Store) KeepWarm(ctx context.Context, req *Request, count int, ready fun
 		return err
 	}
 	p := &pool{Store: s, req: req, idle: map[*exec.Cmd]*os.File{}}
-	if p.file, err = s.claim(key, req, count); err != nil {
+	if p.file, err = lockPool(s.warmDir(key)); err != nil {
 		return err
+	}
+	if err := p.claim(key, count); err != nil {
+		return errors.Join(err, p.file.Close())
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	first := make(chan error, count)
@@ -103,28 +110,38 @@ func (s *Store) KeepWarm(ctx context.Context, req *Request, count int, ready fun
 }
 
 // claim makes the record of a pool, of which there is one a domain.
-func (s *Store) claim(key string, req *Request, count int) (*os.File, error) {
-	dir := s.warmDir(key)
-	f, err := lockPool(dir)
-	if err != nil {
-		return nil, err
+func (p *pool) claim(key string, count int) error {
+	p.record = Pool{Domain: key, PID: os.Getpid(), Created: time.Now(), Image: p.req.Image, Preset: p.req.Preset, Count: count}
+	if p.req.Image == nil && p.req.Spec.Root != nil {
+		p.record.Root = p.req.Spec.Root.Path
 	}
-	record := Pool{Domain: key, PID: os.Getpid(), Created: time.Now(), Image: req.Image, Preset: req.Preset, Count: count}
-	if req.Image == nil && req.Spec.Root != nil {
-		record.Root = req.Spec.Root.Path
+	p.record.StartTime, _ = startTime(p.record.PID)
+	return p.write()
+}
+
+// note has the record tell that the pool cannot make a sandbox, or can again.
+func (p *pool) note(failed error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.record.Failed
+	p.record.Failed = ""
+	if failed != nil {
+		p.record.Failed = failed.Error()
 	}
-	record.StartTime, _ = startTime(record.PID)
-	text, err := json.Marshal(record)
+	if p.record.Failed != before {
+		_ = p.write() // as it was
+	}
+}
+
+func (p *pool) write() error {
+	text, err := json.Marshal(p.record)
 	if err == nil {
-		err = f.Truncate(0)
+		_, err = p.file.WriteAt(text, 0)
 	}
 	if err == nil {
-		_, err = f.WriteAt(text, 0)
+		err = p.file.Truncate(int64(len(text)))
 	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
+	return err
 }
 
 // lockPool makes and takes the record of a domain.
@@ -168,6 +185,7 @@ func (p *pool) slot(ctx context.Context, first chan<- error, failed func(error))
 		} else if err != nil {
 			failed(err)
 		}
+		p.note(err)
 		wait := refillAfter
 		if err != nil {
 			wait, pause = pause, min(2*pause, retryAtMost)
@@ -190,7 +208,7 @@ func (p *pool) make() (*exec.Cmd, *os.File, error) {
 		return nil, nil, fmt.Errorf("socketpair: %w", err)
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "warm"), os.NewFile(uintptr(pair[1]), "warm")
-	job, err := json.Marshal(monitorJob{Root: p.root, ID: newID(), Request: p.req, ImageFile: p.req.ImageFile != nil, Warm: true})
+	job, err := json.Marshal(monitorJob{Root: p.root, ID: newID(), Request: p.req, ImageFile: p.req.ImageFile != nil, Warm: true, Domain: p.record.Domain})
 	if err != nil {
 		return nil, nil, errors.Join(err, ours.Close(), theirs.Close())
 	}

@@ -56,11 +56,14 @@ func (s *Store) warmDir(domain string) string { return s.path("warm", domain) }
 
 // hold keeps a warm sandbox until a run takes it, or its pool is gone, and then is its supervisor. pool is a socket to the pool,
 // which ends when either of the two lets go of the sandbox.
-func (s *Store) holdWarm(id string, req *Request, pool *os.File) (err error) {
+func (s *Store) holdWarm(id, key string, req *Request, pool *os.File) (err error) {
 	defer lockThread()() // which the kernel dies with
-	key, err := domain(req)
+	now, err := domain(req)
 	if err != nil {
 		return err
+	}
+	if now != key {
+		return errors.New("a folder of its policy, or Brig's own programs, are not those any more that the pool was started with; end it (brig warm --stop), and start another")
 	}
 	v, err := s.prepare(id, req, false)
 	if err != nil {
@@ -199,10 +202,18 @@ func (h *holder) accept() *client {
 		return nil
 	}
 	c := &client{conn: os.NewFile(uintptr(fd), "run")} //nolint:gosec // a file descriptor
-	if err := errors.Join(sameUser(fd), bound(fd, handoverTimeout), c.receive(), h.fits(c), h.awake()); err != nil {
-		c.tell(warmAnswer{Error: err.Error()})
-		c.close()
-		return nil
+	for _, step := range []func() error{
+		func() error { return sameUser(fd) },
+		func() error { return bound(fd, handoverTimeout) },
+		c.receive,
+		func() error { return h.fits(c) },
+		h.awake,
+	} {
+		if err := step(); err != nil {
+			c.tell(warmAnswer{Error: err.Error()})
+			c.close()
+			return nil
+		}
 	}
 	if !c.tell(warmAnswer{Taken: true}) || c.confirmed() != nil { // it waits no longer
 		c.close()
@@ -330,9 +341,6 @@ func (c *client) close() {
 
 // fits refuses a run of another trust domain.
 func (h *holder) fits(c *client) error {
-	if c.req == nil || c.req.Spec == nil || c.req.Spec.Process == nil || c.req.Spec.Linux == nil {
-		return nil // and was refused for that
-	}
 	key, err := domain(c.req)
 	if err == nil && key != h.domain {
 		err = errors.New("the request is of another trust domain")

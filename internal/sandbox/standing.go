@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"brig/internal/host"
+
+	"golang.org/x/sys/unix"
 )
 
 // given are the lines of /proc/self/status (proc_pid_status(5)) that tell what a process gives to those it starts, beside what a policy says.
@@ -39,8 +41,12 @@ func standing() ([]string, error) {
 	if len(f) < 39 {
 		return nil, fmt.Errorf("/proc/self/stat has %d fields", len(f))
 	}
-	list = append(list, fmt.Sprintf("%s %s %s %s", f[15], f[16], f[37], f[38]))
-	for _, name := range []string{"limits", "personality", "coredump_filter", "timerslack_ns", "attr/current"} {
+	slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0) // /proc/self/timerslack_ns is the first thread's, and kept from others
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, fmt.Sprintf("%s %s %s %s %d", f[15], f[16], f[37], f[38], slack))
+	for _, name := range []string{"limits", "personality", "coredump_filter", "attr/current"} {
 		text, _ := os.ReadFile("/proc/self/" + name) // not every kernel has all of them
 		list = append(list, string(text))
 	}

@@ -50,7 +50,7 @@ func compareGuest(t *testing.T, name string, p *specs.LinuxSeccomp, r *rand.Rand
 	if err != nil {
 		t.Fatal(err)
 	}
-	ordered, err := job.Filter(p, seccomp.Native())
+	ordered, err := job.Filter(p, nil, seccomp.Native())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestRefusals(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ordered, err := job.Filter(p, seccomp.Native())
+		ordered, err := job.Filter(p, nil, seccomp.Native())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -52,12 +52,11 @@ func (b *builder) filtered() bool {
 	return b.linux.Seccomp != nil || b.spec.Annotations[annotation.SeccompFloor] != ""
 }
 
-// floor loads the filter that holds beside the spec's: of two, the kernel obeys the stricter answer (seccomp(2)). It comes
-// first, for it lets seccomp(2) pass, and a bundle's may not.
-func (b *builder) floor() error {
-	text := b.spec.Annotations[annotation.SeccompFloor]
+// Floor gives the filter that holds beside a spec's; nil for none.
+func Floor(spec *specs.Spec) (*specs.LinuxSeccomp, error) {
+	text := spec.Annotations[annotation.SeccompFloor]
 	if text == "" {
-		return nil
+		return nil, nil
 	}
 	profile := &specs.LinuxSeccomp{}
 	var err error
@@ -65,13 +64,23 @@ func (b *builder) floor() error {
 		err = json.Unmarshal([]byte(text), profile)
 	} else {
 		var bounding []string
-		if c := b.spec.Process.Capabilities; c != nil {
+		if c := spec.Process.Capabilities; c != nil {
 			bounding = c.Bounding
 		}
 		profile, err = seccomp.Profile(text, bounding)
 	}
 	if err != nil {
-		return &UnsupportedError{annotation.SeccompFloor, err.Error()}
+		return nil, &UnsupportedError{annotation.SeccompFloor, err.Error()}
+	}
+	return profile, nil
+}
+
+// floor loads the filter that holds beside the spec's: of two, the kernel obeys the stricter answer (seccomp(2)). It comes
+// first, for it lets seccomp(2) pass, and a bundle's may not.
+func (b *builder) floor() error {
+	profile, err := Floor(b.spec)
+	if err != nil || profile == nil {
+		return err
 	}
 	filter, err := seccomp.Compile(profile, seccomp.Options{})
 	if err == nil && filter.Notify {

@@ -30,6 +30,8 @@ func kernelSpec(spec *specs.Spec) *specs.Spec {
 	linux.Seccomp = kernelFilter()
 	linux.Sysctl, linux.Resources = nil, Resources(spec.Linux.Resources)
 	s.Process, s.Linux = &pr, &linux
+	s.Annotations = maps.Clone(spec.Annotations)
+	delete(s.Annotations, annotation.SeccompFloor) // for the guest's programs, whose filter has it
 	// The guest's cgroup files are its own kernel's. Those of the host are not for the kernel process.
 	s.Mounts = slices.DeleteFunc(slices.Clone(spec.Mounts), func(m specs.Mount) bool { return m.Type == "cgroup" || m.Type == "cgroup2" })
 	hide(&s)
@@ -117,7 +119,6 @@ func goferSpec(spec *specs.Spec) *specs.Spec {
 	s.Process.Capabilities = &specs.LinuxCapabilities{
 		Bounding: goferCaps, Effective: goferCaps, Permitted: goferCaps, Inheritable: goferCaps, Ambient: goferCaps, // to outlive execve
 	}
-	s.Annotations = maps.Clone(s.Annotations)
 	delete(s.Annotations, annotation.LockCaps) // which a program that has any cannot be started with
 	return s
 }
@@ -148,7 +149,11 @@ func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string, err error) 
 	pr.User.AdditionalGids = slices.Sorted(slices.Values(pr.User.AdditionalGids)) // as the host's kernel keeps them (groups_sort)
 	pr.Env = withPath(pr.Env)
 	s.Process = &pr
-	filter, err := job.Filter(spec.Linux.Seccomp, seccomp.Native())
+	floor, err := plan.Floor(spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	filter, err := job.Filter(spec.Linux.Seccomp, floor, seccomp.Native())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -16,13 +16,24 @@ const ActAbsent = specs.ActTrace
 
 // Filter is the policy's filter as gVisor's kernel can have it for the guest, with the same calls refused. What it cannot say is
 // how: another errno than ENOSYS is EPERM, a process is ended thread by thread, and nothing is logged.
-func Filter(s *specs.LinuxSeccomp, a specs.Arch) (*specs.LinuxSeccomp, error) {
-	if s == nil {
-		return nil, nil
+//
+// floor is one more filter that holds beside it. Either may be nil.
+func Filter(s, floor *specs.LinuxSeccomp, a specs.Arch) (f *specs.LinuxSeccomp, err error) {
+	for _, p := range []*specs.LinuxSeccomp{s, floor} {
+		if p == nil {
+			continue
+		}
+		ordered, err := seccomp.InOrder(p, a)
+		if err == nil && f != nil {
+			ordered, err = seccomp.Both(f, ordered)
+		}
+		if err != nil {
+			return nil, err
+		}
+		f = ordered
 	}
-	f, err := seccomp.InOrder(s, a)
-	if err != nil {
-		return nil, err
+	if f == nil {
+		return nil, nil
 	}
 	f.DefaultAction, f.DefaultErrnoRet = guestAction(f.DefaultAction, f.DefaultErrnoRet), nil
 	for i := range f.Syscalls {

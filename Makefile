@@ -57,6 +57,7 @@ test: setup build ## everything that CI proves
 	cd gvisor && CGO_ENABLED=0 BRIG_TEST_STRICT=1 $(GO) test -timeout 10m ./...
 	BRIG_TEST_STRICT=1 $(GO) run ./test/isolation -native=false -only script
 	BRIG_TEST_STRICT=1 $(GO) run ./test/isolation -native=false -only engine
+	BRIG_TEST_STRICT=1 $(GO) run ./test/isolation -native=false -only oci
 	$(GO) run ./test/vm/run -ci -table docs/layers.md
 	$(GO) run ./test/clean check build/before.json
 

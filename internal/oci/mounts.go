@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 
+	"brig/internal/isolation/gvisor"
 	"brig/internal/isolation/native"
 	"brig/internal/operator"
 
@@ -25,7 +26,7 @@ func (a *app) mounts(*flag.FlagSet) func([]string) error {
 			return err
 		}
 		if c.onGVisor() {
-			return errors.New("isolation gvisor: the guest's mounts are its own kernel's, and cannot be changed from here")
+			return &gvisor.UnsupportedError{Key: "mounts", Reason: "those of the guest are its own kernel's, and cannot be changed from here"}
 		}
 		lock, err := c.lock(lockTimeout)
 		if err != nil {

@@ -94,6 +94,20 @@ func Differs(t testing.TB) (Difference, bool) {
 	return d, ok
 }
 
+// EndRefused ends a test that is listed as refused where Brig has refused: there is nothing to go on with. how is what Brig said, and the call
+// is for every answer that may be a refusal.
+func EndRefused(t testing.TB, how string) {
+	t.Helper()
+	list, err := Differences()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list[t.Name()].Outcome == "refused" && strings.Contains(how, "isolation "+Isolation()+" cannot do it") {
+		Differs(t)
+		t.Skip("refused, as listed: " + how)
+	}
+}
+
 // Outcome holds what became of a case against what has to become of it: want under native, and under another isolation what the
 // suite's list says of the test, or want.
 func Outcome(t testing.TB, want, got, how string) {

@@ -33,6 +33,7 @@ type suite struct {
 var suites = []suite{
 	{"script", "what a person does at a terminal", ""},
 	{"engine", "containerd, its CRI plugin, Docker, Podman, conmon", ""},
+	{"oci", "what an engine asks of brig-oci, by hand", ""},
 	{"attack", "attacks from within, which must not get out: what is otherwise is in the guest's own kernel", ""},
 }
 

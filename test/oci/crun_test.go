@@ -2,6 +2,7 @@ package oci
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -331,7 +332,11 @@ func TestCopySymlink(t *testing.T) {
 	e.spec.Mounts = append([]specs.Mount{{Destination: "/", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}}}, e.spec.Mounts...)
 	e.spec.Process.Args = []string{"sh", "-c", "stat -f -c %T /; stat -c %N /a/sym/link"}
 	e.write()
-	e.want(0, "tmpfs\n'/a/sym/link' -> 'leads/nowhere'\n", "run", "--bundle", e.bundle, "ram")
+	kind := "tmpfs"
+	if differs(t) {
+		kind = "UNKNOWN"
+	}
+	e.want(0, kind+"\n'/a/sym/link' -> 'leads/nowhere'\n", "run", "--bundle", e.bundle, "ram")
 }
 
 // TestExecSetsVariables over the container's own.
@@ -388,8 +393,12 @@ func TestPidfdReceiver(t *testing.T) {
 	if err := unix.PidfdSendSignal(fds[0], unix.SIGKILL, nil, 0); err != nil {
 		t.Error(err)
 	}
-	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fds[0]), Events: unix.POLLIN}}, 20_000); err != nil {
-		t.Error(err)
+	for {
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fds[0]), Events: unix.POLLIN}}, 20_000); err == nil {
+			break
+		} else if !errors.Is(err, unix.EINTR) {
+			t.Fatal(err)
+		}
 	}
 	e.want(0, "", "delete", "--force", "watched")
 	e.spec.Annotations["run.oci.pidfd_receiver"] = socket + "-none"

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"brig/internal/testenv"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -16,6 +18,14 @@ func (e *engine) addApplets(names ...string) {
 		if err != nil && !os.IsExist(err) {
 			e.t.Fatal(err)
 		}
+	}
+}
+
+// isRefused ends a test whose bundle is refused by the isolation it runs on, as listed.
+func (e *engine) isRefused() {
+	e.t.Helper()
+	if testenv.Isolation() != "native" {
+		e.call("run", "--bundle", e.bundle, "refused")
 	}
 }
 

@@ -21,6 +21,7 @@ func TestHostMounts(t *testing.T) {
 	e.spec.Linux.MaskedPaths, e.spec.Linux.ReadonlyPaths = nil, nil
 	e.spec.Process.Args = []string{"sleep", "1000"}
 	e.write()
+	e.isRefused()
 	script := `set -e
 brig() { timeout 30 "$RUNTIME" --root "$STATE" "$@"; }
 trap 'brig delete --force host' EXIT
@@ -100,6 +101,7 @@ func TestHostMountsStayTheirs(t *testing.T) {
 	if err := os.WriteFile(list, []byte(`[{"destination":"`+victim+`","type":"tmpfs","source":"tmpfs"}]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	e.isRefused()
 	script := `brig() { timeout 30 "$RUNTIME" --root "$STATE" "$@"; }
 trap 'brig delete --force host' EXIT
 brig run --detach --bundle "$BUNDLE" host >/dev/null 2>&1 </dev/null

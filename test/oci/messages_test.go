@@ -130,7 +130,7 @@ func TestMistakesInABundle(t *testing.T) {
 	}
 	for _, c := range mistakes {
 		t.Run(c.name, func(t *testing.T) {
-			e.spec = &specs.Spec{}
+			e.t, e.spec = t, &specs.Spec{}
 			if err := json.Unmarshal(good, e.spec); err != nil {
 				t.Fatal(err)
 			}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"brig/internal/testenv"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -62,7 +64,11 @@ func TestTmpCopyUp(t *testing.T) {
 	e.script(`stat -f -c %T /data; stat -c '%a' /data; stat -c '%a %u:%g' /data/deep/down/file; cat /data/deep/down/file; echo; readlink /data/link
 stat -c '%F %a' /data/pipe; echo new >/data/plain; rm -r /data/deep; ls /data`)
 	out := e.want(0, "", "run", "--bundle", e.bundle, "up")
-	if want := "tmpfs\n1753\n4755 12:34\nkept\n/etc/passwd\nfifo 640\nlink\npipe\nplain\n"; out != want {
+	kind := "tmpfs"
+	if differs(t) {
+		kind = "UNKNOWN"
+	}
+	if want := kind + "\n1753\n4755 12:34\nkept\n/etc/passwd\nfifo 640\nlink\npipe\nplain\n"; out != want {
 		t.Errorf("got\n%swant\n%s", out, want)
 	}
 	if text, err := os.ReadFile(filepath.Join(dir, "plain")); err != nil || string(text) != "old" {
@@ -159,6 +165,9 @@ func TestRootfsPropagation(t *testing.T) {
 			e.spec.Linux.RootfsPropagation = value
 			e.script("grep ' / / ' /proc/self/mountinfo || grep ' / ' /proc/self/mountinfo")
 			out, code := e.inSharedNamespace("run", "--bundle", e.bundle, "propagation-"+value)
+			if differs(t) {
+				want = ""
+			}
 			line, _, _ := strings.Cut(out, "\n")
 			fields, _, _ := strings.Cut(line, " - ")
 			got := strings.Fields(fields)
@@ -184,6 +193,7 @@ func (e *engine) inSharedNamespace(args ...string) (out string, code int) {
 	if err != nil && !errors.As(err, &exit) {
 		e.t.Fatal(err)
 	}
+	testenv.EndRefused(e.t, string(text))
 	return string(text), cmd.ProcessState.ExitCode()
 }
 
@@ -204,7 +214,13 @@ func TestRecursiveAttributes(t *testing.T) {
 			e.script("echo $(grep -E ' /tmp(/in)? r' /proc/self/mountinfo | cut -d' ' -f6)")
 			script := `mkdir "$0/in" && mount -t tmpfs none "$0/in" && exec timeout 30 "$@"`
 			cmd := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c", script, dir, runtime, "--root", e.root, "run", "--bundle", e.bundle, "recursive-"+strings.ReplaceAll(options, ",", "-"))
-			if out, err := cmd.CombinedOutput(); err != nil || string(out) != want+"\n" {
+			out, err := cmd.CombinedOutput()
+			testenv.EndRefused(t, string(out))
+			if differs(t) { // one mount, with what its kernel knows of
+				want, _, _ = strings.Cut(want, " ")
+				want = strings.NewReplacer(",relatime", "", ",noatime", "", ",nodev", "").Replace(want)
+			}
+			if err != nil || string(out) != want+"\n" {
 				t.Errorf("%v, %q, want %q", err, out, want)
 			}
 		})

@@ -24,6 +24,18 @@ func (e *UnsupportedError) Error() string {
 	return fmt.Sprintf("%s: isolation gvisor cannot do it: %s", e.Key, e.Reason)
 }
 
+// checkLimits refuses to start a kernel below limits of this process's that it would end by.
+func checkLimits() error {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &l); err != nil {
+		return fmt.Errorf("getrlimit: %w", err)
+	}
+	if l.Cur != unix.RLIM_INFINITY {
+		return fmt.Errorf("isolation gvisor: brig may write files of %d bytes at most (ulimit -f), and the memory of the guest is a file of its kernel's: give it no such limit", l.Cur)
+	}
+	return nil
+}
+
 // Check refuses what gVisor's kernel would pass over in silence.
 func Check(spec *specs.Spec) error {
 	a, linux := spec.Annotations, spec.Linux

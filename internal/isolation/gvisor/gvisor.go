@@ -76,7 +76,7 @@ func (e *ProgramError) Unwrap() error { return e.Errno }
 // Start launches the sandbox that spec describes, and gives it when its program runs. Everything that was made is gone again
 // on an error. ctx ends the waiting for the kernel, and the start with it.
 func Start(ctx context.Context, spec *specs.Spec, o Options) (*Process, error) {
-	if err := Check(spec); err != nil {
+	if err := errors.Join(Check(spec), checkLimits()); err != nil {
 		return nil, err
 	}
 	program, err := open(o.Beside)

@@ -35,7 +35,7 @@ func StartWarm(spec *specs.Spec, o Options) (*Warm, error) {
 	if spec.Process.Terminal || len(o.PassFDs) > 0 {
 		return nil, errors.New("a warm kernel has no terminal and no files to pass on")
 	}
-	if err := Check(spec); err != nil {
+	if err := errors.Join(Check(spec), checkLimits()); err != nil {
 		return nil, err
 	}
 	program, err := open(o.Beside)

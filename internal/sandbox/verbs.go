@@ -113,11 +113,20 @@ func (b *Sandbox) Stop(ctx context.Context, after time.Duration) error {
 	if err := ignoreEnded(b.Signal(unix.SIGKILL)); err != nil {
 		return err
 	}
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+	look := time.NewTicker(lookAfter)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-look.C:
+			if supervisor, err := b.stoppedSupervisor(st); err == nil {
+				_ = supervisor.Close()
+				return &StoppedSupervisorError{b.ID, st.Monitor}
+			}
+		}
 	}
 }
 
@@ -281,7 +290,7 @@ func (b *Sandbox) Remove(ctx context.Context, force bool) error {
 		if err := ignoreEnded(b.Signal(unix.SIGKILL)); err != nil {
 			return err
 		}
-		if _, err := b.Wait(ctx); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := b.waitForced(ctx, st); err != nil {
 			return err
 		}
 	}

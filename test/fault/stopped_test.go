@@ -1,0 +1,83 @@
+//go:build faults
+
+package fault
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"brig/internal/testenv"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestAProcessIsStopped has one process of a sandbox stopped (SIGSTOP), and ends the sandbox all the same: each command comes to its end, rm -f
+// takes everything away, and where one has to be told it is told.
+func TestAProcessIsStopped(t *testing.T) {
+	type stop struct {
+		process string
+		pid     func(m *machine) int
+	}
+	stops := []stop{
+		{"program", func(m *machine) int { return m.state().PID }},
+		{"supervisor", func(m *machine) int { return m.state().Monitor }},
+	}
+	if testenv.Isolation() == "gvisor" {
+		stops = append(stops, stop{"file server", func(m *machine) int {
+			pid, _ := strconv.Atoi(strings.TrimPrefix(strings.Fields(kernels()[1])[0], "/proc/"))
+			return pid
+		}})
+	}
+	for _, s := range stops {
+		for _, verb := range [][]string{{"kill", "walk"}, {"stop", "-t", "1", "walk"}, {"rm", "-f", "walk"}} {
+			when := strings.Join(verb, " ") + ", the " + s.process + " is stopped"
+			m := newMachine(t)
+			if out, _ := m.brig("", "run", "-d", "--name", "walk", "--", "sh", "-c", "sleep 1000; # "+m.marker); strings.Contains(out, "brig:") {
+				t.Fatal(out)
+			}
+			pid := s.pid(m)
+			if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+				t.Fatalf("%s: %v", when, err)
+			}
+			out := m.soon(when, verb...)
+			if told := strings.Contains(out, "its supervisor, process "+strconv.Itoa(pid)+", is stopped"); told != (s.process == "supervisor" && verb[0] == "stop") {
+				t.Errorf("%s: %s", when, out)
+			}
+			m.soon(when+", and then", "rm", "-f", "walk")
+			m.clean(when)
+			_ = unix.Kill(pid, unix.SIGCONT) // should it be there yet
+		}
+	}
+}
+
+// soon is brig for a command that must come to its end.
+func (m *machine) soon(when string, args ...string) string {
+	m.t.Helper()
+	cmd := m.command("", args...)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	timer := time.AfterFunc(testenv.Patience(30*time.Second), func() {
+		m.t.Errorf("%s: it hangs", when)
+		_ = cmd.Process.Kill()
+	})
+	_ = cmd.Wait()
+	timer.Stop()
+	return out.String()
+}
+
+// state is the only sandbox's.
+func (m *machine) state() (st struct{ PID, Monitor int }) {
+	m.t.Helper()
+	out, _ := m.brig("", "ps", "--format", "json")
+	list := []struct{ PID, Monitor int }{}
+	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 1 {
+		m.t.Fatalf("%s: %v", out, err)
+	}
+	return list[0]
+}

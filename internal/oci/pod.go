@@ -419,14 +419,33 @@ func (c *container) signalMember(s unix.Signal, all bool) error {
 	}
 	err := gvisor.Signal(c.kernelDir(), c.id, s, all || s == unix.SIGKILL)
 	switch {
-	case err == nil:
+	case err == nil && (s != unix.SIGKILL || c.ended(killTime)):
 		return nil
-	case c.status() == stopped:
+	case c.status() == stopped && err != nil:
 		return errors.New("container not running")
 	case s == unix.SIGKILL:
 		return c.kill(s, false) // and with that process, its file server ends, and the kernel ends the container
 	}
 	return err
+}
+
+// killTime is how long a container of a pod may take to end when its kernel says that it has killed it. A kernel that a guest has in its
+// hands could say so, and an engine would wait for that container for ever before it ends the sandbox.
+const killTime = 10 * time.Second
+
+// ended waits for the end of the container's process.
+func (c *container) ended(atMost time.Duration) bool {
+	pidfd, err := c.pidfd()
+	if err != nil {
+		return errors.Is(err, unix.ESRCH)
+	}
+	defer pidfd.Close() //nolint:errcheck // read only
+	for until := time.Now().Add(atMost); ; {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}, int(max(0, time.Until(until).Milliseconds()))) //nolint:gosec // a file descriptor
+		if !errors.Is(err, unix.EINTR) {
+			return n > 0
+		}
+	}
 }
 
 // memberPids are the process that stands for a container of a pod, and those that it has for the container's files: its cgroup is the

@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"brig/internal/annotation"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -246,4 +249,65 @@ func (l *liar) openFiles(name string) int {
 		l.t.Fatal(err)
 	}
 	return len(files)
+}
+
+// TestLyingPodKernel has the kernel of a pod say that it kills a container, which goes on: an engine waits for the end of each before it ends
+// the sandbox, and the kernel with it.
+func TestLyingPodKernel(t *testing.T) {
+	t.Parallel()
+	ociBuilt(t)
+	oci := hostileKernel(t, bundles.oci)
+	call := func(c *container, args ...string) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		defer cancel()
+		cmd := command(ctx, oci, append([]string{"--root", c.state()}, args...)...)
+		if errs, err := os.CreateTemp(t.TempDir(), ""); err == nil { // a pipe would end with the container only
+			defer errs.Close()
+			cmd.Stderr = errs
+		}
+		if err := cmd.Run(); err != nil || ctx.Err() != nil {
+			said, _ := os.ReadFile(cmd.Stderr.(*os.File).Name())
+			t.Errorf("brig-oci %s: %v, %s", strings.Join(args, " "), err, said)
+		}
+	}
+	pod := newContainer(t, bench.rootfs, func(s *specs.Spec) {
+		s.Annotations = map[string]string{annotation.Isolation: "gvisor", "io.kubernetes.cri.container-type": "sandbox"}
+	}, "/attack", "lie", "silence", "Wait")
+	call(pod, "create", "--bundle", pod.bundle, pod.id)
+	t.Cleanup(func() {
+		call(pod, "delete", "-f", pod.id)
+		pod.gone()
+	})
+	call(pod, "start", pod.id)
+	var state specs.State
+	if err := json.Unmarshal([]byte(finish(command(t.Context(), oci, "--root", pod.state(), "state", pod.id)).out), &state); err != nil || state.Pid == 0 {
+		t.Fatalf("%v: %+v", err, state)
+	}
+	member := newContainer(t, bench.rootfs, func(s *specs.Spec) {
+		s.Annotations = map[string]string{
+			annotation.Isolation: "gvisor", "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": pod.id,
+		}
+		for i := range s.Linux.Namespaces {
+			n := &s.Linux.Namespaces[i]
+			if name := map[specs.LinuxNamespaceType]string{"network": "net", "ipc": "ipc", "uts": "uts"}[n.Type]; name != "" {
+				n.Path = fmt.Sprintf("/proc/%d/ns/%s", state.Pid, name)
+			}
+		}
+	}, "/attack", "sleep")
+	call(member, "create", "--bundle", member.bundle, member.id)
+	call(member, "start", member.id)
+	call(member, "kill", member.id, "KILL")
+	status := ""
+	for deadline := time.Now().Add(patience); status != "stopped" && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		state = specs.State{}
+		if err := json.Unmarshal([]byte(finish(command(t.Context(), oci, "--root", member.state(), "state", member.id)).out), &state); err != nil {
+			t.Fatal(err)
+		}
+		status = string(state.Status)
+	}
+	if status != "stopped" {
+		t.Errorf("the container is %s", status)
+	}
+	call(member, "delete", "-f", member.id)
+	member.gone()
 }

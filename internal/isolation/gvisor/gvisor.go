@@ -413,7 +413,6 @@ func (p *Process) Wait() (unix.WaitStatus, error) {
 		return 0, err
 	}
 	if p.gofer != nil {
-		_ = p.gofer.Signal(unix.SIGKILL) // nobody asks it any more, and in the host's pid namespace it would not end with the kernel
 		if err := <-p.reaped; err != nil {
 			return 0, err
 		}

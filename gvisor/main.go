@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 
 	"gvisor.dev/gvisor/runsc/version"
 )
@@ -37,6 +38,25 @@ func main() {
 
 // printVersion says what a saved state of a kernel depends on: gVisor's release, and the compiler.
 func printVersion() error {
-	_, err := fmt.Println("gVisor", version.Version(), runtime.Version(), runtime.GOARCH)
+	_, err := fmt.Println("gVisor", release(), runtime.Version(), runtime.GOARCH)
 	return err
+}
+
+// release is the module that this program was built from. gVisor's own word for it is the linker's to set, and the same in all builds for
+// which nobody did.
+func release() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return version.Version()
+	}
+	for _, m := range info.Deps {
+		switch {
+		case m.Path != "gvisor.dev/gvisor":
+		case m.Replace != nil:
+			return m.Version + " => " + m.Replace.Path + " " + m.Replace.Version
+		default:
+			return m.Version
+		}
+	}
+	return version.Version()
 }

@@ -13,6 +13,7 @@ import (
 
 	"brig/internal/cgroup"
 	"brig/internal/fault"
+	"brig/internal/isolation/gvisor"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -122,6 +123,9 @@ func (c *container) clear() error {
 		return err
 	}
 	fault.Point("process ended")
+	if c.Pod != "" { // which that process has seen to, unless it was killed
+		gvisor.Forget(c.kernelDir(), c.id)
+	}
 	if g := c.group(); g != nil {
 		if err := g.Kill(ctx); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

@@ -234,9 +234,13 @@ func (m *Member) Wait() (unix.WaitStatus, error) {
 	if err != nil {
 		return unix.WaitStatus(unix.SIGKILL), nil //nolint:nilerr // as above
 	}
-	_ = callSoon(m.dir, "containerManager.DestroySubcontainer", m.id, nil) // ends what else is in it
+	Forget(m.dir, m.id)
 	return waitStatus(m.status)
 }
+
+// Forget ends what is left of a container in its pod's kernel, where its name is free then. A kernel that is gone has nothing of it, nor has
+// one that was told before.
+func Forget(dir, id string) { _ = callSoon(dir, "containerManager.DestroySubcontainer", id, nil) }
 
 // Signal sends a signal to the container's first program.
 func (m *Member) Signal(s unix.Signal) error { return Signal(m.dir, m.id, s, false) }

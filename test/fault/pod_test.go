@@ -1,0 +1,118 @@
+//go:build faults
+
+package fault
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"brig/internal/testenv"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// member is a container on the kernel of a pod, with the pod's bundle as its root.
+type member struct {
+	pod    *runtime
+	id     string
+	bundle string
+}
+
+// newPod starts a pod, and gives it and a container that is not created yet.
+func newPod(t *testing.T) (*runtime, *member) {
+	t.Helper()
+	pod := newRuntime(t)
+	m := &member{pod, pod.id + "m", t.TempDir()}
+	says := func(kind string) {
+		pod.spec.Annotations = map[string]string{"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-id": pod.id}
+	}
+	says("sandbox")
+	pod.write()
+	pod.up()
+	says("container")
+	pod.spec.Root.Path = filepath.Join(pod.bundle, "rootfs")
+	names := map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "net", specs.IPCNamespace: "ipc", specs.UTSNamespace: "uts"}
+	for i, n := range pod.spec.Linux.Namespaces {
+		if name, ok := names[n.Type]; ok {
+			pod.spec.Linux.Namespaces[i].Path = fmt.Sprintf("/proc/%d/ns/%s", pod.pid(pod.id), name)
+		}
+	}
+	pod.spec.Process.Args = []string{"sh", "-c", "sleep 2000 & while :; do :; done # " + m.id}
+	// gVisor keeps the groups of a container that is gone, so that only one without them can have its name in the same kernel. Engines
+	// give no name twice.
+	pod.spec.Mounts = slices.DeleteFunc(pod.spec.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })
+	text, err := json.Marshal(pod.spec)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(m.bundle, "config.json"), text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { pod.must("delete", "--force", m.id) })
+	return pod, m
+}
+
+func (r *runtime) pid(id string) int {
+	r.t.Helper()
+	out, _ := r.call("state", id)
+	var s specs.State
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		r.t.Fatalf("state: %s", out)
+	}
+	return s.Pid
+}
+
+func (m *member) up() {
+	m.pod.t.Helper()
+	m.pod.must("create", "--bundle", m.bundle, m.id)
+	m.pod.must("start", m.id)
+}
+
+// programs are the container's, as the pod's first sees them.
+func (m *member) programs() (list []string) {
+	m.pod.t.Helper()
+	out, code := m.pod.call("exec", m.pod.id, "busybox", "ps", "-o", "args")
+	if code != 0 {
+		m.pod.t.Errorf("ps: %s", out)
+	}
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, m.id) || strings.Contains(line, "sleep 2000") {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
+// The process that stands for a pod's container is killed: its programs end in the kernel that goes on, and what knew it by its name there.
+func TestOCIStandInKilled(t *testing.T) {
+	if testenv.Isolation() != "gvisor" {
+		return // natively the container's process is its program
+	}
+	pod, m := newPod(t)
+	for range 2 { // the second time with the name of the first
+		m.up()
+		if n := len(m.programs()); n != 2 {
+			t.Errorf("it has %d programs: %q", n, m.programs())
+		}
+		if err := unix.Kill(pod.pid(m.id), unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		(&machine{t: t}).until("it is stopped", func() bool {
+			out, _ := pod.call("state", m.id)
+			return strings.Contains(out, `"stopped"`)
+		})
+		pod.must("delete", m.id)
+		if left := m.programs(); left != nil {
+			t.Errorf("left in the pod: %q", left)
+		}
+	}
+	if s := pod.status(); s != "running" {
+		t.Errorf("the pod is %s", s)
+	}
+}

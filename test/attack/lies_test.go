@@ -251,25 +251,51 @@ func (l *liar) openFiles(name string) int {
 	return len(files)
 }
 
+// ociCall runs a verb of brig-oci's, which has to succeed and to end by itself.
+func ociCall(t *testing.T, oci string, c *container, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience) // also at the end of a test
+	defer cancel()
+	cmd := command(ctx, oci, append([]string{"--root", c.state()}, args...)...)
+	errs, err := os.CreateTemp(bench.dir, "errors-") // a pipe would end with the container only
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer errs.Close()
+	cmd.Stderr = errs
+	if err := cmd.Run(); err != nil || ctx.Err() != nil {
+		said, _ := os.ReadFile(errs.Name())
+		t.Errorf("brig-oci %s: %v, %s", strings.Join(args, " "), err, said)
+	}
+}
+
+// TestLyingKernelOfBundle has the kernel of an engine's container say nothing: a start that is given up leaves a container that is seen, and
+// taken away.
+func TestLyingKernelOfBundle(t *testing.T) {
+	t.Parallel()
+	ociBuilt(t)
+	oci := hostileKernel(t, bundles.oci)
+	c := newContainer(t, bench.rootfs, func(s *specs.Spec) {
+		s.Annotations = map[string]string{annotation.Isolation: "gvisor"}
+	}, "/attack", "lie", "silence", "StartRoot,Processes,Signal")
+	ociCall(t, oci, c, "create", "--bundle", c.bundle, c.id)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if r := finish(command(ctx, oci, "--root", c.state(), "start", c.id)); r.code == 0 {
+		t.Errorf("a start without an answer: %+v", r)
+	}
+	ociCall(t, oci, c, "state", c.id)
+	ociCall(t, oci, c, "delete", "-f", c.id)
+	c.gone()
+}
+
 // TestLyingPodKernel has the kernel of a pod say that it kills a container, which goes on: an engine waits for the end of each before it ends
 // the sandbox, and the kernel with it.
 func TestLyingPodKernel(t *testing.T) {
 	t.Parallel()
 	ociBuilt(t)
 	oci := hostileKernel(t, bundles.oci)
-	call := func(c *container, args ...string) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
-		defer cancel()
-		cmd := command(ctx, oci, append([]string{"--root", c.state()}, args...)...)
-		if errs, err := os.CreateTemp(t.TempDir(), ""); err == nil { // a pipe would end with the container only
-			defer errs.Close()
-			cmd.Stderr = errs
-		}
-		if err := cmd.Run(); err != nil || ctx.Err() != nil {
-			said, _ := os.ReadFile(cmd.Stderr.(*os.File).Name())
-			t.Errorf("brig-oci %s: %v, %s", strings.Join(args, " "), err, said)
-		}
-	}
+	call := func(c *container, args ...string) { ociCall(t, oci, c, args...) }
 	pod := newContainer(t, bench.rootfs, func(s *specs.Spec) {
 		s.Annotations = map[string]string{annotation.Isolation: "gvisor", "io.kubernetes.cri.container-type": "sandbox"}
 	}, "/attack", "lie", "silence", "Wait")

@@ -189,7 +189,7 @@ func checkShared(ns *os.File, kernel int) error {
 		pids, err := os.Readlink(p + "/ns/pid")
 		if pid, perr := strconv.Atoi(strings.TrimPrefix(p, "/proc/")); err == nil && perr == nil && pids != inside && unix.Kill(pid, 0) == nil {
 			name, _ := os.ReadFile(p + "/comm")
-			return &UnsupportedError{"network", fmt.Sprintf("process %d (%s) has the same, and the guest's stack can be shared with nobody on the host", pid, strings.TrimSpace(string(name)))}
+			return &UnsupportedError{"network", fmt.Sprintf("process %d (%s) has the same, and the guest's stack can be shared with nobody on the host", pid, shown(strings.TrimSpace(string(name))))}
 		}
 	}
 	return nil

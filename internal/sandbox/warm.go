@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -107,17 +108,19 @@ func (h *holder) offer() (*client, error) {
 		return nil, nil //nolint:nilerr // it is gone
 	}
 	events := []unix.PollFd{
-		{Fd: int32(h.listener), Events: unix.POLLIN},          //nolint:gosec // a file descriptor
-		{Fd: int32(h.pool.Fd()), Events: unix.POLLIN},         //nolint:gosec // a file descriptor
-		{Fd: int32(h.warm.Ended().Fd()), Events: unix.POLLIN}, //nolint:gosec // a file descriptor
+		{Fd: int32(h.listener), Events: unix.POLLIN},  //nolint:gosec // a file descriptor
+		{Fd: int32(h.pool.Fd()), Events: unix.POLLIN}, //nolint:gosec // a file descriptor
+	}
+	for _, f := range h.warm.Ends() {
+		events = append(events, unix.PollFd{Fd: int32(f.Fd()), Events: unix.POLLIN}) //nolint:gosec // a file descriptor
 	}
 	for {
 		if _, err := unix.Poll(events, -1); err != nil && !errors.Is(err, unix.EINTR) {
 			return nil, fmt.Errorf("wait for a run: %w", err)
 		}
 		switch {
-		case events[2].Revents != 0:
-			return nil, errors.New("gVisor's kernel ended while it was kept warm")
+		case slices.ContainsFunc(events[2:], func(e unix.PollFd) bool { return e.Revents != 0 }):
+			return nil, errors.New("gVisor's kernel, or its file server, ended while it was kept warm")
 		case events[1].Revents != 0:
 			return nil, nil
 		case events[0].Revents != 0:

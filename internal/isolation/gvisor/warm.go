@@ -145,8 +145,14 @@ func (w *Warm) PIDs() []int {
 	return pids
 }
 
-// Ended is readable when the kernel has ended.
-func (w *Warm) Ended() *os.File { return w.process.PIDFD() }
+// Ends are readable when the kernel, or its file server, has ended.
+func (w *Warm) Ends() []*os.File {
+	ends := []*os.File{w.process.PIDFD()}
+	if w.process.gofer != nil {
+		ends = append(ends, w.process.gofer.PIDFD())
+	}
+	return ends
+}
 
 // Begin gives the kernel its program, and with it to the caller: w is used up, also by an error. spec is that of StartWarm but for the
 // words and the environment of the program.

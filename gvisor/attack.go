@@ -125,7 +125,7 @@ var raids = []struct {
 }{
 	{"read-only", raidReadOnly}, {"names", raidNames}, {"links", raidLinks}, {"nodes", raidNodes}, {"modes", raidModes}, {"owners", raidOwners},
 	{"sockets", raidSockets}, {"numbers", raidNumbers}, {"race", raidRace}, {"procfs", raidProcfs}, {"messages", raidMessages},
-	{"control", raidControl},
+	{"control", raidControl}, {"others", raidOthers},
 }
 
 // all joins what has worked.
@@ -472,5 +472,18 @@ func raidControl(trees map[string]*tree) string {
 			}
 		}
 	}
+	return worked.String()
+}
+
+// raidOthers reads, and makes, what is another user's of the host in a volume of root's: the file server may, with its capabilities.
+func raidOthers(trees map[string]*tree) string {
+	var worked all
+	t := trees["/volume"]
+	if file, err := t.walk("private"); err == nil {
+		_, _, err = file.OpenAt(ctx, unix.O_RDONLY)
+		worked.add("read", err)
+	}
+	_, _, _, err := t.root.OpenCreateAt(ctx, "raid-of-another", unix.O_RDWR, 0o644, 1000, 1000)
+	worked.add("create", err)
 	return worked.String()
 }

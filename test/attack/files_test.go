@@ -2,6 +2,7 @@ package attack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -57,6 +58,9 @@ func newShares(t *testing.T) *shares {
 			t.Fatal(err)
 		}
 	}
+	if err := errors.Join(os.WriteFile(s.volume+"/private", []byte("of another\n"), 0o600), os.Chown(s.volume+"/private", 1000, 1000)); err != nil {
+		t.Fatal(err)
+	}
 	if err := unix.Mkfifo(filepath.Join(s.volume, "pipe"), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -90,6 +94,7 @@ func (s *shares) outside(t *testing.T) string {
 var raids = map[string][]string{
 	"read-only": nil, "names": nil, "links": nil, "nodes": nil, "modes": {"compat"}, "owners": nil, "sockets": nil, "numbers": nil, "race": nil,
 	"procfs": nil, "messages": nil, "control": nil,
+	"others": {"default", "compat"}, // the file server's capabilities hold for a volume of root's as it is
 }
 
 // TestRaidOnFiles has a guest that got hold of gVisor's kernel process ask the file server, by raw messages, for what no guest may have of

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"brig/internal/annotation"
 	"brig/internal/cli/output"
@@ -115,6 +116,9 @@ func (a *app) listWarm(store *sandbox.Store, asJSON bool) error {
 		}
 		rows[i] = []string{p.Domain, none(root), none(p.Preset), ready, inspect.Bytes(memory), fmt.Sprint(p.PID), output.Ago(p.Created)}
 	}
+	for _, w := range orphans(pools, list) {
+		fmt.Fprintf(a.err, "brig: the pool of the warm sandbox %s was killed while its supervisor, process %d, was stopped: brig warm --stop ends it\n", w.ID, w.Monitor)
+	}
 	for _, p := range pools {
 		if p.Failed != "" {
 			fmt.Fprintf(a.err, "brig: the pool %s cannot make a sandbox, and tries again: %s\n", p.Domain, output.Printable(p.Failed))
@@ -146,10 +150,22 @@ func readiness(p *sandbox.Pool, list []*sandbox.Warmed) string {
 	return text
 }
 
+// orphans are sandboxes that wait in no pool, as their supervisor was stopped and did not see it end.
+func orphans(pools []*sandbox.Pool, list []*sandbox.Warmed) []*sandbox.Warmed {
+	return slices.DeleteFunc(slices.Clone(list), func(w *sandbox.Warmed) bool {
+		return !w.Stopped || slices.ContainsFunc(pools, func(p *sandbox.Pool) bool { return p.Domain == w.Domain })
+	})
+}
+
 func (a *app) stopWarm(store *sandbox.Store, domains []string) error {
-	pools, _, err := store.Pools()
+	pools, list, err := store.Pools()
 	if err != nil {
 		return err
+	}
+	for _, w := range orphans(pools, list) {
+		if err := w.Continue(); err != nil {
+			return err
+		}
 	}
 	wanted := map[string]bool{}
 	for _, d := range domains {

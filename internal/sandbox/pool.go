@@ -299,6 +299,14 @@ func (s *Store) Pools() ([]*Pool, []*Warmed, error) {
 	return pools, list, nil
 }
 
+// Continue has the supervisor of a sandbox that waits, and was stopped, go on: one whose pool was killed meanwhile ends then.
+func (w *Warmed) Continue() error {
+	if err := unix.Kill(w.Monitor, unix.SIGCONT); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("continue process %d: %w", w.Monitor, err)
+	}
+	return nil
+}
+
 // Stop ends the pool, and the sandboxes in it that nobody has. Those that run go on.
 func (p *Pool) Stop(ctx context.Context) error {
 	fd, err := unix.PidfdOpen(p.PID, 0)

@@ -154,6 +154,9 @@ func resultText(r Result) ([]byte, error) {
 
 // Wait waits for the end of the sandbox and tells how it ended, also when its folder is removed at that moment.
 func (b *Sandbox) Wait(ctx context.Context) (Result, error) {
+	if st, err := b.State(); err == nil && st.Status == Ready {
+		return Result{}, &NotRunningError{b.ID, st.Status}
+	}
 	lock, err := b.openLock()
 	if err != nil {
 		return Result{}, err

@@ -148,7 +148,7 @@ func (c *container) begin(a *app, b *bundled, policy *operator.Policy) (*cgroup.
 		return nil, err
 	}
 	// As the bundle has it, where nobody changed it: encoding it anew would take longer than making the namespaces.
-	if policy != nil || c.IDs != nil {
+	if policy != nil || c.IDs != nil && len(spec.Linux.UIDMappings) > 0 {
 		if b.text, err = json.Marshal(spec); err != nil {
 			return nil, err
 		}

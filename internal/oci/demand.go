@@ -5,8 +5,10 @@ import (
 	"os"
 
 	"brig/internal/annotation"
+	"brig/internal/host"
 	"brig/internal/idmap"
 	"brig/internal/operator"
+	"brig/internal/plan"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -32,8 +34,16 @@ func demand(spec *specs.Spec) (policy *operator.Policy, isolation string, err er
 	return policy, isolation, nil
 }
 
-// takeIDs takes host ids of its own for a container that the operator's policy gives a user namespace.
+// takeIDs takes host ids of its own for a container that the operator's policy gives a user namespace, and for one on gVisor's kernel that
+// has none: the kernel process is then a user that nobody else is.
 func (c *container) takeIDs(spec *specs.Spec) error {
+	if _, own := plan.Namespace(spec, specs.UserNamespace); c.onGVisor() && !own && !host.InUserNamespace() {
+		r, err := idmap.Allocate(idmap.MachineDir, c.dir)
+		if err == nil {
+			c.IDs = &r
+		}
+		return err
+	}
 	if spec.Annotations[annotation.IDs] != "auto" || len(spec.Linux.UIDMappings) > 0 {
 		return nil
 	}
@@ -47,6 +57,14 @@ func (c *container) takeIDs(spec *specs.Spec) error {
 	c.IDs = &r
 	spec.Linux.UIDMappings, spec.Linux.GIDMappings = r.Mappings(), r.Mappings()
 	return nil
+}
+
+// kernelUser is the host's id of gVisor's kernel process, 0 where the container's user namespace says it.
+func (c *container) kernelUser(spec *specs.Spec) uint32 {
+	if _, own := plan.Namespace(spec, specs.UserNamespace); own || c.IDs == nil {
+		return 0
+	}
+	return c.IDs.First
 }
 
 // releaseIDs gives the container's ids back. Preconditions: no process has them any more.

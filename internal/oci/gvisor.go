@@ -44,7 +44,7 @@ func (a *app) boot(c *container, spec *specs.Spec, o native.Options) (process, e
 		return nil, err
 	}
 	a.tellPassedOver(spec)
-	g := gvisor.Options{Options: o, ID: c.id, Dir: c.dir, Held: true, Beside: a.beside}
+	g := gvisor.Options{Options: o, ID: c.id, Dir: c.dir, Held: true, Beside: a.beside, User: c.kernelUser(spec)}
 	p, err := gvisor.Start(context.Background(), spec, g)
 	if err != nil {
 		return nil, guestError(c.Rootfs, spec.Process, err)

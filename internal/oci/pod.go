@@ -351,7 +351,7 @@ func (a *app) standReady(id, beside string) (*gvisor.Member, net.Listener, error
 			Cgroup: pod.group(), Maps: idmap.Maps{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings},
 			Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Supervised: true,
 		},
-		ID: c.id, Beside: beside,
+		ID: c.id, Beside: beside, User: c.kernelUser(spec),
 	})
 	return m, starts, err
 }

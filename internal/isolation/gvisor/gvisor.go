@@ -41,6 +41,8 @@ type Options struct {
 	Dir string
 	// Beside is the folder of the caller's own program, where it has been executed from another one; "" where it has not.
 	Beside string
+	// User is the host's id that the kernel process becomes, of a sandbox without ids of its own; 0 for nobody, whom others share.
+	User uint32
 	// Held leaves the program to Begin: the kernel runs, and waits. Its process ends as the program will have ended.
 	Held bool
 	// Image is the EROFS image of the root, nil for a folder. It stays the caller's.
@@ -141,6 +143,7 @@ func (s *start) run(ctx context.Context, program *os.File) (*Process, error) {
 	o := s.options.Options
 	o.Program, o.PassFDs, o.Workdir = program, files, s.spec.Process.Cwd
 	around := kernelSpec(s.spec)
+	s.options.become(around)
 	if s.options.Held {
 		around.Hooks = nil // the engine's to run
 	}
@@ -155,6 +158,13 @@ func (s *start) run(ctx context.Context, program *os.File) (*Process, error) {
 	}
 	s.close() // a kernel that is gone shows as an end of its socket and its pipe
 	return p, s.begin(ctx, p)
+}
+
+// become gives the kernel process an id of its own, where it has one.
+func (o *Options) become(s *specs.Spec) {
+	if o.User != 0 {
+		s.Process.User = specs.User{UID: o.User, GID: o.User}
+	}
 }
 
 // withFiles starts the file server, if the sandbox has one.

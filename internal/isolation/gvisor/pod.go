@@ -129,6 +129,7 @@ func holdTree(spec *specs.Spec, program *os.File, dir string, o Options) (*nativ
 	n := o.Options
 	n.Stdio, n.Start, n.PassFDs = [3]*os.File{null, null, null}, listener, nil
 	s := kernelSpec(spec)
+	o.become(s)
 	s.Process.Terminal, s.Process.ConsoleSize = false, nil
 	n.Program = program // which is not executed
 	p, err := native.Start(s, n)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"brig/internal/annotation"
 	"brig/internal/isolation/gvisor"
@@ -23,8 +24,25 @@ func onGVisor(spec *specs.Spec) (host *specs.Spec, guest []Line) {
 	if r := spec.Linux.Resources; r != nil && r.Pids != nil && r.Pids.Limit != nil && *r.Pids.Limit > 0 {
 		guest = append(guest, Line{"processes", fmt.Sprintf("%d", *r.Pids.Limit)})
 	}
+	if text := describeMasks(spec); text != "" {
+		guest = append(guest, Line{"proc and sys", text})
+	}
 	host = gvisor.KernelSpec(spec)
 	host.Annotations = maps.Clone(host.Annotations)
 	host.Annotations[annotation.Seccomp] = "for gVisor's kernel"
 	return host, guest
+}
+
+// describeMasks is what is covered in the guest's /proc and /sys, and elsewhere.
+func describeMasks(spec *specs.Spec) string {
+	var words []string
+	for _, m := range spec.Mounts {
+		if m.Type == "proc" && slices.Contains(m.Options, "subset=pid") {
+			words = append(words, "processes alone")
+		}
+	}
+	if hidden, sealed := len(spec.Linux.MaskedPaths), len(spec.Linux.ReadonlyPaths); hidden+sealed > 0 {
+		words = append(words, fmt.Sprintf("%d paths hidden, %d read-only", hidden, sealed))
+	}
+	return strings.Join(words, ", ")
 }

@@ -275,6 +275,7 @@ func TestMountsOfARunningContainer(t *testing.T) {
 			t.Fatal(err)
 		}
 		e.want(0, "", "run", "-d", "--bundle", e.bundle, "mounts")
+		t.Cleanup(func() { e.call("delete", "--force", "mounts") })
 		e.want(1, "there are add and remove", "mounts", "move", "mounts", file)
 		e.want(0, "", "mounts", "add", "mounts", file)
 		e.want(0, "of the hostof the host", "exec", "mounts", "cat", "/ram/host/f", "/ram/file")

@@ -6,7 +6,7 @@ BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -bui
 LINT = $(GO) tool -modfile=tools/go.mod golangci-lint
 ARCHES = amd64 arm64 riscv64 arm
 FUZZTIME ?= 20s
-KILLS = ^Test(Warm|Checkpoint|RunInTheForeground|RunWithATerminalAndInit|Detached|DetachedTwice|Exec|Remove|EachProcess|AProcessIsStopped|BrigIsKilledWhileItRuns|OCI(Create|Run|Start|Exec|Delete|StandIn)Killed|OCIAProcessIsStopped)$$/^(plain|stopped|paused|.+,_(KILL|TERM|delete))?$$
+KILLS = ^Test(Warm|Checkpoint|RunInTheForeground|RunWithATerminalAndInit|Detached|DetachedTwice|Exec|Remove|EachProcess|AProcessIsStopped|BrigIsKilledWhileItRuns|OCI(Create|Run|Start|Exec|Delete|StandIn|ExecStandIn)Killed|OCIAProcessIsStopped)$$/^(plain|stopped|paused|.+,_(KILL|TERM|delete))?$$
 
 .PHONY: build gvisor test-gvisor test-kills build-all reproducible setup test unit race judge lint fuzz bench doc ci clean test-criu test-images test-vm test-vm-ci test-vm-doc test-vm-all test-isolation test-isolation-doc
 

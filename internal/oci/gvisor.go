@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 
 	"brig/internal/fault"
@@ -302,8 +304,8 @@ func (a *app) again(f *os.File, args ...string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// attendGuest is that process: "exec" waits for the program, and passes signals on. One cannot be passed on, and so it has a child,
-// "guard", which kills the program when its parent has been killed.
+// attendGuest is that process: "exec" passes signals on, and ends as the program does. One signal cannot be passed on, and so it has a
+// child, "guard", which kills the program when its parent has been killed.
 func (a *app) attendGuest(args []string) error {
 	if len(args) != 4 {
 		return fmt.Errorf("%s is for brig-oci itself", attendVerb)
@@ -320,15 +322,13 @@ func (a *app) attendGuest(args []string) error {
 		return err
 	}
 	if args[0] == "guard" {
-		if n, _ := file.Read(make([]byte, 1)); n == 0 {
-			return p.Signal(unix.SIGKILL)
-		}
-		return nil
+		return guardProgram(p, file)
 	}
-	theirs, word, err := os.Pipe()
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return fmt.Errorf("socketpair: %w", err)
 	}
+	ours, theirs := os.NewFile(uintptr(ends[0]), "guard"), os.NewFile(uintptr(ends[1]), "guard")
 	guard, err := a.again(theirs, "guard", args[1], args[2], args[3])
 	if err != nil {
 		return err
@@ -339,13 +339,34 @@ func (a *app) attendGuest(args []string) error {
 		return err
 	}
 	_ = file.Close()
+	var status uint32
+	if err := binary.Read(ours, binary.NativeEndian, &status); err != nil { // it was killed
+		s, err := p.Wait()
+		if err != nil {
+			return err
+		}
+		status = uint32(s)
+	}
+	a.code = exitCode(unix.WaitStatus(status))
+	_ = guard.Wait()
+	return nil
+}
+
+// guardProgram waits for a program and tells the parent how it ended, and kills it when the parent is gone before. It is this process alone
+// that waits: from the program's end on the guest's kernel may give its pid to another, and a parent that is stopped hears late of it.
+func guardProgram(p *gvisor.Executed, parent *os.File) error {
+	var ended atomic.Bool
+	go func() {
+		if n, _ := parent.Read(make([]byte, 1)); n == 0 && !ended.Load() {
+			_ = p.Signal(unix.SIGKILL)
+		}
+	}()
 	status, err := p.Wait()
+	ended.Store(true)
 	if err != nil {
 		return err
 	}
-	a.code = exitCode(status)
-	_, err = word.WriteString("e")
-	return errors.Join(err, guard.Wait())
+	return binary.Write(parent, binary.NativeEndian, uint32(status))
 }
 
 // passSignals hands on every signal but those that are this process's own: of its child, of its pipes, of its language's runtime.

@@ -35,17 +35,19 @@ func TestEachProcess(t *testing.T) {
 			m.brig("", "rm", "-f", "walk")
 			break
 		}
-		m.killed(all[n], n < 2)
+		m.killed(all[n])
 		m.brig("", "rm", "-f", "walk")
 		m.clean("killed " + all[n])
 	}
 }
 
-// killed kills a process of the sandbox "walk". The first two are the kernel and its file server.
-func (m *machine) killed(process string, ends bool) {
+// killed kills a process of the sandbox "walk".
+func (m *machine) killed(process string) {
 	m.t.Helper()
 	dir, _, _ := strings.Cut(process, " ")
 	pid, err := strconv.Atoi(filepath.Base(dir))
+	kernel := m.state().PID
+	ends := pid == kernel || pid == server(m.t, kernel)
 	if err == nil {
 		err = unix.Kill(pid, unix.SIGKILL)
 	}

@@ -11,8 +11,6 @@ import (
 	"testing"
 
 	"brig/internal/testenv"
-
-	"golang.org/x/sys/unix"
 )
 
 // server is the file server of a container's process: in its pid namespace, or in one that is below it.
@@ -71,9 +69,7 @@ func ociStopped(t *testing.T, process, verb string) {
 	if strings.HasSuffix(process, "file server") {
 		pid = server(t, pid)
 	}
-	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	stopProcess(t, pid)
 	switch verb {
 	case "delete":
 	case "TERM": // which a kernel that is stopped cannot give its program

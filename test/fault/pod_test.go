@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -115,4 +116,74 @@ func TestOCIStandInKilled(t *testing.T) {
 	if s := pod.status(); s != "running" {
 		t.Errorf("the pod is %s", s)
 	}
+}
+
+// guards are the processes that kill a program of the guest when the one that stands for it is killed.
+func (r *runtime) guards() (list []int) {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range lines {
+		text, _ := os.ReadFile(name)
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name))); err == nil && strings.Contains(string(text), "\x00guard\x00") && strings.Contains(string(text), r.id) {
+			list = append(list, pid)
+		}
+	}
+	return list
+}
+
+// A program that was executed and left ends with the process that stands for it, and that with the program. Once it has ended nobody sends
+// its pid a signal, also where that process is stopped.
+func TestOCIExecStandInKilled(t *testing.T) {
+	if testenv.Isolation() != "gvisor" {
+		return // natively the process is the program
+	}
+	r := newRuntime(t)
+	r.up()
+	m := &machine{t: t}
+	runs := func() bool {
+		out, _ := r.call("exec", r.id, "busybox", "ps", "-o", "args")
+		return strings.Contains(out, "sleep 3000")
+	}
+	stand := func() int {
+		file := filepath.Join(r.bundle, "pid")
+		r.must("exec", "--detach", "--pid-file", file, r.id, "sh", "-c", "echo $$ > /dev/shm/pid; exec sleep 3000")
+		m.until("the program runs", runs)
+		text, err := os.ReadFile(file)
+		pid, _ := strconv.Atoi(string(text))
+		if err != nil || pid < 2 || len(r.guards()) != 1 {
+			t.Fatalf("pid file %q, %v; guards %v", text, err, r.guards())
+		}
+		return pid
+	}
+	kill := func(pid int, s unix.Signal) {
+		if err := unix.Kill(pid, s); err != nil {
+			t.Error(err)
+		}
+	}
+	gone := func(pid int) func() bool {
+		return func() bool {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			return err != nil || strings.Contains(string(stat), ") Z ")
+		}
+	}
+	ended := func() bool { return !runs() }
+	end := func() { r.must("exec", r.id, "sh", "-c", "read pid < /dev/shm/pid; kill $pid") }
+
+	kill(stand(), unix.SIGKILL)
+	m.until("the program ends with what stands for it", ended)
+
+	pid := stand()
+	stopProcess(t, pid)
+	end()
+	m.until("the guard has done", func() bool {
+		return !slices.ContainsFunc(r.guards(), func(pid int) bool { return !gone(pid)() })
+	})
+	kill(pid, unix.SIGCONT)
+	m.until("what stood for the program ends", gone(pid))
+
+	pid = stand()
+	for _, guard := range r.guards() {
+		kill(guard, unix.SIGKILL)
+	}
+	end()
+	m.until("what stood for the program ends without its guard", gone(pid))
 }

@@ -4,6 +4,10 @@ package fault
 
 import (
 	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -26,10 +30,7 @@ func TestAProcessIsStopped(t *testing.T) {
 		{"supervisor", func(m *machine) int { return m.state().Monitor }},
 	}
 	if testenv.Isolation() == "gvisor" {
-		stops = append(stops, stop{"file server", func(m *machine) int {
-			pid, _ := strconv.Atoi(strings.TrimPrefix(strings.Fields(kernels()[1])[0], "/proc/"))
-			return pid
-		}})
+		stops = append(stops, stop{"file server", func(m *machine) int { return server(t, m.state().PID) }})
 	}
 	for _, s := range stops {
 		for _, verb := range [][]string{{"kill", "walk"}, {"stop", "-t", "1", "walk"}, {"rm", "-f", "walk"}} {
@@ -39,9 +40,7 @@ func TestAProcessIsStopped(t *testing.T) {
 				t.Fatal(out)
 			}
 			pid := s.pid(m)
-			if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
-				t.Fatalf("%s: %v", when, err)
-			}
+			stopProcess(t, pid)
 			out := m.soon(when, verb...)
 			if told := strings.Contains(out, "its supervisor, process "+strconv.Itoa(pid)+", is stopped"); told != (s.process == "supervisor" && verb[0] == "stop") {
 				t.Errorf("%s: %s", when, out)
@@ -51,6 +50,21 @@ func TestAProcessIsStopped(t *testing.T) {
 			_ = unix.Kill(pid, unix.SIGCONT) // should it be there yet
 		}
 	}
+}
+
+// stopProcess stops a process, and waits until no thread of it goes on.
+func stopProcess(t *testing.T, pid int) {
+	t.Helper()
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	(&machine{t: t}).until("all threads are stopped", func() bool {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		return len(threads) > 0 && !slices.ContainsFunc(threads, func(name string) bool {
+			text, err := os.ReadFile(name)
+			return err == nil && !strings.Contains(string(text), ") T ")
+		})
+	})
 }
 
 // soon is brig for a command that must come to its end.

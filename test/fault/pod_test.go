@@ -63,7 +63,7 @@ func (r *runtime) pid(id string) int {
 	r.t.Helper()
 	out, _ := r.call("state", id)
 	var s specs.State
-	if err := json.Unmarshal([]byte(out), &s); err != nil {
+	if err := json.Unmarshal([]byte(out), &s); err != nil || s.Pid < 2 { // kill(2) takes 0 for the caller's own group
 		r.t.Fatalf("state: %s", out)
 	}
 	return s.Pid

@@ -39,6 +39,7 @@ func TestAProcessIsStopped(t *testing.T) {
 			if out, _ := m.brig("", "run", "-d", "--name", "walk", "--", "sh", "-c", "sleep 1000; # "+m.marker); strings.Contains(out, "brig:") {
 				t.Fatal(out)
 			}
+			t.Cleanup(func() { m.brig("", "rm", "-f", "walk") }) // where the test fails on the way
 			pid := s.pid(m)
 			stopProcess(t, pid)
 			out := m.soon(when, verb...)
@@ -47,7 +48,6 @@ func TestAProcessIsStopped(t *testing.T) {
 			}
 			m.soon(when+", and then", "rm", "-f", "walk")
 			m.clean(when)
-			_ = unix.Kill(pid, unix.SIGCONT) // should it be there yet
 		}
 	}
 }
@@ -90,7 +90,7 @@ func (m *machine) state() (st struct{ PID, Monitor int }) {
 	m.t.Helper()
 	out, _ := m.brig("", "ps", "--format", "json")
 	list := []struct{ PID, Monitor int }{}
-	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 1 {
+	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 1 || list[0].PID < 2 || list[0].Monitor < 2 {
 		m.t.Fatalf("%s: %v", out, err)
 	}
 	return list[0]

@@ -193,7 +193,11 @@ func TestCtrTasks(t *testing.T) {
 	c.until("STOPPED", "task", "ls")
 	_, _ = c.try("task", "rm", "t")
 	c.ctr("container", "rm", "t")
-	_, _ = c.try(c.runArgs(root, "hog", []string{"--rm", "--memory-limit", "16777216"}, "/bin/sh", "-c", "x=a; while :; do x=$x$x; done")...)
+	c.ctr(c.runArgs(root, "hog", []string{"-d", "--memory-limit", "16777216"}, "/bin/sh", "-c", hog)...)
+	_, _ = c.try("task", "exec", "--exec-id", "go", "hog", "busybox", "touch", "/tmp/go") // which may end with it
+	c.until("STOPPED", "task", "ls")
+	_, _ = c.try("task", "rm", "--force", "hog")
+	_, _ = c.try("container", "rm", "hog")
 
 	for _, topic := range []string{"create", "start", "exec-added", "exec-started", "paused", "resumed", "exit", "delete", "oom"} {
 		c.eventually(events, "/tasks/"+topic)

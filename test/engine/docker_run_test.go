@@ -153,12 +153,17 @@ func dockerPrivileged(d *docker) {
 	d.want(0, fmt.Sprintf("%08x\n", own.Permitted), "run", "--rm", "--cap-add", "ALL", "box", "grep", "CapPrm", "/proc/self/status")
 }
 
+// hog takes all memory there is, when it is told to.
+const hog = "until [ -e /tmp/go ]; do sleep 0.1; done; x=a; while :; do x=$x$x; done"
+
 // dockerOOM: a container that takes more memory than it may is ended, and Docker knows why.
 func dockerOOM(d *docker) {
 	d.t.Cleanup(func() { d.want(0, "", "rm", "-f", "hog", "modest") })
-	d.want(137, "", "run", "--name", "hog", "--memory", "16m", "box", "sh", "-c", "x=a; while :; do x=$x$x; done")
+	// Not at once: the shim listens for it from when start has come back.
+	d.want(0, "", "run", "-d", "--name", "hog", "--memory", "16m", "box", "sh", "-c", hog)
+	_, _ = d.try("exec", "hog", "touch", "/tmp/go") // which may end with it
 	d.until("true", "inspect", "-f", "{{.State.OOMKilled}}", "hog")
-	d.want(0, "137 exited", "inspect", "-f", "{{.State.ExitCode}} {{.State.Status}}", "hog")
+	d.until("137 exited", "inspect", "-f", "{{.State.ExitCode}} {{.State.Status}}", "hog")
 	d.want(0, "", "run", "--name", "modest", "--memory", "16m", "box", "true")
 	d.want(0, "false", "inspect", "-f", "{{.State.OOMKilled}}", "modest")
 }

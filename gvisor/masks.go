@@ -123,7 +123,8 @@ func (m *masker) at(name string) *vfs.PathOperation {
 // stat looks at a path. One that the guest does not have needs nothing.
 func (m *masker) stat(name string) (st linux.Statx, there bool, err error) {
 	st, err = m.fs.StatAt(m.ctx, m.creds, m.at(name), &vfs.StatOptions{Mask: linux.STATX_TYPE | linux.STATX_MODE})
-	if linuxerr.Equals(linuxerr.ENOENT, err) || linuxerr.Equals(linuxerr.ENOTDIR, err) {
+	absent := linuxerr.Equals(linuxerr.ENOENT, err) || linuxerr.Equals(linuxerr.ENOTDIR, err)
+	if absent || linuxerr.Equals(linuxerr.EPERM, err) { // which is what all get that ask for a node of the host's device, in the tree that is served
 		return st, false, nil
 	}
 	return st, err == nil, err

@@ -55,9 +55,7 @@ test: setup build ## everything that CI proves
 	BRIG_TEST_STRICT=1 $(GO) test -timeout 20m -count=1 -tags fallback ./test/fallback
 	$(GO) test -timeout 10m -tags libseccomp ./internal/seccomp/judge
 	cd gvisor && CGO_ENABLED=0 BRIG_TEST_STRICT=1 $(GO) test -timeout 10m ./...
-	BRIG_TEST_STRICT=1 $(GO) run ./test/isolation -native=false -only script
-	BRIG_TEST_STRICT=1 $(GO) run ./test/isolation -native=false -only engine
-	BRIG_TEST_STRICT=1 $(GO) run ./test/isolation -native=false -only oci
+	BRIG_TEST_STRICT=1 $(GO) run ./test/isolation -native=false -page docs/differences-gvisor.md
 	$(GO) run ./test/vm/run -ci -table docs/layers.md
 	$(GO) run ./test/clean check build/before.json
 
@@ -99,7 +97,7 @@ doc: ## man pages, completions and the policy reference
 	$(GO) generate ./internal/policy
 	$(GO) run ./internal/cli/gendoc docs
 
-ci: FUZZTIME = 30s
+ci: FUZZTIME = 20s
 ci: lint test race build-all reproducible fuzz
 
 clean:

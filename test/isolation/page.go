@@ -16,7 +16,7 @@ func markdown(isolation string, results []result) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# What is otherwise under --isolation %s\n\n"+
 		"Made by `make test-isolation-doc`: the suites below pass under native isolation and under this one, but for the cases listed, each of which\n"+
-		"holds what stands here instead. `make test-isolation` runs both again and compares (CI the scripts, the engines and brig-oci): a case that is otherwise and not listed fails, and one that is listed\n"+
+		"holds what stands here instead. `make test-isolation` runs both again and compares, as CI does: a case that is otherwise and not listed fails, and one that is listed\n"+
 		"and like native's, too.\n\n| outcome | is |\n|---|---|\n", isolation)
 	for _, name := range slices.Sorted(maps.Keys(testenv.Outcomes)) {
 		fmt.Fprintf(&b, "| %s | %s |\n", name, testenv.Outcomes[name])

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"brig/internal/isolation/native"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -21,31 +23,10 @@ func (a *app) sealFor(spec *specs.Spec) error {
 	if err := unix.Stat("/proc/self/exe", &st); err != nil {
 		return fmt.Errorf("seal the runtime: %w", err)
 	}
-	if a.sealed || os.Getenv(sealedEnv) == "" && !mayWrite(spec, &st) {
+	if a.sealed || os.Getenv(sealedEnv) == "" && !native.MayWrite(spec, &st) {
 		return nil
 	}
 	return a.seal()
-}
-
-// mayWrite tells whether an id of the container's is one that may write to a file, or change its mode to that. Capabilities over
-// a file are held only where both its owner and its group are mapped (capabilities(7), "Interaction with user namespaces").
-func mayWrite(spec *specs.Spec, st *unix.Stat_t) bool {
-	own := false
-	for _, n := range spec.Linux.Namespaces {
-		own = own || n.Type == specs.UserNamespace && n.Path == ""
-	}
-	if !own {
-		return true
-	}
-	maps := func(list []specs.LinuxIDMapping, id uint32) bool {
-		for _, m := range list {
-			if id >= m.HostID && id-m.HostID < m.Size {
-				return true
-			}
-		}
-		return false
-	}
-	return maps(spec.Linux.UIDMappings, st.Uid) || st.Mode&0o020 != 0 && maps(spec.Linux.GIDMappings, st.Gid) || st.Mode&0o002 != 0
 }
 
 // seal executes this program again from a read-only overlay of its folder. A container whose program is a link to
@@ -79,7 +60,7 @@ func (a *app) seal() error {
 		fd, err = overlayOf(self)
 	}
 	if fd < 0 { // no right to mount, no overlayfs, or one that cannot lie on this folder's file system
-		copied, again := copyOf(self)
+		copied, again := sealedCopy(self)
 		if err = errors.Join(err, again); again == nil {
 			fd, err = copied, nil
 		}
@@ -113,32 +94,6 @@ func checkSealed() error {
 	return err
 }
 
-// copyOf is a copy of the file in RAM that nobody can write to (memfd_create(2), "File sealing").
-func copyOf(file string) (int, error) {
-	from, err := os.Open(file)
-	if err != nil {
-		return -1, err
-	}
-	defer from.Close() //nolint:errcheck // read only
-	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
-	fd, err := unix.MemfdCreate("brig-oci", flags|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) { // before Linux 6.3 each one is executable
-		fd, err = unix.MemfdCreate("brig-oci", flags)
-	}
-	if err != nil {
-		return -1, fmt.Errorf("memfd_create: %w", err)
-	}
-	to := os.NewFile(uintptr(fd), "brig-oci")
-	if _, err := to.ReadFrom(from); err != nil {
-		return -1, err
-	}
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
-		return -1, fmt.Errorf("seal the copy: %w", err)
-	}
-	copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3) // the first belongs to a file that may be collected
-	return copied, errors.Join(err, to.Close())
-}
-
 // overlayOf opens the file through an overlay of its folder that is mounted nowhere.
 func overlayOf(file string) (int, error) {
 	dir, base := filepath.Split(file)
@@ -166,4 +121,19 @@ func overlayOf(file string) (int, error) {
 	}
 	defer unix.Close(mnt) //nolint:errcheck // the file holds the mount
 	return unix.Openat(mnt, base, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+}
+
+// sealedCopy is a copy of the file in RAM. It is to be executed, and stays open in this process.
+func sealedCopy(file string) (int, error) {
+	from, err := os.Open(file)
+	if err != nil {
+		return -1, err
+	}
+	defer from.Close() //nolint:errcheck // read only
+	to, err := native.SealedCopy(from)
+	if err != nil {
+		return -1, err
+	}
+	fd, err := unix.FcntlInt(to.Fd(), unix.F_DUPFD_CLOEXEC, 3) // the first belongs to a file that may be collected
+	return fd, errors.Join(err, to.Close())
 }

@@ -81,7 +81,7 @@ func Start(ctx context.Context, spec *specs.Spec, o Options) (*Process, error) {
 	if err := errors.Join(Check(spec), checkLimits()); err != nil {
 		return nil, err
 	}
-	program, err := open(o.Beside)
+	program, err := openFor(spec, o.Beside)
 	if err != nil {
 		return nil, err
 	}
@@ -450,6 +450,33 @@ func (p *Process) Release() error {
 
 // programName is the kernel's.
 const programName = "brig-gvisor"
+
+// openFor opens the kernel's program for a sandbox that cannot change its file. A file server without ids of its own is the host's root
+// with rights over every file, and gets at its own by the procfs that it has: like the runtime itself in CVE-2019-5736.
+func openFor(spec *specs.Spec, beside string) (*os.File, error) {
+	f, err := open(beside)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if !native.MayWrite(spec, &st) {
+		return f, nil
+	}
+	var sealed *os.File
+	if os.Geteuid() == 0 {
+		sealed, err = native.ReadOnly(f)
+	}
+	if sealed == nil { // no right to mount
+		var again error
+		if sealed, again = native.SealedCopy(f); again != nil {
+			return nil, errors.Join(err, again, f.Close())
+		}
+	}
+	return sealed, f.Close()
+}
 
 // open finds the kernel's program: beside Brig's own, or where packages put what people do not call.
 func open(beside string) (*os.File, error) {

@@ -85,7 +85,7 @@ func Join(spec *specs.Spec, pod Pod, dir string, o Options) (*Member, error) {
 	if err := CheckMember(spec); err != nil {
 		return nil, err
 	}
-	program, err := open(o.Beside)
+	program, err := openFor(spec, o.Beside)
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func StartWarm(spec *specs.Spec, o Options) (*Warm, error) {
 	if err := errors.Join(Check(spec), checkLimits()); err != nil {
 		return nil, err
 	}
-	program, err := open(o.Beside)
+	program, err := openFor(spec, o.Beside)
 	if err != nil {
 		return nil, err
 	}

@@ -44,6 +44,12 @@ func throughProcfs(fd int) verdict {
 		list = append(list, judge("open "+path, err))
 		_ = unix.Close(got)
 	}
+	// Its own program is the host's file (CVE-2019-5736). Nobody may write to one that is executed, so it is the rest of it that tells.
+	for _, exe := range []string{"self/exe", "1/exe"} {
+		list = append(list, judge("change the mode of "+exe, unix.Fchmodat(fd, exe, 0o755, 0)),
+			judge("change the owner of "+exe, unix.Fchownat(fd, exe, 0, 0, 0)),
+			judge("change the times of "+exe, unix.UtimesNanoAt(fd, exe, []unix.Timespec{{}, {}}, 0)))
+	}
 	// Up from there is the kernel process's tree, where no place is another than in its own but what has been taken away from that.
 	up, err := unix.Openat(fd, "../../../..", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == nil {

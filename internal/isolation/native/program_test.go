@@ -1,4 +1,4 @@
-package oci
+package native
 
 import (
 	"testing"
@@ -36,7 +36,7 @@ func TestMayWrite(t *testing.T) {
 		{"a user namespace that is joined", []specs.LinuxNamespace{{Type: specs.UserNamespace, Path: "/proc/1/ns/user"}}, mapped(100000, 65536), 0, 0, 0o755, true},
 	} {
 		s := &specs.Spec{Linux: &specs.Linux{Namespaces: c.ns, UIDMappings: c.ids, GIDMappings: c.ids}}
-		if got := mayWrite(s, &unix.Stat_t{Uid: c.uid, Gid: c.gid, Mode: unix.S_IFREG | c.mode}); got != c.want {
+		if got := MayWrite(s, &unix.Stat_t{Uid: c.uid, Gid: c.gid, Mode: unix.S_IFREG | c.mode}); got != c.want {
 			t.Errorf("%s: %v", c.what, got)
 		}
 	}

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"brig/internal/isolation/gvisor/job"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -89,13 +92,17 @@ func TestCheckpoint(t *testing.T) {
 		t.Errorf("the saved kernel ended with %+v", end)
 	}
 	after := newKernel(t, maskedCounter())
-	after.root = again
+	after.root, after.job.Saved = again, true
 	for _, f := range files {
 		if _, err := f.Seek(0, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
 	lines = after.started(func() {
+		var ready job.Ready
+		if err := json.NewDecoder(after.status).Decode(&ready); err != nil {
+			t.Fatal(err)
+		}
 		if err := after.call("containerManager.Restore", map[string]any{"HavePagesFile": true}, nil, files...); err != nil {
 			t.Fatal(err)
 		}

@@ -84,7 +84,7 @@ func serve(j *job.Job, f *files, status *os.File) (*boot.Loader, job.End, error)
 	if err := metric.Initialize(); err != nil {
 		return nil, job.End{}, fmt.Errorf("start gVisor's kernel: %w", err)
 	}
-	if j.Pod {
+	if j.Pod || j.Saved {
 		if err := ready(status, conf); err != nil {
 			return nil, job.End{}, err
 		}

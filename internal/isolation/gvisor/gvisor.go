@@ -189,10 +189,13 @@ func (s *start) begin(ctx context.Context, p *Process) error {
 	var err error
 	switch {
 	case len(s.options.Saved) > 0:
+		if _, err := p.awaitReady(ctx); err != nil {
+			return err
+		}
 		err = s.restore(ctx)
 	case s.options.Held:
 		if err = findProgram(s.spec); err == nil {
-			err = p.ready(s.options.Dir)
+			err = p.ready(ctx, s.options.Dir)
 		}
 		return err
 	default:
@@ -278,7 +281,7 @@ func (s *start) guest() (guest *specs.Spec, below []string, err error) {
 
 // job is the file with the job.
 func (s *start) job(r *root) (*os.File, error) {
-	j := &job.Job{ID: s.options.ID, Spec: r.guest, Gofer: r.served, PassFDs: len(s.options.PassFDs), Mounts: len(r.mounts), Pod: s.options.Held, Exits: s.options.Held}
+	j := &job.Job{ID: s.options.ID, Spec: r.guest, Gofer: r.served, PassFDs: len(s.options.PassFDs), Mounts: len(r.mounts), Saved: len(s.options.Saved) > 0, Pod: s.options.Held, Exits: s.options.Held}
 	tellLimits(j, s.spec.Linux.Resources)
 	limitProcesses(r.guest, s.spec.Linux.Resources)
 	for i, f := range s.options.PassFDs {

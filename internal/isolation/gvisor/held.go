@@ -18,7 +18,22 @@ import (
 )
 
 // ready waits until a kernel that is held takes calls, and keeps its settings in the sandbox's folder.
-func (p *Process) ready(dir string) error {
+func (p *Process) ready(ctx context.Context, dir string) error {
+	said, err := p.awaitReady(ctx)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(said)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, settingsFile), text, 0o600)
+}
+
+// awaitReady waits until a kernel has prepared all that calls of its control server rely on.
+func (p *Process) awaitReady(ctx context.Context) (*job.Ready, error) {
+	stop := context.AfterFunc(ctx, func() { _ = p.status.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
 	var said struct {
 		job.Ready
 		job.End
@@ -29,17 +44,13 @@ func (p *Process) ready(dir string) error {
 		_ = p.Signal(unix.SIGKILL) // should it live
 		_ = p.status.SetReadDeadline(time.Now().Add(answerTime))
 		rest, _ := io.ReadAll(io.LimitReader(p.status, mostSaid))
-		return fmt.Errorf("gVisor's kernel ended before it was ready, and said: %s", strings.Join(words(append(read.Bytes(), rest...)), "\n"))
+		return nil, fmt.Errorf("gVisor's kernel ended before it was ready, and said: %s", strings.Join(words(append(read.Bytes(), rest...)), "\n"))
 	case err != nil:
-		return fmt.Errorf("gVisor's kernel ended before it was ready: %w", err)
+		return nil, fmt.Errorf("gVisor's kernel ended before it was ready: %w", err)
 	case said.Error != "":
-		return fmt.Errorf("gVisor's kernel failed: %s", shown(said.Error))
+		return nil, fmt.Errorf("gVisor's kernel failed: %s", shown(said.Error))
 	}
-	text, err := json.Marshal(said.Ready)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, settingsFile), text, 0o600)
+	return &said.Ready, nil
 }
 
 // Begin connects the network of a sandbox that was started with Options.Held, and starts its program. dir and id are those it was started

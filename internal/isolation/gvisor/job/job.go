@@ -42,6 +42,9 @@ type Job struct {
 	Closed  []int `json:"closed,omitempty"`
 	// Mounts are how many bind mounts there are, each with a socket.
 	Mounts int `json:"mounts,omitempty"`
+	// Saved: the kernel goes on from a saved state, for which the control server is asked when a Ready has come. Before that it has the
+	// filter, and what else is prepared for a guest, in the making.
+	Saved bool `json:"saved,omitempty"`
 	// Pod: other containers come into this kernel, by gVisor's control server; a Ready comes before the End.
 	Pod bool `json:"pod,omitempty"`
 	// Exits: the kernel process ends as the guest program did, for a parent that knows of nothing but processes: with its exit code, or

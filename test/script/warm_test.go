@@ -153,7 +153,10 @@ func (w *watcher) look(warm bool) *seen {
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	defer func() {
+		_, _ = cmd.Process.Kill(), cmd.Wait()
+		w.brig("ps") // which clears up
+	}()
 	var text string
 	deadline := time.Now().Add(testenv.Patience(60 * time.Second))
 	for ; !strings.HasSuffix(text, "END\n"); time.Sleep(10 * time.Millisecond) {

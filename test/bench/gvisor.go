@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -92,11 +93,11 @@ func (t *tools) onGVisor(bundle string) ([]*contender, error) {
 	warm := func(more ...string) []string {
 		return brig("warm", append([]string{"-d", "--memory", warmMemory}, more...)...)
 	}
-	pools := func() error {
+	t.pools = func() error {
 		return errors.Join(t.command(t.main, warm("--rootfs", t.root))(), t.commandIn(t.main, env, warm(gvisorImage))())
 	}
 	list := []*contender{{
-		key: "brig-gvisor", name: "brig run --isolation gvisor --rootfs", start: pools, stop: t.command(t.main, brig("warm", "--stop")),
+		key: "brig-gvisor", name: "brig run --isolation gvisor --rootfs",
 		note: "every layer on: the default policy; two processes, of which one serves the files of the folder",
 		argv: func(int64) []string { return with(brig("run", folder...), "--", "/bin/true") },
 	}, {
@@ -173,8 +174,17 @@ func waitForPools(store *sandbox.Store) error {
 	}
 }
 
-// gvisorTurns has each of them run once a round.
-func (t *tools) gvisorTurns(ctx context.Context, o options, list []*contender, r *report, bar *progress) error {
+// gvisorTurns has each of them run once a round, with pools of warm sandboxes for that time alone: they share memory with what is weighed.
+func (t *tools) gvisorTurns(ctx context.Context, o options, list []*contender, r *report, bar *progress) (err error) {
+	if t.pools == nil {
+		return nil
+	}
+	if err := t.pools(); err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, t.command(t.main, []string{t.paths["brig"], "warm", "--root", t.path("state-brig"), "--stop"})())
+	}()
 	return t.turnsOf(ctx, o, kindGVisor, min(o.rounds, gvisorRounds), list, r, func(round, rounds int) {
 		bar.say(fmt.Sprintf("on gVisor's kernel: %d of %d", round, rounds))
 	})
@@ -188,8 +198,8 @@ type idleSandbox struct {
 	PSS       int64  `json:"pssBytes"` // their sum
 }
 
-// gvisorIdle measures one idle sandbox after the other.
-func (t *tools) gvisorIdle(ctx context.Context, _ options, _ []*contender, r *report, bar *progress) error {
+// gvisorIdle measures one idle sandbox after the other, while there is no other of Brig's: they would share memory.
+func (t *tools) gvisorIdle(ctx context.Context, r *report, bar *progress) error {
 	if t.paths["brig-gvisor"] == "" {
 		return nil
 	}
@@ -231,10 +241,17 @@ func (t *tools) weighIdle(tell []string) (*idleSandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	type process struct{ PID, Monitor int }
+	type process struct {
+		Name         string
+		PID, Monitor int
+	}
 	var one process
-	if list := []process{}; json.Unmarshal([]byte(text), &list) == nil && len(list) == 1 {
-		one = list[0]
+	if list := []process{}; json.Unmarshal([]byte(text), &list) == nil {
+		i := slices.IndexFunc(list, func(p process) bool { return p.Name == "still" }) // there may be others
+		if i < 0 {
+			return nil, fmt.Errorf("%s: the sandbox is not there: %s", strings.Join(tell, " "), text)
+		}
+		one = list[i]
 	} else if err := json.Unmarshal([]byte(text), &one); err != nil {
 		return nil, fmt.Errorf("%s: %w", strings.Join(tell, " "), err)
 	}

@@ -129,6 +129,9 @@ func (t *tools) measure(ctx context.Context, o options) (_ *report, err error) {
 	r := &report{Machine: t.describe(), Rounds: o.rounds, Seed: o.seed, Missing: t.missing}
 	bar := newProgress(o.rounds)
 	defer bar.done()
+	if err := t.gvisorIdle(ctx, r, bar); err != nil {
+		return nil, err
+	}
 	for _, c := range list {
 		res := &result{Key: c.key, Name: c.name, Kind: c.kind, Note: c.note}
 		if c.probe != nil {
@@ -151,10 +154,10 @@ func (t *tools) measure(ctx context.Context, o options) (_ *report, err error) {
 	}
 	before := readBusy()
 	steps := []func(context.Context, options, []*contender, *report, *progress) error{
-		t.inTurns, t.crowds, t.rows, t.images, t.memory, t.inits, t.gvisorTurns, t.gvisorIdle,
+		t.inTurns, t.crowds, t.rows, t.images, t.memory, t.inits, t.gvisorTurns,
 	}
 	if o.gvisor {
-		steps = steps[len(steps)-2:]
+		steps = steps[len(steps)-1:]
 	}
 	for _, step := range steps {
 		if err := step(ctx, o, list, r, bar); err != nil {

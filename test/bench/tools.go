@@ -27,6 +27,7 @@ type tools struct {
 	unified *lane // cgroup version 2 on /sys/fs/cgroup
 	missing []string
 	paths   map[string]string
+	pools   func() error // starts the pools of warm sandboxes on gVisor's kernel; nil without that kernel
 }
 
 // find builds Brig, or takes the one in a folder, and looks for the peers; one that is missing is named and left out.

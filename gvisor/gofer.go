@@ -6,8 +6,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"brig/internal/isolation/gvisor/job"
+	"brig/internal/resident"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/lisafs"
@@ -43,6 +45,8 @@ func gofer() error {
 	for _, c := range connections {
 		server.StartConnection(c)
 	}
+	settled := time.AfterFunc(resident.Settled, resident.Trim)
+	defer settled.Stop()
 	server.Wait()
 	server.Destroy()
 	return nil

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"brig/internal/resident"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -101,6 +103,8 @@ func (s *Store) KeepWarm(ctx context.Context, req *Request, count int, ready fun
 	}
 	if err == nil {
 		ready()
+		settled := time.AfterFunc(resident.Settled, resident.Trim)
+		defer settled.Stop()
 		<-ctx.Done()
 	}
 	cancel()

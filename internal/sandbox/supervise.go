@@ -26,6 +26,7 @@ import (
 	"brig/internal/mac/apparmor"
 	"brig/internal/mounts"
 	"brig/internal/plan"
+	"brig/internal/resident"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -295,6 +296,8 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 			v.kill()
 		}
 	}
+	settled := time.AfterFunc(resident.Settled, resident.Trim)
+	defer settled.Stop()
 	status, err := process.Wait()
 	var kernel *gvisor.KernelError
 	if errors.As(err, &kernel) {

@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -190,138 +188,6 @@ func (t *tools) gvisorTurns(ctx context.Context, o options, list []*contender, r
 	})
 }
 
-// idleSandbox is the memory of all processes of one idle sandbox on gVisor's kernel.
-type idleSandbox struct {
-	Key       string `json:"key"`
-	Name      string `json:"name"`
-	Processes int    `json:"processes"`
-	PSS       int64  `json:"pssBytes"` // their sum
-}
-
-// gvisorIdle measures one idle sandbox after the other, while there is no other of Brig's: they would share memory.
-func (t *tools) gvisorIdle(ctx context.Context, r *report, bar *progress) error {
-	if t.paths["brig-gvisor"] == "" {
-		return nil
-	}
-	bundle, err := t.bundle("idle-gvisor", "/bin/sleep", "1000000")
-	if err != nil {
-		return err
-	}
-	brig := []string{t.paths["brig"], "run", "--root", t.path("state-brig"), "--isolation", "gvisor", "-d", "--rm", "--name", "still"}
-	oci := []string{t.path("brig-gvisor-handler"), "--root", t.path("state-brig-oci")}
-	for _, way := range []struct {
-		key, name         string
-		start, stop, tell []string // tell prints JSON that has the process
-	}{
-		{"brig-gvisor", "brig run -d --rootfs, with its monitor", with(brig, "--rootfs", t.root, "--", "/bin/sleep", "1000000"),
-			[]string{t.paths["brig"], "rm", "--root", t.path("state-brig"), "--force", "still"}, []string{t.paths["brig"], "ps", "--root", t.path("state-brig"), "--format", "json"}},
-		{"brig-oci-gvisor", "brig-oci run --detach", with(oci, "run", "--detach", "--bundle", bundle, "still"), with(oci, "delete", "--force", "still"), with(oci, "state", "still")},
-		{"runsc", "runsc run --detach", with(t.runsc(), "run", "--detach", "--bundle", bundle, "still"), with(t.runsc(), "delete", "--force", "still"), with(t.runsc(), "state", "still")},
-	} {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		bar.say("memory on gVisor's kernel: " + way.name)
-		if _, err := output(t.main, t.stage, way.start); err != nil {
-			return err
-		}
-		idle, err := t.weighIdle(way.tell)
-		if err := errors.Join(err, t.command(t.main, way.stop)()); err != nil {
-			return fmt.Errorf("%s: %w", way.name, err)
-		}
-		idle.Key, idle.Name = way.key, way.name
-		r.Idle = append(r.Idle, idle)
-	}
-	return nil
-}
-
-// weighIdle adds up the processes of the sandbox whose first one, and whose monitor, the output of tell names.
-func (t *tools) weighIdle(tell []string) (*idleSandbox, error) {
-	text, err := output(t.main, t.stage, tell)
-	if err != nil {
-		return nil, err
-	}
-	type process struct {
-		Name         string
-		PID, Monitor int
-	}
-	var one process
-	if list := []process{}; json.Unmarshal([]byte(text), &list) == nil {
-		i := slices.IndexFunc(list, func(p process) bool { return p.Name == "still" }) // there may be others
-		if i < 0 {
-			return nil, fmt.Errorf("%s: the sandbox is not there: %s", strings.Join(tell, " "), text)
-		}
-		one = list[i]
-	} else if err := json.Unmarshal([]byte(text), &one); err != nil {
-		return nil, fmt.Errorf("%s: %w", strings.Join(tell, " "), err)
-	}
-	time.Sleep(time.Second) // for it to be idle: what has ended, and garbage that is being collected
-	idle := &idleSandbox{}
-	for pid := range family(t.dir, one.PID, one.Monitor) {
-		pss, err := pssOf(pid)
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		idle.Processes++
-		idle.PSS += pss
-	}
-	return idle, nil
-}
-
-// family are processes, all that descend from them, all that share a pid namespace with one of them that is not this program's, and
-// those below dir by their command line that are gVisor's own (a file server of runsc's is nobody's child).
-func family(dir string, pids ...int) map[int]bool {
-	family, spaces := map[int]bool{}, map[string]bool{}
-	own, _ := os.Readlink("/proc/self/ns/pid")
-	add := func(pid int) {
-		family[pid] = true
-		if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid)); err == nil && ns != own {
-			spaces[ns] = true
-		}
-	}
-	for _, pid := range pids {
-		if pid > 0 {
-			add(pid)
-		}
-	}
-	files, _ := filepath.Glob("/proc/[0-9]*")
-	for grown := true; grown; {
-		grown = false
-		for _, file := range files {
-			pid, err := strconv.Atoi(filepath.Base(file))
-			if err != nil || family[pid] {
-				continue
-			}
-			parent, _ := strconv.Atoi(field(file+"/status", "PPid"))
-			ns, _ := os.Readlink(file + "/ns/pid")
-			words, _ := os.ReadFile(file + "/cmdline")
-			if family[parent] || spaces[ns] || strings.HasPrefix(string(words), "runsc-") && strings.Contains(string(words), dir) {
-				add(pid)
-				grown = true
-			}
-		}
-	}
-	return family
-}
-
-// pssOf is the memory of a process with its fair part of what it shares (proc(5), smaps_rollup).
-func pssOf(pid int) (int64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "Pss:" {
-			kib, err := strconv.ParseInt(f[1], 10, 64)
-			return kib << 10, err
-		}
-	}
-	return 0, fmt.Errorf("process %d: no Pss in smaps_rollup", pid)
-}
-
 // judgeGVisor compares with runsc.
 func (r *report) judgeGVisor() {
 	for _, g := range []struct {
@@ -344,14 +210,4 @@ func (r *report) judgeGVisor() {
 			}
 		}
 	}
-}
-
-const idleTitle = "Memory of one idle sandbox on gVisor's kernel"
-
-func (r *report) idleGrid() grid {
-	g := grid{title: idleTitle, header: []string{"", "processes", "PSS of all"}}
-	for _, i := range r.Idle {
-		g.rows = append(g.rows, []string{i.Name, fmt.Sprint(i.Processes), fmt.Sprintf("%.1f MiB", float64(i.PSS)/(1<<20))})
-	}
-	return g
 }

@@ -88,11 +88,11 @@ func (t *tools) monitorPSS(c *contender) (int64, error) {
 	if err := json.Unmarshal([]byte(text), &st); err != nil {
 		return 0, fmt.Errorf("find the monitor: %w", err)
 	}
-	pss, err := pssOf(st.State.Monitor)
+	m, err := memoryOf(st.State.Monitor)
 	if err != nil {
 		return 0, fmt.Errorf("the memory of the monitor: %w", err)
 	}
-	return pss, nil
+	return m.pss, nil
 }
 
 // initLine is a line of GODEBUG=inittrace=1 (package runtime, "Environment Variables").

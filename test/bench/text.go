@@ -104,7 +104,9 @@ var after = map[string]string{
 		"work and its shim's; the processor time is that of `ctr` alone.\n",
 	kindTitles[kindGVisor]: "runsc is built of the release that Brig's kernel is of. The processor time is that of the tool and of what it waited for: what is\n" +
 		"done before by `brig warm`, and by processes that the tool leaves, is not in it.\n",
-	idleTitle: "All processes of it: the kernel, those that run the guest's code, the file server, and Brig's monitor where there is one.\n",
+	idleTitle: "Two seconds after its start, all processes of it: the kernel, those that run the guest's code, the file server, and Brig's monitor where\n" +
+		"there is one. A second after a start Brig's processes let go of what they have mapped of their own program, which is then page cache;\n" +
+		"\"of no file\" is what that changes nothing of.\n",
 	imagesTitle: "Debian as debootstrap makes it, from a registry on the loopback: from nothing to the end of `true`, and the same once the image is\n" +
 		"here. Before each first run the image and all that was made of it is removed, by the tool itself. Disk is the tool's whole store after the\n" +
 		"first run.\n",

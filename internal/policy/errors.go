@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"brig/internal/spelling"
 )
 
 // Error is something wrong in a policy. Path names the key ("limits.memory", "mounts[1].target"); File, Line and Column
@@ -60,7 +62,7 @@ func quote(s string) string { return strconv.Quote(s) }
 func nearest(word string, known ...string) string {
 	best, at := "", 3
 	for _, k := range known {
-		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < at {
+		if d := spelling.Distance(strings.ToLower(word), strings.ToLower(k)); d < at {
 			best, at = k, d
 		}
 	}
@@ -71,25 +73,4 @@ func nearest(word string, known ...string) string {
 		return "; there is only " + known[0]
 	}
 	return "; there are " + strings.Join(known, ", ")
-}
-
-// distance is Levenshtein's.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := diagonal
-			if a[i-1] != b[j-1] {
-				cost++
-			}
-			diagonal = row[j]
-			row[j] = min(cost, row[j]+1, row[j-1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -3,6 +3,8 @@ package seccomp
 import (
 	"slices"
 
+	"brig/internal/spelling"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -61,30 +63,9 @@ func nearest(name string) string {
 	}
 	best, least := "", len(name)/3+2
 	for _, known := range callNames {
-		if d := editDistance(name, known); d < least {
+		if d := spelling.Distance(name, known); d < least {
 			best, least = known, d
 		}
 	}
 	return best
-}
-
-// editDistance is Levenshtein's: insertions, deletions and replacements of a byte.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

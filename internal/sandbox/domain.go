@@ -7,10 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"brig/internal/isolation/gvisor"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,7 +39,11 @@ func domain(req *Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text, err := json.Marshal([]any{spec, req.Image, kernel, gvisor.FileIdentity(self), places(req), given})
+	there, err := places(req)
+	if err != nil {
+		return "", err
+	}
+	text, err := json.Marshal([]any{spec, req.Image, kernel, gvisor.FileIdentity(self), there, given})
 	if err != nil {
 		return "", err
 	}
@@ -44,9 +51,10 @@ func domain(req *Request) (string, error) {
 	return hex.EncodeToString(sum[:16]), nil
 }
 
-// places are the folders and files that the paths of a request lead to now, by device and inode. A warm sandbox has mounted those that they led
-// to when it was made, and is not for a request whose path leads to another.
-func places(req *Request) (list []string) {
+// places are the folders and files that the paths of a request lead to now, by device and inode, and what is mounted there and below. A warm
+// sandbox has mounted what was there when it was made, and is not for a request whose path leads to another, to a mount that has become
+// read-only since, or to one with other mounts below it.
+func places(req *Request) (list []string, err error) {
 	var paths []string
 	if req.Image == nil && req.Spec.Root != nil { // an image is named by its digest
 		paths = append(paths, req.Spec.Root.Path)
@@ -56,15 +64,32 @@ func places(req *Request) (list []string) {
 			paths = append(paths, m.Source)
 		}
 	}
+	if len(paths) == 0 {
+		return nil, nil
+	}
+	mounts, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return nil, err
+	}
 	for _, path := range paths {
-		var st unix.Stat_t
-		if err := unix.Stat(path, &st); err != nil {
+		var st unix.Statx_t
+		if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
 			list = append(list, err.Error())
 			continue
 		}
-		list = append(list, fmt.Sprintf("%d:%d", st.Dev, st.Ino))
+		list = append(list, fmt.Sprintf("%d:%d:%d", st.Dev_major, st.Dev_minor, st.Ino))
+		path, err = filepath.EvalSymlinks(path)
+		if err != nil {
+			return nil, err
+		}
+		below := strings.TrimSuffix(path, "/") + "/"
+		for _, m := range mounts {
+			if uint64(m.ID) == st.Mnt_id || strings.HasPrefix(m.Mountpoint, below) {
+				list = append(list, fmt.Sprintf("%d:%d %q %q %s", m.Major, m.Minor, m.Root, m.Mountpoint, m.Options))
+			}
+		}
 	}
-	return list
+	return list, nil
 }
 
 // warmable tells why a sandbox cannot be had on a warm kernel.

@@ -59,6 +59,9 @@ type signalArgs struct {
 	Mode  int
 }
 
+// noProcess is what gVisor says of a program that would be a process too many: its word for EAGAIN, and nothing of what was not to be had.
+const noProcess = "try again"
+
 // Exec runs spec.Process in the sandbox, beside its first program. The rest of spec is the sandbox's own. ctx ends the waiting for the
 // kernel; a program that is to end with this process does then.
 func Exec(ctx context.Context, spec *specs.Spec, o Options) (*Executed, error) {
@@ -110,7 +113,10 @@ func Exec(ctx context.Context, spec *specs.Spec, o Options) (*Executed, error) {
 			err = errors.Join(err, e.Terminal.Close())
 		}
 		var remote *remoteError
-		if errors.As(err, &remote) {
+		switch {
+		case errors.As(err, &remote) && remote.text == noProcess:
+			return nil, fmt.Errorf("the guest has as many processes as its limit allows (--pids-limit): %w", unix.EAGAIN)
+		case errors.As(err, &remote):
 			return nil, programError(remote.text)
 		}
 		return nil, err

@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"strings"
 
 	"brig/internal/cli/output"
 	"brig/internal/sandbox"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // app is one invocation.
@@ -110,9 +112,30 @@ func Root() *cobra.Command {
 		SuggestionsMinimumDistance: 2,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("%w; `%s --help` lists the flags", err, c.CommandPath())
+		return fmt.Errorf("%w; `%s --help` lists the flags", flagError(err), c.CommandPath())
 	})
 	return root
+}
+
+// flagError says of a flag's value what is wrong with it in a person's words: the library has those of strconv.
+func flagError(err error) error {
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) && dockersFlags[unknown.GetSpecifiedName()] != "" {
+		return fmt.Errorf("%w: %s", err, dockersFlags[unknown.GetSpecifiedName()])
+	}
+	var value *pflag.InvalidValueError
+	var number *strconv.NumError
+	if !errors.As(err, &value) || !errors.As(err, &number) {
+		return err
+	}
+	what := "is no whole number"
+	switch {
+	case value.GetFlag().Value.Type() == "bool":
+		what = "is neither true nor false"
+	case errors.Is(number, strconv.ErrRange):
+		what = "is too large a number"
+	}
+	return fmt.Errorf("--%s %q %s", value.GetFlag().Name, value.GetValue(), what)
 }
 
 // All is the root with every command, for documentation.

@@ -27,6 +27,11 @@ var dockersOthers = map[string]string{
 	"attach": "`brig logs -f` follows what it writes, `brig exec -it` opens a shell beside it",
 }
 
+// dockersFlags are flags of docker's that Brig has not, and what does it.
+var dockersFlags = map[string]string{
+	"runtime": "`--isolation native|gvisor` says which kernel serves the program",
+}
+
 // dockersWord gives what a verb of docker's is here, or nil.
 func dockersWord(args []string) error {
 	if len(args) == 0 {

@@ -491,6 +491,9 @@ func (a *app) report(r sandbox.Result) {
 
 // showLayers prints what the spec asks for, a line a layer.
 func (a *app) showLayers(req *sandbox.Request) {
+	if req.Spec.Annotations[annotation.Isolation] == "gvisor" {
+		fmt.Fprintf(a.err, "  %-22s %s\n", "isolation", "gvisor: the program has a kernel of its own, a process that is held by what follows")
+	}
 	for _, l := range inspect.Asked(req.Spec) {
 		fmt.Fprintf(a.err, "  %-22s %s\n", l.Layer, l.Text)
 	}

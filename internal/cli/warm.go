@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"brig/internal/annotation"
 	"brig/internal/cli/output"
@@ -20,13 +21,14 @@ func (a *app) warm() *cobra.Command {
 	var detach, list, stop bool
 	var count int
 	c := &cobra.Command{
-		Use:   "warm [flags of run] IMAGE | warm --list | warm --stop [DOMAIN...]",
+		Use:   "warm [flags of run] IMAGE | warm [flags of run] -- | warm --list | warm --stop [DOMAIN|IMAGE...]",
 		Short: "keep gVisor sandboxes ready, from which run starts in a fraction of the time",
 		Long: "Keep sandboxes ready that have everything but their program: every layer of the policy, and a started gVisor kernel. `brig run` takes\n" +
 			"one where its own policy, image and user are the very same; words and environment of the program are what may\n" +
 			"differ, and name, labels, --timeout and --output-limit. Where none fits it starts a cold one, as ever. Each serves one\n" +
 			"program, and another is made in its place.\n" +
-			"It keeps them until it is ended (Ctrl-C, or --stop with -d); what runs by then goes on.",
+			"It keeps them until it is ended (Ctrl-C, or --stop with -d); what runs by then goes on.\n" +
+			"Behind -- it needs no program: that is for runs of the host's programs, as of `brig run -- PROGRAM`.",
 		DisableFlagsInUseLine: true, ValidArgsFunction: f.images,
 		RunE: func(c *cobra.Command, args []string) error {
 			asJSON, err := form.JSON()
@@ -40,6 +42,8 @@ func (a *app) warm() *cobra.Command {
 			switch {
 			case list && stop:
 				return errors.New("--list and --stop: one of them")
+			case list && len(args) > 0:
+				return fmt.Errorf("--list takes no words, and lists all; %q is one too many", args[0])
 			case list:
 				return a.listWarm(store, asJSON)
 			case stop:
@@ -57,7 +61,7 @@ func (a *app) warm() *cobra.Command {
 	s.IntVarP(&count, "count", "n", 1, "how many")
 	s.BoolVarP(&detach, "detach", "d", false, "in the background; comes back when they are ready")
 	s.BoolVar(&list, "list", false, "list what is kept warm")
-	s.BoolVar(&stop, "stop", false, "end what was started with -d: all, or the trust domains that are named")
+	s.BoolVar(&stop, "stop", false, "end what was started with -d: all, or those of the trust domains and images that are named")
 	form.Register(s)
 	f.register(s)
 	f.complete(c)
@@ -110,11 +114,7 @@ func (a *app) listWarm(store *sandbox.Store, asJSON bool) error {
 				memory += w.Memory
 			}
 		}
-		root := p.Root
-		if p.Image != nil {
-			root = p.Image.Ref
-		}
-		rows[i] = []string{p.Domain, none(root), none(p.Preset), ready, inspect.Bytes(memory), fmt.Sprint(p.PID), output.Ago(p.Created)}
+		rows[i] = []string{p.Domain, none(poolRoot(p)), none(p.Preset), ready, inspect.Bytes(memory), fmt.Sprint(p.PID), output.Ago(p.Created)}
 	}
 	for _, w := range orphans(pools, list) {
 		fmt.Fprintf(a.err, "brig: the pool of the warm sandbox %s was killed while its supervisor, process %d, was stopped: brig warm --stop ends it\n", w.ID, w.Monitor)
@@ -157,7 +157,7 @@ func orphans(pools []*sandbox.Pool, list []*sandbox.Warmed) []*sandbox.Warmed {
 	})
 }
 
-func (a *app) stopWarm(store *sandbox.Store, domains []string) error {
+func (a *app) stopWarm(store *sandbox.Store, names []string) error {
 	pools, list, err := store.Pools()
 	if err != nil {
 		return err
@@ -167,26 +167,62 @@ func (a *app) stopWarm(store *sandbox.Store, domains []string) error {
 			return err
 		}
 	}
-	wanted := map[string]bool{}
-	for _, d := range domains {
-		wanted[d] = true
-	}
 	ctx, cancel := interruptible()
 	defer cancel()
-	for _, p := range pools {
-		if len(domains) > 0 && !wanted[p.Domain] {
-			continue
-		}
+	chosen, err := choosePools(pools, names)
+	if err != nil {
+		return err
+	}
+	for _, p := range chosen {
 		if err := p.Stop(ctx); err != nil {
 			return err
 		}
-		delete(wanted, p.Domain)
 		fmt.Fprintln(a.out, p.Domain)
 	}
-	for d := range wanted {
-		return fmt.Errorf("no sandboxes of the domain %s are kept warm; `brig warm --list` shows those that are", d)
-	}
 	return nil
+}
+
+// choosePools gives the pools that are named by their trust domain, by its beginning as far as no other has it, or by their image or folder as --list
+// shows it: all of that one. Without a name it gives them all.
+func choosePools(pools []*sandbox.Pool, names []string) ([]*sandbox.Pool, error) {
+	if len(names) == 0 {
+		return pools, nil
+	}
+	var chosen []*sandbox.Pool
+	for _, name := range names {
+		var found, begins []*sandbox.Pool
+		for _, p := range pools {
+			switch {
+			case name == p.Domain, name != "" && name == poolRoot(p):
+				found = append(found, p)
+			case name != "" && strings.HasPrefix(p.Domain, name):
+				begins = append(begins, p)
+			}
+		}
+		if len(found) == 0 {
+			found = begins
+		}
+		switch {
+		case len(found) == 0:
+			return nil, fmt.Errorf("nothing is kept warm for %q; `brig warm --list` shows what is", name)
+		case len(found) > 1 && len(begins) == len(found):
+			return nil, fmt.Errorf("the trust domains of %d pools begin with %q; write more of it", len(found), name)
+		}
+		for _, p := range found {
+			if !slices.Contains(chosen, p) {
+				chosen = append(chosen, p)
+			}
+		}
+	}
+	return chosen, nil
+}
+
+// poolRoot is what the sandboxes of a pool have as their root: an image or a folder, nothing for the host's programs.
+func poolRoot(p *sandbox.Pool) string {
+	if p.Image != nil {
+		return p.Image.Ref
+	}
+	return p.Root
 }
 
 // anyProgram gives the words with one for the program where there is none: it comes with the run, and every policy has one.
@@ -198,10 +234,15 @@ func (f *policyFlags) anyProgram(c *cobra.Command, args []string) ([]string, err
 			return nil, err
 		}
 	}
-	if name, program := f.imageAndProgram(c, args, file); len(program) == 0 && (name+file.Image+f.rootfs != "" || file.Root != nil) {
-		args = append(args, "true")
+	name, program := f.imageAndProgram(c, args, file)
+	nowhere := name+file.Image+f.rootfs == "" && file.Root == nil && c.ArgsLenAtDash() < 0
+	switch {
+	case len(program) > 0, nowhere && len(file.Args) > 0:
+		return args, nil
+	case nowhere:
+		return nil, errors.New("warm: what for is not said; name an image, a folder with --rootfs, or write -- for the host's programs")
 	}
-	return args, nil
+	return append(args, "true"), nil
 }
 
 // kernelFor says on which gVisor kernel a run would start; nothing for another isolation.

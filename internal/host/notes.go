@@ -60,7 +60,7 @@ func (f *Facts) notes() []Note {
 	}
 	for _, name := range sortedKeys(f.Vulnerable) {
 		notes = append(notes, Note{"cpu vulnerability " + name, f.Vulnerable[name],
-			"a sandbox may read the memory of others through the processor", "update microcode and kernel, do not boot with mitigations=off; else use --isolation vm on other cores"})
+			"a sandbox may read the memory of others through the processor", "update microcode and kernel, do not boot with mitigations=off; else give each its cores by --cpuset-cpus, or strangers a machine of their own"})
 	}
 	if f.EUID == 0 && f.LastCap > 0 {
 		if missing := caps.All.Upto(f.LastCap) &^ f.Caps; missing != 0 {

@@ -212,6 +212,9 @@ func makeFolder(dir string) (above, folder *os.File, err error) {
 	at, base := int(above.Fd()), filepath.Base(dir) //nolint:gosec // a file descriptor
 	if err = unix.Mkdirat(at, base, 0o700); err != nil {
 		err = &fs.PathError{Op: "mkdir", Path: dir, Err: err}
+		if errors.Is(err, fs.ErrExist) {
+			err = fmt.Errorf("%w; a checkpoint has a folder of its own, which it makes", err)
+		}
 	} else {
 		folder, err = openOwn(at, base, unix.O_DIRECTORY)
 	}
@@ -244,6 +247,9 @@ func (s *Store) OpenCheckpoint(dir string) (_ *Checkpoint, err error) {
 		}
 	}()
 	folder, err := openOwn(unix.AT_FDCWD, dir, unix.O_DIRECTORY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("there is no such folder; `brig checkpoint SANDBOX FOLDER` makes one")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,9 @@ func Args(check cobra.PositionalArgs) cobra.PositionalArgs {
 		case len(args) == 0:
 			return fmt.Errorf("something is missing; it is `%s`", c.UseLine())
 		}
+		if len(args) == 1 {
+			return fmt.Errorf("%q alone is not what this takes; it is `%s`", args[0], c.UseLine())
+		}
 		return fmt.Errorf("%d words are not what this takes; it is `%s`", len(args), c.UseLine())
 	}
 }

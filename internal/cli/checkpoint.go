@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -26,7 +27,10 @@ func (a *app) checkpoint() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := b.Checkpoint(args[1], leave); err != nil {
+			ctx, cancel := interruptible()
+			defer cancel()
+			defer context.AfterFunc(ctx, cancel)() // a second Ctrl-C waits for nothing
+			if err := b.Checkpoint(ctx, args[1], leave); err != nil {
 				return err
 			}
 			fmt.Fprintln(a.out, args[1])

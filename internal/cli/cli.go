@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 )
 
 // app is one invocation.
@@ -152,6 +153,9 @@ func (a *app) fail(err error) int {
 	var pull *imageError
 	if errors.As(err, &pull) && pull.interrupted() {
 		return pull.ended.ExitCode()
+	}
+	if errors.Is(err, sandbox.ErrInterrupted) {
+		return 128 + int(unix.SIGINT)
 	}
 	var detach *sandbox.DetachError
 	if errors.As(err, &detach) {

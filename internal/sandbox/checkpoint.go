@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -114,9 +115,12 @@ func (b *Sandbox) asked() (*Request, error) {
 	return &req, nil
 }
 
+// ErrInterrupted is a checkpoint that its caller gave up.
+var ErrInterrupted = errors.New("interrupted; the sandbox goes on")
+
 // Checkpoint saves the running sandbox into a new folder. Unless it is to go on, it ends behind that; where the saving fails, it
-// goes on in any case.
-func (b *Sandbox) Checkpoint(dir string, leaveRunning bool) (err error) {
+// goes on in any case. The end of ctx undoes it, as far as the kernel lets it: a state that it has begun to write it writes to the end.
+func (b *Sandbox) Checkpoint(ctx context.Context, dir string, leaveRunning bool) (err error) {
 	st, err := b.running()
 	if err != nil {
 		return err
@@ -154,14 +158,14 @@ func (b *Sandbox) Checkpoint(dir string, leaveRunning bool) (err error) {
 	if s.spec, err = b.Spec(); err != nil {
 		return errors.Join(err, s.rollBack())
 	}
-	if err := b.saveInto(m, folder, s); err != nil {
+	if err := b.saveInto(ctx, m, folder, s); err != nil {
 		return errors.Join(fmt.Errorf("save sandbox %s: %w", b.ID, err), s.rollBack())
 	}
 	return s.finish(dir)
 }
 
 // saveInto writes the state and the manifest.
-func (b *Sandbox) saveInto(m *manifest, folder *os.File, s *saving) error {
+func (b *Sandbox) saveInto(ctx context.Context, m *manifest, folder *os.File, s *saving) error {
 	var files []*os.File
 	defer func() {
 		for _, f := range files {
@@ -175,6 +179,9 @@ func (b *Sandbox) saveInto(m *manifest, folder *os.File, s *saving) error {
 		}
 		files = append(files, f)
 	}
+	if ctx.Err() != nil {
+		return ErrInterrupted
+	}
 	if err := s.pause(); err != nil {
 		return err
 	}
@@ -183,6 +190,9 @@ func (b *Sandbox) saveInto(m *manifest, folder *os.File, s *saving) error {
 	}
 	fault.Point("state saved")
 	for i, f := range files {
+		if ctx.Err() != nil {
+			return ErrInterrupted
+		}
 		saved := savedFile{Name: gvisor.SavedFiles[i]}
 		var err error
 		if saved.SHA256, saved.Size, err = digest(f); err == nil {
@@ -197,10 +207,13 @@ func (b *Sandbox) saveInto(m *manifest, folder *os.File, s *saving) error {
 		m.Files = append(m.Files, saved)
 	}
 	key, err := b.store.key(true)
-	if err != nil {
-		return err
+	if err == nil {
+		err = m.write(folder, key)
 	}
-	return m.write(folder, key)
+	if err == nil && ctx.Err() != nil {
+		err = ErrInterrupted
+	}
+	return err
 }
 
 // makeFolder makes a folder that is not there yet, and gives the one above it, too. A path is not followed a second time: it may lead elsewhere

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"syscall"
 
 	"brig/internal/annotation"
 	"brig/internal/mac/selinux"
@@ -107,7 +108,9 @@ func Version() (string, error) {
 		return "", err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	out, err := exec.Command(f.Name(), "version").Output()
+	c := exec.Command(f.Name(), "version")
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for who asks
+	out, err := c.Output()
 	if err != nil {
 		return "", fmt.Errorf("ask %s for its version: %w", f.Name(), err)
 	}

@@ -30,7 +30,7 @@ func (a *app) checkpoint() *cobra.Command {
 			ctx, cancel := interruptible()
 			defer cancel()
 			defer context.AfterFunc(ctx, cancel)() // a second Ctrl-C waits for nothing
-			if err := b.Checkpoint(ctx, args[1], leave); err != nil {
+			if err := b.Checkpoint(ctx, args[1], leave, func(why error) { fmt.Fprintln(a.err, "brig:", why) }); err != nil {
 				return err
 			}
 			fmt.Fprintln(a.out, args[1])

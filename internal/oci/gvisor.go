@@ -161,6 +161,26 @@ func (c *container) signalGuest(s unix.Signal, all bool) error {
 	return err
 }
 
+// asked are the processes that are asked for what the container's kernel does.
+func (a *app) asked(c *container) gvisor.Asked {
+	if c.Pod == "" {
+		return gvisor.Asked{Kernel: c.PID}
+	}
+	pod, err := a.open(c.Pod)
+	if err != nil {
+		return gvisor.Asked{}
+	}
+	return gvisor.Asked{Kernel: pod.PID, Beside: c.memberPids}
+}
+
+// toContinue says of an error by a process that is stopped what to do about it.
+func (c *container) toContinue(err error) error {
+	if e := (*gvisor.StoppedError)(nil); errors.As(err, &e) {
+		return fmt.Errorf("%w: `kill -CONT %d` lets it go on, `brig-oci delete --force %s` ends the container", err, e.PID, c.id)
+	}
+	return err
+}
+
 // checkExec refuses what a further program of the guest cannot have for itself. own is the container's first.
 func (o *execution) checkExec(own, pr *specs.Process) error {
 	for _, f := range []struct {
@@ -211,12 +231,19 @@ func (a *app) executeOnGVisor(c *container, o *execution, own *specs.Process, sp
 	if slices.Contains(passed, nil) {
 		return fmt.Errorf("--preserve-fds %d: not all of them are open", o.preserve)
 	}
-	p, err := gvisor.Exec(context.Background(), spec, gvisor.Options{
+	asked := a.asked(c)
+	if err := asked.Awake(); err != nil {
+		return c.toContinue(err)
+	}
+	ctx, done := asked.Watched(context.Background())
+	defer done()
+	p, err := gvisor.Exec(ctx, spec, gvisor.Options{
 		Options: native.Options{Stdio: streams, PassFDs: passed, Warn: func(text string) { a.warnf("%s", text) }},
 		ID:      c.id, Dir: c.kernelDir(),
 	})
+	done()
 	if err != nil {
-		return guestError(c.Rootfs, spec.Process, err)
+		return guestError(c.Rootfs, spec.Process, c.toContinue(err))
 	}
 	defer p.Release() //nolint:errcheck // a connection
 	fault.Point("program runs")

@@ -346,7 +346,7 @@ func (a *app) standReady(id, beside string) (*gvisor.Member, net.Listener, error
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := gvisor.Join(spec, gvisor.Pod{Dir: c.kernelDir(), PIDs: c.PIDs}, c.dir, gvisor.Options{
+	m, err := gvisor.Join(spec, gvisor.Pod{Dir: c.kernelDir(), Kernel: pod.PID, PIDs: c.PIDs}, c.dir, gvisor.Options{
 		Options: native.Options{
 			Cgroup: pod.group(), Maps: idmap.Maps{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings},
 			Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Supervised: true,
@@ -398,6 +398,10 @@ func (c *container) beginMember() error {
 	}
 	text := make([]byte, 1<<16)
 	n, err := connection.Read(text)
+	if e := (gvisor.Asked{Supervisor: c.PID}).Stopped(false); err != nil && e != nil {
+		e.Name = "the process that stands for the container"
+		return e
+	}
 	if err != nil {
 		return fmt.Errorf("give the start: the process that stands for the container says nothing: %w", err)
 	}

@@ -120,7 +120,8 @@ var ErrInterrupted = errors.New("interrupted; the sandbox goes on")
 
 // Checkpoint saves the running sandbox into a new folder. Unless it is to go on, it ends behind that; where the saving fails, it
 // goes on in any case. The end of ctx undoes it, as far as the kernel lets it: a state that it has begun to write it writes to the end.
-func (b *Sandbox) Checkpoint(ctx context.Context, dir string, leaveRunning bool) (err error) {
+// tell hears why it takes long.
+func (b *Sandbox) Checkpoint(ctx context.Context, dir string, leaveRunning bool, tell func(error)) (err error) {
 	st, err := b.running()
 	if err != nil {
 		return err
@@ -131,6 +132,9 @@ func (b *Sandbox) Checkpoint(ctx context.Context, dir string, leaveRunning bool)
 	req, err := b.asked()
 	if err != nil {
 		return err
+	}
+	if e := st.asked().Stopped(true); e != nil { // what the kernel was asked for it would do later, with nobody there
+		return fmt.Errorf("sandbox %s cannot be saved: %w", b.ID, b.toContinue(e))
 	}
 	m := &manifest{Version: checkpointVersion, Created: time.Now(), Sandbox: b.ID, Request: req}
 	if m.Kernel, err = gvisor.Version(); err != nil {
@@ -151,6 +155,7 @@ func (b *Sandbox) Checkpoint(ctx context.Context, dir string, leaveRunning bool)
 			err = errors.Join(err, dropFolder(above, folder, filepath.Base(dir)))
 		}
 	}()
+	defer st.asked().WhenStopped(func(e *gvisor.StoppedError) { tell(fmt.Errorf("the checkpoint waits: %w", b.toContinue(e))) })()
 	s, err := b.beginSaving(leaveRunning)
 	if err != nil {
 		return err

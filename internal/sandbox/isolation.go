@@ -69,9 +69,15 @@ func (v *supervisor) start(ctx context.Context, o native.Options) (process, *os.
 func (v *supervisor) startFurther(ctx context.Context, pidfd *os.File, o native.Options) (process, *os.File, error) {
 	pr := v.req.Spec.Process
 	if v.onGVisor() {
+		asked := v.state.asked()
+		if err := asked.Awake(); err != nil {
+			return nil, nil, v.toContinue(err)
+		}
+		ctx, done := asked.Watched(ctx)
+		defer done()
 		p, err := gvisor.Exec(ctx, v.req.Spec, gvisor.Options{Options: o, ID: v.ID, Dir: v.dir})
 		if err != nil {
-			return nil, nil, commandError(pr, err)
+			return nil, nil, commandError(pr, v.toContinue(err))
 		}
 		return p, p.Terminal, nil
 	}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"brig/internal/isolation/gvisor"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -23,6 +25,19 @@ type StoppedSupervisorError struct {
 func (e *StoppedSupervisorError) Error() string {
 	return fmt.Sprintf("the program of sandbox %s is killed, but its supervisor, process %d, is stopped: `kill -CONT %d` lets it clear up, `brig rm -f %s` ends it",
 		e.ID, e.PID, e.PID, e.ID)
+}
+
+// asked are the processes that are asked for what the sandbox's kernel does, where that is gVisor's.
+func (st *State) asked() gvisor.Asked {
+	return gvisor.Asked{Kernel: st.PID, Supervisor: st.Monitor}
+}
+
+// toContinue says of an error by a process that is stopped what to do about it.
+func (b *Sandbox) toContinue(err error) error {
+	if e := (*gvisor.StoppedError)(nil); errors.As(err, &e) {
+		return fmt.Errorf("%w: `kill -CONT %d` lets it go on, `brig rm -f %s` ends the sandbox", err, e.PID, b.ID)
+	}
+	return err
 }
 
 // lookAfter is how often a supervisor is looked at whose sandbox is to end.

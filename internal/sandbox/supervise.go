@@ -259,7 +259,7 @@ func (v *supervisor) run(streams Streams, log *logger, started func() error) (Re
 	defer plumbing.close()
 	defer v.ignoreSignals()
 	if v.onGVisor() {
-		execs, err := gvisor.ServeExec(v.dir, v.ID)
+		execs, err := gvisor.ServeExec(v.dir, v.ID, v.kernel)
 		if err != nil {
 			return Result{}, err
 		}
@@ -381,6 +381,16 @@ func (v *supervisor) hold(p process) (release func()) {
 		v.process = nil
 		_ = p.Release()
 	}
+}
+
+// kernel is the process of gVisor's kernel, 0 before it has a program.
+func (v *supervisor) kernel() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if p, ok := v.process.(*gvisor.Process); ok {
+		return p.PID
+	}
+	return 0
 }
 
 // signal sends a signal to the process, and says whether there is one.

@@ -117,8 +117,11 @@ func Version() (string, error) {
 	return string(bytes.TrimSpace(out)), nil
 }
 
-// Pause stops every task of the guest, until Unpause.
-func Pause(dir string) error { return callSoon(dir, "containerManager.Pause", nil, nil) }
+// Pause stops every task of the guest, until Unpause. It waits for the kernel for as long as that takes: one that is not waited for would
+// pause the guest later, and nobody let it go on.
+func Pause(dir string) error {
+	return call(context.Background(), dir, "containerManager.Pause", nil, nil, nil)
+}
 
 // Unpause ends what Pause began. Without a pause it would end the kernel.
 func Unpause(dir string) error { return callSoon(dir, "containerManager.Resume", nil, nil) }

@@ -185,8 +185,12 @@ func (s *start) withFiles(program *os.File, p *Process) (err error) {
 }
 
 // begin has a kernel that has its job run the program.
-func (s *start) begin(ctx context.Context, p *Process) error {
-	var err error
+func (s *start) begin(ctx context.Context, p *Process) (err error) {
+	ctx, done := Asked{Kernel: p.PID}.Watched(ctx)
+	defer func() {
+		done()
+		err = givenUp(err)
+	}()
 	switch {
 	case len(s.options.Saved) > 0:
 		if _, err := p.awaitReady(ctx); err != nil {
@@ -399,6 +403,9 @@ func (p *Process) explain(err error) error {
 		return programError(remote.text)
 	}
 	_ = p.Signal(unix.SIGKILL)
+	if isStoppedError(err) {
+		return err
+	}
 	switch end, text, eerr := p.end(); {
 	case eerr == nil && end.Error != "":
 		return errors.New(end.Error)

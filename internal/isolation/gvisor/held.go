@@ -40,6 +40,8 @@ func (p *Process) awaitReady(ctx context.Context) (*job.Ready, error) {
 	}
 	var read bytes.Buffer
 	switch err := json.NewDecoder(io.TeeReader(io.LimitReader(p.status, mostSaid), &read)).Decode(&said); {
+	case err != nil && ctx.Err() != nil:
+		return nil, context.Cause(ctx)
 	case err != nil && read.Len() > 0:
 		_ = p.Signal(unix.SIGKILL) // should it live
 		_ = p.status.SetReadDeadline(time.Now().Add(answerTime))
@@ -56,15 +58,17 @@ func (p *Process) awaitReady(ctx context.Context) (*job.Ready, error) {
 // Begin connects the network of a sandbox that was started with Options.Held, and starts its program. dir and id are those it was started
 // with, and kernel is its process. The network not before: hooks, and engines between create and start, put devices there.
 func Begin(dir, id string, kernel int) error {
-	if err := connect(dir, kernel); err != nil {
-		return err
+	ctx, done := Asked{Kernel: kernel}.Watched(context.Background())
+	defer done()
+	err := connect(ctx, dir, kernel)
+	if err == nil {
+		err = call(ctx, dir, "containerManager.StartRoot", id, nil, nil)
 	}
-	err := call(context.Background(), dir, "containerManager.StartRoot", id, nil, nil)
 	var remote *remoteError
 	if errors.As(err, &remote) {
 		return programError(remote.text)
 	}
-	return err
+	return givenUp(err)
 }
 
 // Began asks whether the program of a sandbox that was started with Options.Held has been started. A kernel that does not answer is taken to

@@ -32,8 +32,8 @@ const (
 )
 
 // ServeExec executes programs in the guest for commands of this process's user and of root, until the listener is closed, and kills each
-// whose command is gone. dir and id are the sandbox's.
-func ServeExec(dir, id string) (io.Closer, error) {
+// whose command is gone. dir and id are the sandbox's, and kernel gives its kernel's process, once there is one.
+func ServeExec(dir, id string, kernel func() int) (io.Closer, error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func ServeExec(dir, id string) (io.Closer, error) {
 			case err != nil: // no descriptor is free, say
 				time.Sleep(10 * time.Millisecond)
 			default:
-				go hold(c, dir, id)
+				go hold(c, dir, id, kernel)
 			}
 		}
 	}()
@@ -70,7 +70,7 @@ type held struct {
 }
 
 // hold executes one program, and kills it when its command is gone before its end.
-func hold(c *net.UnixConn, dir, id string) {
+func hold(c *net.UnixConn, dir, id string, kernel func() int) {
 	defer c.Close() //nolint:errcheck // nobody is to be told
 	h := &held{c: c, dir: dir, id: id, signals: make(chan unix.Signal)}
 	ctx, silent := context.WithCancel(context.Background())
@@ -78,7 +78,7 @@ func hold(c *net.UnixConn, dir, id string) {
 	var err error
 	h.pid, err = forward(ctx, c, dir, id, func() {
 		h.listen()
-		time.AfterFunc(answerTime, silent) // a kernel that does as it ought to has told the pid by then, and the end
+		giveUp(ctx, silent, kernel, answerTime)
 	})
 	if err != nil {
 		return
@@ -93,6 +93,24 @@ func hold(c *net.UnixConn, dir, id string) {
 	}
 	h.signal(unix.SIGKILL)
 	<-ended
+}
+
+// giveUp ends the waiting of a command that is gone, some time later: a kernel that does as it ought to has told the pid by then, and the
+// end. Where a process is stopped that it needs, it will execute the program when that goes on, and the program is to be killed then.
+func giveUp(ctx context.Context, silent func(), kernel func() int, after time.Duration) {
+	look := time.NewTicker(after)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+		}
+		if (Asked{Kernel: kernel()}).Stopped(true) == nil {
+			silent()
+			return
+		}
+	}
 }
 
 // tellEnd waits for the end of the program, and lets listen end. Where the kernel has ended with it, the command is told nothing, and

@@ -97,7 +97,7 @@ func command(t *testing.T, dir string) (c *net.UnixConn, done chan struct{}) {
 	done = make(chan struct{})
 	go func() {
 		defer close(done)
-		hold(ends[1], dir, "box")
+		hold(ends[1], dir, "box", noKernel)
 	}()
 	return ends[0], done
 }
@@ -192,7 +192,7 @@ func TestServeExecForItsUser(t *testing.T) {
 	testenv.Check(t, testenv.Root)
 	dir := t.TempDir()
 	k := newFakeKernel(t, dir)
-	l, err := ServeExec(dir, "box")
+	l, err := ServeExec(dir, "box", noKernel)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,3 +258,5 @@ func TestHoldBounds(t *testing.T) {
 		t.Errorf("the kernel was asked for %q", k.methods)
 	}
 }
+
+func noKernel() int { return 0 }

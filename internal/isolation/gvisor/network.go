@@ -78,7 +78,7 @@ func routeOf(r netdev.Route) route {
 
 // connect gives the guest the network devices of its sandbox's namespace, which an engine has made there: gVisor's stack takes their
 // addresses and routes over, and their frames by a packet socket. kernel is the kernel process.
-func connect(dir string, kernel int) error {
+func connect(ctx context.Context, dir string, kernel int) error {
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", kernel))
 	if err != nil {
 		return fmt.Errorf("open the sandbox's network namespace: %w", err)
@@ -110,7 +110,7 @@ func connect(dir string, kernel int) error {
 		}
 		sockets = append(sockets, f)
 	}
-	return call(context.Background(), dir, "Network.CreateLinksAndRoutes", all, sockets, nil)
+	return call(ctx, dir, "Network.CreateLinksAndRoutes", all, sockets, nil)
 }
 
 func (all *links) add(d *netdev.Link) {

@@ -36,6 +36,7 @@ func settings(dir string) (*job.Ready, error) {
 // Member is a container on the kernel of another one, its pod's. What it has on the host is the tree of its files, and the server of that.
 type Member struct {
 	dir, id string // the kernel's folder, and the container's name there
+	kernel  int
 	spec    *specs.Spec
 	pids    string
 	stdio   [3]*os.File
@@ -51,6 +52,8 @@ type Member struct {
 type Pod struct {
 	// Dir is the folder of the sandbox that has the kernel.
 	Dir string
+	// Kernel is the kernel's process.
+	Kernel int
 	// PIDs names the pid namespace in the guest; "" is that of the pod. Members with one name share it.
 	PIDs string
 }
@@ -90,7 +93,7 @@ func Join(spec *specs.Spec, pod Pod, dir string, o Options) (*Member, error) {
 		return nil, err
 	}
 	defer program.Close() //nolint:errcheck // read only
-	m := &Member{dir: pod.Dir, id: o.ID, pids: pod.PIDs, stdio: o.Stdio}
+	m := &Member{dir: pod.Dir, kernel: pod.Kernel, id: o.ID, pids: pod.PIDs, stdio: o.Stdio}
 	s := &start{spec: alone(spec), options: &o}
 	defer s.close()
 	if m.holder, err = holdTree(s.spec, program, dir, o); err != nil {
@@ -183,13 +186,13 @@ func (m *Member) Begin() error {
 		return err
 	}
 	m.spec.Linux.Seccomp = job.Refusals(m.spec.Linux.Seccomp, settings.Calls)
+	asked := Asked{Kernel: m.kernel, Beside: func() []int { return []int{m.gofer.PID} }}
+	ctx, done := asked.Watched(context.Background())
+	defer done()
 	var terminal []*os.File
 	files := m.stdio[:]
 	if m.spec.Process.Terminal {
 		terminal, files = m.stdio[:1], nil
-	}
-	if err := call(context.Background(), m.dir, "containerManager.CreateSubcontainer", map[string]string{"CID": m.id}, terminal, nil); err != nil {
-		return err
 	}
 	type mount struct{ Lower, Upper int }
 	args := struct {
@@ -201,7 +204,12 @@ func (m *Member) Begin() error {
 	for range m.files {
 		args.GoferMountConfs = append(args.GoferMountConfs, mount{Lower: 1}) // a file server, with nothing over it (specutils.GoferMountConf)
 	}
-	err = call(context.Background(), m.dir, "containerManager.StartSubcontainer", args, slices.Concat(files, m.files), nil)
+	if err = asked.Awake(); err == nil {
+		err = call(ctx, m.dir, "containerManager.CreateSubcontainer", map[string]string{"CID": m.id}, terminal, nil)
+	}
+	if err == nil {
+		err = call(ctx, m.dir, "containerManager.StartSubcontainer", args, slices.Concat(files, m.files), nil)
+	}
 	for _, f := range m.files {
 		_ = f.Close() // the kernel's are the only ones: when it ends, the server does
 	}
@@ -209,6 +217,9 @@ func (m *Member) Begin() error {
 	var remote *remoteError
 	if errors.As(err, &remote) {
 		return programError(remote.text)
+	}
+	if stopped := (*StoppedError)(nil); errors.As(err, &stopped) {
+		return fmt.Errorf("%w: `kill -CONT %d` lets it go on", givenUp(err), stopped.PID)
 	}
 	if err != nil {
 		return err

@@ -109,10 +109,13 @@ func checkUser(spec *specs.Spec) error {
 // (gVisor's runsc/cmd/gofer.go has the same five and more).
 var goferCaps = []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID"}
 
+// serverCommand is the word that makes brig-gvisor a file server.
+const serverCommand = "gofer"
+
 // goferSpec is the spec of the file server, a further process of the kernel's sandbox.
 func goferSpec(spec *specs.Spec) *specs.Spec {
 	s := kernelSpec(spec)
-	s.Process.Args = []string{programName, "gofer"}
+	s.Process.Args = []string{programName, serverCommand}
 	s.Linux.Seccomp = goferFilter(spec.Linux.Seccomp)
 	s.Process.User = specs.User{}
 	s.Process.Terminal, s.Process.ConsoleSize = false, nil

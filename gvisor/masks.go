@@ -91,6 +91,9 @@ func mask(k *sentrykernel.Kernel, leader *sentrykernel.Task, spec *specs.Spec) e
 	ctx := leader.AsyncContext()
 	m := &masker{ctx: ctx, fs: k.VFS(), creds: auth.NewRootCredentials(leader.UserNamespace()), root: leader.FSContext().RootDirectory()}
 	defer m.root.DecRef(ctx)
+	if err := m.queues(spec.Mounts); err != nil {
+		return err
+	}
 	for _, name := range []string{"/proc", "/sys"} {
 		if err := m.unasked(name, spec.Mounts); err != nil {
 			return fmt.Errorf("unmount the guest's %s: %w", name, err)

@@ -165,7 +165,7 @@ func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string, err error) 
 		at := path.Join("/", m.Destination) // old bundles have it without
 		m.Destination = at
 		switch {
-		case isOwn(&m, pr.Cwd) && at != "/dev" && at != "/dev/pts" && m.Type != "mqueue": // gVisor makes /dev as it has it
+		case isOwn(&m, pr.Cwd) && at != "/dev" && at != "/dev/pts": // gVisor makes /dev as it has it
 			m.Options = tmpfsOptions(&m)
 			s.Mounts = append(s.Mounts, m)
 		case isOwn(&m, pr.Cwd) || madeAsLink(&m): // a link is in the tree, and no mount

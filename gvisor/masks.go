@@ -26,7 +26,7 @@ import (
 
 // masks covers in each guest what its spec hides and seals what it may not write (maskedPaths, readonlyPaths, the option subset=pid of
 // procfs), which gVisor passes over: its procfs and sysfs are its kernel's own, but root inside may turn knobs of that kernel, and a bundle
-// may name any path. And it takes away what gVisor mounts unasked. gVisor tells those who trace it of a container when its mounts are made and its program has not begun, and waits for them.
+// may name any path. And it takes away what gVisor mounts unasked, and sets what gVisor leaves unset. gVisor tells those who trace it of a container when its mounts are made and its program has not begun, and waits for them.
 type masks struct {
 	seccheck.SinkDefaults
 	l      *boot.Loader
@@ -52,7 +52,8 @@ func (m *masks) ContainerStart(_ context.Context, _ seccheck.FieldSet, e *pb.Sta
 		if leader == nil || leader.ContainerID() != e.Id {
 			continue
 		}
-		err := mask(k, leader, containerSpec(m.l, k.ContainerName(e.Id)))
+		spec := containerSpec(m.l, k.ContainerName(e.Id))
+		err := errors.Join(mask(k, leader, spec), score(leader, spec))
 		if err != nil && e.Id == m.root {
 			m.failed(err)
 		}

@@ -30,3 +30,16 @@ func TestQueues(t *testing.T) {
 		}
 	}
 }
+
+// TestScore: the first process has the spec's, and so has what it starts.
+func TestScore(t *testing.T) {
+	for want, score := range map[string]*int{"0\n0\n": nil, "-7\n-7\n": new(-7)} {
+		s := shell("read x </proc/self/oom_score_adj; echo $x; cat /proc/self/oom_score_adj")
+		s.Process.OOMScoreAdj = score
+		k := newKernel(t, s)
+		k.root = image(t, guestRoot(t))
+		if end, out := k.run(); out != want || end.Error != "" {
+			t.Errorf("%+v, it says %q, want %q", end, out, want)
+		}
+	}
+}

@@ -34,6 +34,7 @@ var suites = []suite{
 	{"script", "what a person does at a terminal", ""},
 	{"engine", "containerd, its CRI plugin, Docker, Podman, conmon", ""},
 	{"oci", "what an engine asks of brig-oci, by hand", ""},
+	{"validation", "the OCI validation suite of opencontainers/runtime-tools", ""},
 	{"attack", "attacks from within, which must not get out: what is otherwise is in the guest's own kernel", "^Test(Compromised|Lying|Raid)"},
 }
 

@@ -41,10 +41,15 @@ type suite struct {
 // newSuite builds the programs and brig-oci.
 func newSuite(t *testing.T) *suite {
 	t.Helper()
-	testenv.Check(t, testenv.Root, testenv.AMD64, testenv.Program("runc"), testenv.Program("crun"))
+	testenv.Check(t, testenv.Root, testenv.AMD64)
 	s := &suite{t: t, dir: t.TempDir(), bin: t.TempDir()}
 	s.brig = filepath.Join(t.TempDir(), "brig-oci")
 	s.command("", "go", "build", "-o", s.brig, "brig/cmd/brig-oci")
+	handler, err := testenv.Handler(filepath.Dir(s.brig), s.brig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.brig = handler
 	s.command("suite", "go", "build", "-ldflags=-s -w", "-o", s.bin, "tool")
 	module := strings.TrimSpace(s.command("suite", "go", "list", "-m", "-f", "{{.Dir}}", "github.com/opencontainers/runtime-tools"))
 	entries, err := os.ReadDir(s.bin)
@@ -145,6 +150,9 @@ func (s *suite) one(rt *runtime, program string) result {
 	// The programs cannot give global flags; and who knows the ids can clean up.
 	wrapper, ids := filepath.Join(dir, "runtime"), filepath.Join(dir, "ids")
 	script := fmt.Sprintf("#!/bin/sh\necho \"$*\" >>%s\nexec %s --root %s/state \"$@\"\n", ids, rt.program, dir)
+	if testenv.Isolation() == "gvisor" {
+		script = guestScript(script, program, filepath.Join(dir, "log"))
+	}
 	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 		return result{program: program, failure: err.Error()}
 	}
@@ -160,7 +168,8 @@ func (s *suite) one(rt *runtime, program string) result {
 	cmd.Stdout, cmd.Stderr = &out, &words
 	err = cmd.Run()
 	r := parse(program, out.String())
-	r.words = words.String()
+	log, _ := os.ReadFile(filepath.Join(dir, "log"))
+	r.words = words.String() + string(log)
 	switch {
 	case ctx.Err() != nil:
 		r.failure = fmt.Sprintf("did not end within %v", timeout)

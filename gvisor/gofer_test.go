@@ -56,7 +56,7 @@ func TestGoferRefuses(t *testing.T) {
 	for name, text := range map[string]string{
 		"nothing": `{}`, "no JSON": `served`, "a relative path": `{"served": [{"path": "etc"}]}`,
 	} {
-		cmd := exec.Command(program(t), "gofer")
+		cmd := exec.Command(program(t), "gofer", job.Interface)
 		var out bytes.Buffer
 		cmd.Stderr = &out
 		cmd.ExtraFiles = []*os.File{asFile(t, json.RawMessage(text))}

@@ -135,7 +135,7 @@ func (k *kernel) serve(served ...job.Served) {
 		k.t.Fatal(err)
 	}
 	defer proc.Close()
-	k.gofer = exec.Command(program(k.t), "gofer")
+	k.gofer = exec.Command(program(k.t), "gofer", job.Interface)
 	k.gofer.Stderr = k.t.Output()
 	k.gofer.ExtraFiles = []*os.File{asFile(k.t, job.Files{Served: served}), proc}
 	for i := range served {
@@ -187,7 +187,7 @@ func (k *kernel) boot() {
 	if k.warm != nil {
 		k.send(given)
 	} else {
-		k.cmd = exec.Command(program(k.t), "sentry")
+		k.cmd = exec.Command(program(k.t), "sentry", job.Interface)
 		k.cmd.Stdout, k.cmd.Stderr = &k.out, &k.out
 		if k.stdout != nil {
 			k.cmd.Stdout, k.cmd.Stderr = k.stdout, k.stdout
@@ -218,7 +218,7 @@ func (k *kernel) warmUp() {
 	theirs := os.NewFile(uintptr(pair[1]), "job")
 	defer theirs.Close()
 	k.warm = os.NewFile(uintptr(pair[0]), "warm")
-	k.cmd = exec.Command(program(k.t), "sentry")
+	k.cmd = exec.Command(program(k.t), "sentry", job.Interface)
 	k.cmd.Stderr = &k.out
 	k.cmd.ExtraFiles = []*os.File{theirs}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)

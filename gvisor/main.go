@@ -7,38 +7,50 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
+
+	"brig/internal/isolation/gvisor/job"
 
 	"gvisor.dev/gvisor/runsc/version"
 )
 
 // commands are what Brig calls this program with. Nothing of it is for people.
 var commands = map[string]func() error{
-	"gofer":   gofer,
-	"sentry":  sentry,
-	"version": printVersion,
+	"gofer":  gofer,
+	"sentry": sentry,
 }
 
 func main() {
-	if len(os.Args) == 2 {
-		if run, ok := commands[os.Args[1]]; ok {
-			if err := run(); err != nil {
-				fmt.Fprintln(os.Stderr, "brig-gvisor:", err)
-				os.Exit(1)
-			}
-			return
-		}
+	err := command(os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "brig-gvisor:", err)
+		os.Exit(1)
 	}
-	fmt.Fprintln(os.Stderr, "brig-gvisor is started by brig: brig run --isolation gvisor")
-	os.Exit(2)
 }
 
-// printVersion says what a saved state of a kernel depends on: gVisor's release, and the compiler.
+func command(args []string) error {
+	if len(args) == 1 && args[0] == "version" {
+		return printVersion()
+	}
+	if len(args) == 0 || commands[args[0]] == nil {
+		return errors.New("it is started by brig: brig run --isolation gvisor")
+	}
+	if given := strings.Join(args[1:], " "); given != job.Interface {
+		return fmt.Errorf("it was built from another tree than brig, and would not do all that this brig asks for (interface %s, and %q is asked for): "+
+			"build and install the two together", job.Interface, given)
+	}
+	return commands[args[0]]()
+}
+
+// printVersion says what a saved state of a kernel depends on, gVisor's release and the compiler, and in a line of its own what it has in
+// common with brig.
 func printVersion() error {
-	_, err := fmt.Println("gVisor", release(), runtime.Version(), runtime.GOARCH)
+	_, err := fmt.Printf("gVisor %s %s %s\ninterface %s\n", release(), runtime.Version(), runtime.GOARCH, job.Interface)
 	return err
 }
 

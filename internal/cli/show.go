@@ -333,7 +333,7 @@ func (a *app) doctor() *cobra.Command {
 
 // gvisorRow says whether --isolation gvisor can be had. Its program is executed for that: it does not start where it lacks something.
 func gvisorRow() host.Layer {
-	release, err := gvisor.Version()
+	release, err := gvisor.Installed()
 	if err != nil {
 		return host.Layer{
 			Layer: "isolation gvisor", Status: host.Absent, Detail: strings.TrimPrefix(err.Error(), "isolation gvisor: "),

@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"slices"
-	"syscall"
 
 	"brig/internal/annotation"
 	"brig/internal/mac/selinux"
@@ -99,22 +97,6 @@ func short(text json.RawMessage) string {
 		return string(text[:most]) + "…"
 	}
 	return string(text)
-}
-
-// Version says which kernel is installed: a saved state belongs to one build of it.
-func Version() (string, error) {
-	f, err := open("")
-	if err != nil {
-		return "", err
-	}
-	defer f.Close() //nolint:errcheck // read only
-	c := exec.Command(f.Name(), "version")
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for who asks
-	out, err := c.Output()
-	if err != nil {
-		return "", fmt.Errorf("ask %s for its version: %w", f.Name(), err)
-	}
-	return string(bytes.TrimSpace(out)), nil
 }
 
 // Pause stops every task of the guest, until Unpause. It waits for the kernel for as long as that takes: one that is not waited for would

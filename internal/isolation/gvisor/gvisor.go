@@ -96,7 +96,7 @@ func Start(ctx context.Context, spec *specs.Spec, o Options) (*Process, error) {
 		err = errors.Join(err, p.Release())
 	}
 	if err != nil {
-		return nil, err
+		return nil, o.blame(err)
 	}
 	return p, nil
 }

@@ -25,7 +25,7 @@ const nobody = 65534
 // layer around it stays as it was asked for; the filter is one for that program.
 func kernelSpec(spec *specs.Spec) *specs.Spec {
 	s, pr, linux := *spec, *spec.Process, *spec.Linux
-	pr.Args, pr.Env, pr.Cwd = []string{programName, "sentry"}, nil, "/"
+	pr.Args, pr.Env, pr.Cwd = []string{programName, "sentry", job.Interface}, nil, "/"
 	pr.User, pr.Capabilities, pr.NoNewPrivileges, pr.Rlimits = user(spec), nil, true, nil
 	linux.Seccomp = kernelFilter()
 	linux.Sysctl, linux.Resources = nil, Resources(spec.Linux.Resources)
@@ -115,7 +115,7 @@ const serverCommand = "gofer"
 // goferSpec is the spec of the file server, a further process of the kernel's sandbox.
 func goferSpec(spec *specs.Spec) *specs.Spec {
 	s := kernelSpec(spec)
-	s.Process.Args = []string{programName, serverCommand}
+	s.Process.Args = []string{programName, serverCommand, job.Interface}
 	s.Linux.Seccomp = goferFilter(spec.Linux.Seccomp)
 	s.Process.User = specs.User{}
 	s.Process.Terminal, s.Process.ConsoleSize = false, nil

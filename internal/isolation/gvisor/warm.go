@@ -45,7 +45,7 @@ func StartWarm(spec *specs.Spec, o Options) (*Warm, error) {
 	defer program.Close() //nolint:errcheck // read only
 	w := &Warm{start: &start{spec: spec, options: &o}}
 	if err := w.launch(program); err != nil {
-		return nil, errors.Join(err, w.Close())
+		return nil, o.blame(errors.Join(err, w.Close()))
 	}
 	return w, nil
 }

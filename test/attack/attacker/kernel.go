@@ -21,7 +21,7 @@ import (
 // compromised are the two, and what Brig asks before a checkpoint.
 var compromised = map[string]func() error{
 	"sentry": compromisedKernel, "gofer": compromisedGofer,
-	"version": func() error { _, err := fmt.Println("compromised"); return err },
+	"version": func() error { _, err := fmt.Println("compromised\ninterface", job.Interface); return err },
 }
 
 // compromisedKernel does as the kernel process until the program is to be started, and attacks then.

@@ -1,6 +1,6 @@
 package job
 
-// The files that the file server, `brig-gvisor gofer`, gets beside the standard streams. It has no other way to what it serves
+// The files that the file server, `brig-gvisor gofer INTERFACE`, gets beside the standard streams. It has no other way to what it serves
 // than its root, which is the tree that Brig's launch program mounted.
 const (
 	// FilesFD is a file with the Files as JSON.

@@ -1,7 +1,7 @@
 // Package job is what Brig and the gVisor kernel process, `brig-gvisor`, have to agree on: they are two programs of two Go
 // modules, built from one tree.
 //
-// Brig starts `brig-gvisor sentry` as the program of a native sandbox, with the files below; the job stands in the first of
+// Brig starts `brig-gvisor sentry INTERFACE` as the program of a native sandbox, with the files below; the job stands in the first of
 // them, so that nothing of it is in argv.
 package job
 
@@ -10,6 +10,11 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
+
+// Interface is the number of what this package says and of what the two programs do by it. Brig starts `brig-gvisor` with it as the word
+// behind the command, and one that was built with another number does not serve: it would pass over what it does not know of a job, and
+// with it over a part of the policy. Raise it with each change of what is said or meant here; a test holds it against what goes over.
+const Interface = "1"
 
 // The files that the kernel process gets beside the three standard streams, which are the guest program's.
 const (

@@ -472,6 +472,7 @@ func openFor(spec *specs.Spec, beside string) (*os.File, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	readAhead(f)
 	if !native.MayWrite(spec, &st) {
 		return f, nil
 	}
@@ -486,6 +487,22 @@ func openFor(spec *specs.Spec, beside string) (*os.File, error) {
 		}
 	}
 	return sealed, f.Close()
+}
+
+// readAhead has the host's kernel begin to read what is not in its page cache of a program. A page counts as memory of the control group that
+// had it read (memory.rst of cgroup-v1, cgroup-v2.rst), and is this process's then. Else the first sandbox after a boot or an upgrade would have
+// the program on its own account, and at its limit would throw out and read again its kernel's text for a minute before it is told to be out of memory.
+func readAhead(f *os.File) {
+	info, err := f.Stat()
+	if err != nil {
+		return // then it is slower
+	}
+	const most = 128 << 10 // what the kernel takes at a time (read_ahead_kb, Documentation/ABI/stable/sysfs-block)
+	for at := int64(0); at < info.Size(); at += most {
+		if unix.Fadvise(int(f.Fd()), at, most, unix.FADV_WILLNEED) != nil { //nolint:gosec // a file descriptor
+			return
+		}
+	}
 }
 
 // open finds the kernel's program: beside Brig's own, or where packages put what people do not call.

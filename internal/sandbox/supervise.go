@@ -459,6 +459,9 @@ func (v *supervisor) memoryLimit() string {
 func (v *supervisor) startError(err error) error {
 	if v.group != nil {
 		if kills, _ := v.group.OOMKills(); kills > 0 {
+			if v.onGVisor() { // of which the first call that the kernel no longer answers tells nothing more
+				return fmt.Errorf("the sandbox ran out of memory%s while it was set up; give it more with --memory: its kernel alone takes 8 to 13 MiB", v.memoryLimit())
+			}
 			return fmt.Errorf("the sandbox ran out of memory%s while it was set up; give it more with --memory: %w", v.memoryLimit(), err)
 		}
 	}

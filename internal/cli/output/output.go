@@ -82,7 +82,7 @@ func Table(out *os.File, header []string, rows [][]string, wrap int) {
 	}
 	if w := Width(out); w > 0 && total > w {
 		room := max(widest[wrap]-(total-w)-1, 20)
-		t.SetColumnConfigs([]table.ColumnConfig{{Number: wrap + 1, WidthMax: room, WidthMaxEnforcer: text.WrapSoft}})
+		t.SetColumnConfigs([]table.ColumnConfig{{Number: wrap + 1, WidthMax: room, WidthMaxEnforcer: fold}})
 	}
 	if header != nil {
 		t.AppendHeader(cells(header))
@@ -92,6 +92,15 @@ func Table(out *os.File, header []string, rows [][]string, wrap int) {
 	}
 	t.SuppressTrailingSpaces()
 	t.Render()
+}
+
+// fold folds each line of a cell by itself: text.WrapSoft makes one of them all.
+func fold(cell string, width int) string {
+	lines := strings.Split(cell, "\n")
+	for i, line := range lines {
+		lines[i] = text.WrapSoft(line, width)
+	}
+	return strings.Join(lines, "\n")
 }
 
 func cells(words []string) table.Row {

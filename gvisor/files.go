@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 
 	"brig/internal/isolation/gvisor/job"
 
@@ -46,7 +47,10 @@ func take() (*job.Job, *files, error) {
 	if f.streams, err = streams(); err != nil {
 		return j, f, err
 	}
-	return j, f, lastWords(f.status)
+	if err := lastWords(f.status); err != nil || !j.Exits {
+		return j, f, err
+	}
+	return j, f, lastWordsToo(f.streams[2])
 }
 
 // await does what needs no job, and waits for one. What comes gets the numbers that it has for a kernel which is started with its job: a
@@ -104,6 +108,22 @@ func lastWords(status int) error {
 	}
 	if err != nil {
 		return fmt.Errorf("take the pipe of the end for standard error: %w", err)
+	}
+	return nil
+}
+
+// lastWordsToo has what Go's runtime writes at the end be said to the guest's standard error, too: whoever started this process is gone by
+// then, and nobody reads the pipe, but that stream is kept by an engine, and looked at when a container has ended. It is the guest's to write
+// to in any case.
+func lastWordsToo(stream int) error {
+	fd, err := unix.FcntlInt(uintptr(stream), unix.F_DUPFD_CLOEXEC, 0) //nolint:gosec // a file descriptor
+	if err != nil {
+		return fmt.Errorf("take the guest's standard error for the last words: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "standard error") //nolint:gosec // a file descriptor
+	defer f.Close()                                //nolint:errcheck // the runtime has its own
+	if err := debug.SetCrashOutput(f, debug.CrashOptions{}); err != nil {
+		return fmt.Errorf("take the guest's standard error for the last words: %w", err)
 	}
 	return nil
 }

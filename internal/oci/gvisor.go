@@ -12,9 +12,11 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 
+	"brig/internal/cgroup"
 	"brig/internal/fault"
 	"brig/internal/isolation/gvisor"
 	"brig/internal/isolation/native"
@@ -49,7 +51,7 @@ func (a *app) boot(c *container, spec *specs.Spec, o native.Options) (process, e
 	g := gvisor.Options{Options: o, ID: c.id, Dir: c.dir, Held: true, Beside: a.beside, User: c.kernelUser(spec)}
 	p, err := gvisor.Start(context.Background(), spec, g)
 	if err != nil {
-		return nil, guestError(c.Rootfs, spec.Process, err)
+		return nil, guestError(c.Rootfs, spec.Process, outOfMemory(o.Cgroup, err))
 	}
 	return p, nil
 }
@@ -109,7 +111,7 @@ func (a *app) startOnGVisor(c *container, spec *specs.Spec) (err error) {
 		err = gvisor.Begin(c.dir, c.id, c.PID)
 	}
 	if err != nil {
-		return c.failed(guestError(c.Rootfs, spec.Process, err))
+		return c.failed(guestError(c.Rootfs, spec.Process, outOfMemory(c.group(), err)))
 	}
 	fault.Point("program begun")
 	if c.Beginning = false; c.Pod == "" {
@@ -127,6 +129,17 @@ func (a *app) startOnGVisor(c *container, spec *specs.Spec) (err error) {
 		}
 	}
 	return nil
+}
+
+// outOfMemory says of a kernel that has ended without a word what has ended it, where the container's group tells that.
+func outOfMemory(group *cgroup.Cgroup, err error) error {
+	if group == nil || !gvisor.Gone(err) {
+		return err
+	}
+	if kills, kerr := group.OOMKills(); kerr == nil && kills > 0 {
+		return fmt.Errorf("%w: container init was OOM-killed (memory limit too low?)", err) // the last words are runc's
+	}
+	return err
 }
 
 // guestError says what engines look for when the guest's kernel cannot execute a program, or has none to.
@@ -237,13 +250,16 @@ func (a *app) executeOnGVisor(c *container, o *execution, own *specs.Process, sp
 	}
 	ctx, done := asked.Watched(context.Background())
 	defer done()
+	said := gvisor.Listen(c.kernelDir(), asked.Kernel)
+	defer said.Close()
 	p, err := gvisor.Exec(ctx, spec, gvisor.Options{
+		Said:    said,
 		Options: native.Options{Stdio: streams, PassFDs: passed, Warn: func(text string) { a.warnf("%s", text) }},
 		ID:      c.id, Dir: c.kernelDir(),
 	})
 	done()
 	if err != nil {
-		return guestError(c.Rootfs, spec.Process, c.toContinue(err))
+		return guestError(c.Rootfs, spec.Process, outOfMemory(c.group(), c.toContinue(err)))
 	}
 	defer p.Release() //nolint:errcheck // a connection
 	fault.Point("program runs")
@@ -253,6 +269,9 @@ func (a *app) executeOnGVisor(c *container, o *execution, own *specs.Process, sp
 		}
 	} else {
 		err = a.attend(p, o)
+		if lines := said.Lines(); err == nil && lines != nil {
+			a.warnf("gVisor's kernel has ended, and said: %s", strings.Join(lines, "; "))
+		}
 	}
 	if err != nil {
 		return errors.Join(err, p.Signal(unix.SIGKILL))

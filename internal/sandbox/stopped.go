@@ -32,8 +32,11 @@ func (st *State) asked() gvisor.Asked {
 	return gvisor.Asked{Kernel: st.PID, Supervisor: st.Monitor}
 }
 
-// toContinue says of an error by a process that is stopped what to do about it.
+// toContinue says of an error by a process that is stopped what to do about it, and of one by a kernel that is gone what that means.
 func (b *Sandbox) toContinue(err error) error {
+	if gvisor.Gone(err) {
+		return fmt.Errorf("sandbox %s has ended meanwhile: %w", b.ID, err)
+	}
 	if e := (*gvisor.StoppedError)(nil); errors.As(err, &e) {
 		return fmt.Errorf("%w: `kill -CONT %d` lets it go on, `brig rm -f %s` ends the sandbox", err, e.PID, b.ID)
 	}

@@ -21,6 +21,32 @@ type remoteError struct{ method, text string }
 
 func (e *remoteError) Error() string { return e.method + ": " + e.text }
 
+// goneError is a kernel that has ended, or does not hold the connection.
+type goneError struct{ method string }
+
+func (e *goneError) Error() string {
+	if e.method == "" {
+		return "gVisor's kernel has ended without a word"
+	}
+	return "gVisor's kernel has ended without a word, and without an answer to " + e.method
+}
+
+// Gone tells whether an error is that the kernel has ended.
+func Gone(err error) bool {
+	var e *goneError
+	return errors.As(err, &e)
+}
+
+// asking names the method of an error.
+func asking(method string, err error) error {
+	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, unix.ECONNRESET, unix.EPIPE} {
+		if errors.Is(err, gone) {
+			return &goneError{method}
+		}
+	}
+	return fmt.Errorf("ask gVisor's kernel for %s: %w", method, err)
+}
+
 // request and response are the messages of gVisor's control server (its package pkg/urpc): JSON one after another on a stream,
 // files beside the first byte.
 type request struct {
@@ -50,6 +76,9 @@ func dial(dir string) (*net.UnixConn, error) {
 		c, err = net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketName)})
 		return err
 	})
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return nil, &goneError{}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reach gVisor's kernel: %w", err)
 	}
@@ -126,7 +155,7 @@ func question(c *net.UnixConn, method string, arg any, files []*os.File) error {
 		_, err = c.Write(text[n:])
 	}
 	if err != nil {
-		return fmt.Errorf("ask gVisor's kernel for %s: %w", method, err)
+		return asking(method, err)
 	}
 	return nil
 }
@@ -156,7 +185,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 func answer(from *json.Decoder, method string, result any) error {
 	var r response
 	if err := from.Decode(&r); err != nil {
-		return fmt.Errorf("ask gVisor's kernel for %s: %w", method, err)
+		return asking(method, err)
 	}
 	if !r.Success {
 		return &remoteError{method, shown(r.Err)}
@@ -165,7 +194,7 @@ func answer(from *json.Decoder, method string, result any) error {
 		return nil
 	}
 	if err := json.Unmarshal(r.Result, result); err != nil {
-		return fmt.Errorf("ask gVisor's kernel for %s: %w", method, err)
+		return fmt.Errorf("ask gVisor's kernel for %s: it has answered nonsense: %w", method, err)
 	}
 	return nil
 }

@@ -123,7 +123,7 @@ func Exec(ctx context.Context, spec *specs.Spec, o Options) (*Executed, error) {
 		case errors.As(err, &remote):
 			return nil, programError(remote.text)
 		}
-		return nil, err
+		return nil, o.Said.explain(err)
 	}
 	fault.Point("program executed")
 	return e, nil

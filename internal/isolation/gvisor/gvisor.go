@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"brig/internal/annotation"
 	"brig/internal/fault"
@@ -47,6 +48,8 @@ type Options struct {
 	Held bool
 	// Image is the EROFS image of the root, nil for a folder. It stays the caller's.
 	Image *os.File
+	// Said is listened to by Exec, for why the kernel has ended; nil for nothing.
+	Said *Said
 	// Saved are the files of a checkpoint from which the kernel goes on (SavedFiles), each to be read from its start; none for a start.
 	Saved []*os.File
 }
@@ -406,17 +409,15 @@ func (p *Process) explain(err error) error {
 	if isStoppedError(err) {
 		return err
 	}
-	switch end, text, eerr := p.end(); {
-	case eerr == nil && end.Error != "":
-		return errors.New(end.Error)
-	case eerr != nil && len(text) > 0:
-		return fmt.Errorf("gVisor's kernel ended before the program ran, and said: %s", strings.Join(words(text), "\n"))
-	}
-	return fmt.Errorf("gVisor's kernel ended before the program ran: %w", err)
+	_ = p.status.SetReadDeadline(time.Now().Add(answerTime))
+	return explained(p.status, err)
 }
 
 // programError finds the errno in what gVisor says of a program that it cannot run.
 func programError(text string) error {
+	if strings.Contains(text, "Kernel.WaitExited") { // gVisor's for a kernel whose first program has ended
+		return &goneError{}
+	}
 	for _, e := range []unix.Errno{unix.ENOENT, unix.EACCES, unix.ENOEXEC, unix.ENOTDIR, unix.ELOOP, unix.E2BIG, unix.EPERM} {
 		if strings.HasSuffix(text, e.Error()) {
 			return &ProgramError{Errno: e, Text: text}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"brig/internal/isolation/gvisor/job"
@@ -23,7 +24,11 @@ func (p *Process) ready(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	text, err := json.Marshal(said)
+	st, err := p.status.Stat()
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(&kept{*said, st.Sys().(*syscall.Stat_t).Ino}) //nolint:forcetypeassert // of a file
 	if err != nil {
 		return err
 	}
@@ -47,8 +52,10 @@ func (p *Process) awaitReady(ctx context.Context) (*job.Ready, error) {
 		_ = p.status.SetReadDeadline(time.Now().Add(answerTime))
 		rest, _ := io.ReadAll(io.LimitReader(p.status, mostSaid))
 		return nil, fmt.Errorf("gVisor's kernel ended before it was ready, and said: %s", strings.Join(words(append(read.Bytes(), rest...)), "\n"))
+	case errors.Is(err, io.EOF):
+		return nil, &goneError{}
 	case err != nil:
-		return nil, fmt.Errorf("gVisor's kernel ended before it was ready: %w", err)
+		return nil, fmt.Errorf("wait for gVisor's kernel: %w", err)
 	case said.Error != "":
 		return nil, fmt.Errorf("gVisor's kernel failed: %s", shown(said.Error))
 	}
@@ -58,6 +65,8 @@ func (p *Process) awaitReady(ctx context.Context) (*job.Ready, error) {
 // Begin connects the network of a sandbox that was started with Options.Held, and starts its program. dir and id are those it was started
 // with, and kernel is its process. The network not before: hooks, and engines between create and start, put devices there.
 func Begin(dir, id string, kernel int) error {
+	said := Listen(dir, kernel)
+	defer said.Close()
 	ctx, done := Asked{Kernel: kernel}.Watched(context.Background())
 	defer done()
 	err := connect(ctx, dir, kernel)
@@ -68,7 +77,7 @@ func Begin(dir, id string, kernel int) error {
 	if errors.As(err, &remote) {
 		return programError(remote.text)
 	}
-	return givenUp(err)
+	return givenUp(said.explain(err))
 }
 
 // Began asks whether the program of a sandbox that was started with Options.Held has been started. A kernel that does not answer is taken to

@@ -273,6 +273,9 @@ func executeHeld(ctx context.Context, dir string, args *execArgs, files []*os.Fi
 	}
 	defer d.Close() //nolint:errcheck // read only
 	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), leashName)})
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return nil, &goneError{}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reach the supervisor of the sandbox: %w", err)
 	}

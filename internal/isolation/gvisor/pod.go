@@ -186,6 +186,8 @@ func (m *Member) Begin() error {
 		return err
 	}
 	m.spec.Linux.Seccomp = job.Refusals(m.spec.Linux.Seccomp, settings.Calls)
+	said := Listen(m.dir, m.kernel)
+	defer said.Close()
 	asked := Asked{Kernel: m.kernel, Beside: func() []int { return []int{m.gofer.PID} }}
 	ctx, done := asked.Watched(context.Background())
 	defer done()
@@ -222,7 +224,7 @@ func (m *Member) Begin() error {
 		return fmt.Errorf("%w: `kill -CONT %d` lets it go on", givenUp(err), stopped.PID)
 	}
 	if err != nil {
-		return err
+		return said.explain(err)
 	}
 	c, err := dial(m.dir)
 	if err != nil {

@@ -198,16 +198,16 @@ func (a *app) checkpointContainer(id string, o *checkpointing) error {
 	if err := o.check(); err != nil {
 		return err
 	}
+	c, missing := a.open(id)
+	if missing == nil && c.onGVisor() { // whether or not criu is here
+		return errors.New("a checkpoint of a container with isolation gvisor is not supported: criu saves processes of the host's kernel; `brig checkpoint` is for what `brig run` has started")
+	}
 	criu, err := a.findCRIU("checkpoint")
 	if err != nil {
 		return err
 	}
-	c, err := a.open(id)
-	if err != nil {
-		return err
-	}
-	if c.onGVisor() {
-		return errors.New("isolation gvisor: checkpoint has criu, which saves processes of the host's kernel")
+	if missing != nil {
+		return missing
 	}
 	lock, err := c.lock(lockTimeout)
 	if err != nil {

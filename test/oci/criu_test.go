@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"brig/internal/testenv"
 )
 
 // TestCheckpointReason: a criu that cannot work here is refused with its own reason, not with an exit code. That a checkpoint
@@ -22,5 +24,12 @@ func TestCheckpointReason(t *testing.T) {
 		if want := verb + " needs criu, which cannot work here"; code != 1 || !strings.Contains(out, want) || !strings.Contains(out, "vdso: Unexpected rt vDSO area bounds") {
 			t.Errorf("exit code %d: %s", code, out)
 		}
+	}
+	if testenv.Isolation() == "gvisor" { // which no criu changes: nobody is told to install one first
+		e.spec.Process.Args = []string{"sleep", "1000"}
+		e.write()
+		t.Cleanup(func() { e.call("delete", "--force", "saved") })
+		e.want(0, "", "run", "--detach", "--bundle", e.bundle, "saved")
+		e.want(1, "isolation gvisor is not supported", "--criu", "/nowhere/criu", "checkpoint", "saved")
 	}
 }

@@ -133,7 +133,7 @@ func (b *Sandbox) Checkpoint(ctx context.Context, dir string, leaveRunning bool,
 	if err != nil {
 		return err
 	}
-	if e := st.asked().Stopped(true); e != nil { // what the kernel was asked for it would do later, with nobody there
+	if e := st.asked().Stopped(false); e != nil { // what the kernel was asked for it would do later, with nobody there
 		return fmt.Errorf("sandbox %s cannot be saved: %w", b.ID, b.toContinue(e))
 	}
 	m := &manifest{Version: checkpointVersion, Created: time.Now(), Sandbox: b.ID, Request: req}

@@ -41,7 +41,8 @@ func givenUp(err error) error {
 const (
 	// lateAfter is when an answer is late, and how often it is looked from then on. What is seen stopped twice is.
 	lateAfter = 500 * time.Millisecond
-	// stubsAfter is when stubs are looked at: most are of no importance for a call, and an operator may have stopped one on purpose.
+	// stubsAfter is when stubs are looked at: most are of no importance for a call, an operator may have stopped one on purpose, and each is
+	// stopped for a moment when it is made (gVisor's pkg/sentry/platform/systrap, subprocess_linux.go).
 	stubsAfter = 5 * time.Second
 )
 

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -116,6 +117,25 @@ func TestRunEnds(t *testing.T) {
 				t.Errorf("got %+v %q, want %+v %q", r, out, tt.want, tt.out)
 			}
 		})
+	}
+}
+
+// A file that somebody has left among the sandboxes is in nobody's way.
+func TestStrayFile(t *testing.T) {
+	t.Parallel()
+	s := openStore(t)
+	stray := s.path("sandboxes", "stray")
+	if err := os.WriteFile(stray, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.List(); err != nil || len(list) > 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+	if _, err := s.Find("stray"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("found: %v", err)
+	}
+	if _, err := os.Stat(stray); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -298,7 +298,7 @@ func (s *Store) ids() ([]string, error) {
 	}
 	var ids []string
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") {
+		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
 			ids = append(ids, e.Name())
 		}
 	}
@@ -347,6 +347,9 @@ func (s *Store) Sweep() error {
 				return err
 			}
 			continue
+		}
+		if !e.IsDir() {
+			continue // nothing of ours
 		}
 		orphan, err := s.sandbox(e.Name()).sweep()
 		if err != nil {

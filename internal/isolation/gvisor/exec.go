@@ -82,10 +82,7 @@ func Exec(ctx context.Context, spec *specs.Spec, o Options) (*Executed, error) {
 			return nil, err
 		}
 	}
-	if f, err := open(o.Beside); err == nil { // an idle kernel's text may be in no memory by now
-		readAhead(f)
-		_ = f.Close()
-	}
+	wake(o.Beside)
 	e := &Executed{dir: o.Dir, id: o.ID}
 	files := slices.Concat(o.Stdio[:], o.PassFDs)
 	if pr.Terminal {

@@ -506,6 +506,14 @@ func readAhead(f *os.File) {
 	}
 }
 
+// wake is readAhead for a kernel that has waited: its text may be in no memory by now.
+func wake(beside string) {
+	if f, err := open(beside); err == nil {
+		readAhead(f)
+		_ = f.Close()
+	}
+}
+
 // open finds the kernel's program: beside Brig's own, or where packages put what people do not call.
 func open(beside string) (*os.File, error) {
 	var dirs []string

@@ -160,6 +160,7 @@ func (w *Warm) Begin(ctx context.Context, spec *specs.Spec, stdio [3]*os.File) (
 	s, p := w.start, w.process
 	pr := w.root.guest.Process
 	pr.Args, pr.Env = spec.Process.Args, spec.Process.Env
+	wake(s.options.Beside)
 	err := w.send(stdio)
 	w.release()
 	if err == nil {

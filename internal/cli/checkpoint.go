@@ -102,8 +102,8 @@ func (a *app) imageOf(req *sandbox.Request) (done func(), err error) {
 	p := &prepared{image: img}
 	req.ImageLock = img.Lock()
 	root, err := img.Mount()
-	if err == nil && root != req.Spec.Root.Path {
-		err = fmt.Errorf("the checkpoint's image was at %s, and is at %s now: it is in another store", req.Spec.Root.Path, root)
+	if err == nil {
+		req.Spec.Root.Path = root // which is another when the image was fetched again meanwhile: its bytes are the same
 	}
 	if err == nil {
 		err = trust.Require(store, trust.Names(img), img.Target, img.Digest, nil)

@@ -46,6 +46,9 @@ func (a *app) exec() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if args[1] == "--" && len(args) > 2 { // as behind the image of run
+				args = args[1:]
+			}
 			req := &sandbox.ExecRequest{Args: args[1:], Cwd: cwd, Terminal: tty}
 			for _, text := range env {
 				entry, ok, err := policy.ParseEnv(text, os.LookupEnv)
@@ -221,15 +224,32 @@ func (a *app) verb(name, short string, do func(*sandbox.Sandbox) error) *cobra.C
 
 func (a *app) kill() *cobra.Command {
 	var name string
-	c := a.verb("kill", "send a signal to a sandbox's first process", func(b *sandbox.Sandbox) error {
+	c := a.verb("kill", "send a signal to a sandbox's first process", nil)
+	c.RunE = func(_ *cobra.Command, args []string) error {
 		s, err := parseSignal(name)
 		if err != nil {
 			return err
 		}
-		return b.Signal(s)
-	})
+		if err := a.signalIsNoSandbox(args); err != nil {
+			return err
+		}
+		return a.each(args, func(b *sandbox.Sandbox) error { return b.Signal(s) })
+	}
 	c.Flags().StringVarP(&name, "signal", "s", "KILL", "signal, by name or number")
 	return c
+}
+
+// signalIsNoSandbox refuses the words of runc's kill, whose last one is the signal: the sandbox would be killed by another one.
+func (a *app) signalIsNoSandbox(args []string) error {
+	for _, word := range args {
+		if _, err := parseSignal(word); err != nil {
+			continue
+		}
+		if _, err := a.find(word); err != nil {
+			return fmt.Errorf("%q is no sandbox but a signal: `brig kill --signal %s SANDBOX`; nothing was sent", word, word)
+		}
+	}
+	return nil
 }
 
 func parseSignal(text string) (unix.Signal, error) {

@@ -163,7 +163,7 @@ func (p *plumbing) copyOutput(r io.Reader, to io.Writer) {
 }
 
 // forwardOutput writes what the limit leaves room for, and ends the sandbox when there is more. A reader that is gone
-// ends it too, as a broken pipe would.
+// ends it too, as a broken pipe would, and so does a full disk, of which the program hears nothing and a person has to.
 func (p *plumbing) forwardOutput(b []byte, to io.Writer) bool {
 	limit := p.v.req.OutputLimit
 	over := false
@@ -172,7 +172,11 @@ func (p *plumbing) forwardOutput(b []byte, to io.Writer) bool {
 		over = true
 	}
 	if _, err := to.Write(b); err != nil {
-		p.v.end(Signaled, 128+int(unix.SIGPIPE), "")
+		why := ""
+		if !errors.Is(err, unix.EPIPE) {
+			why = "what it wrote could not be passed on: " + err.Error()
+		}
+		p.v.end(Signaled, 128+int(unix.SIGPIPE), why)
 		return false
 	}
 	if over {

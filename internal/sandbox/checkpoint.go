@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"brig/internal/annotation"
@@ -164,16 +165,19 @@ func (b *Sandbox) Checkpoint(ctx context.Context, dir string, leaveRunning bool,
 		return errors.Join(err, s.rollBack())
 	}
 	if err := b.saveInto(ctx, m, folder, s); err != nil {
-		return errors.Join(fmt.Errorf("save sandbox %s: %w", b.ID, err), s.rollBack())
+		return errors.Join(fmt.Errorf("save sandbox %s in %s: %w", b.ID, dir, err), s.rollBack())
 	}
 	return s.finish(dir)
 }
 
 // saveInto writes the state and the manifest.
-func (b *Sandbox) saveInto(ctx context.Context, m *manifest, folder *os.File, s *saving) error {
+func (b *Sandbox) saveInto(ctx context.Context, m *manifest, folder *os.File, s *saving) (err error) {
 	var files []*os.File
 	defer func() {
 		for _, f := range files {
+			if err != nil {
+				_ = f.Truncate(0) // the kernel keeps one of a saving that failed open, and with it its place on the disk
+			}
 			_ = f.Close()
 		}
 	}()
@@ -327,6 +331,9 @@ func parseManifest(body []byte) (*manifest, error) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(m); err != nil {
+		if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok { // the standard library has no type for it
+			return nil, fmt.Errorf("its %s has the field %s, which this brig does not know: a newer one has written it", manifestFile, field)
+		}
 		return nil, fmt.Errorf("read its %s: %w", manifestFile, err)
 	}
 	if m.Request == nil || m.Request.Spec == nil || m.Request.Spec.Process == nil || m.Request.Spec.Linux == nil {
@@ -352,7 +359,7 @@ func (c *Checkpoint) open(folder *os.File, m *manifest) error {
 		}
 		copied, err := m.Files[i].copyOf(folder, f)
 		if err = errors.Join(err, f.Close()); err != nil {
-			return fmt.Errorf("%s is not what was saved: %w", name, err)
+			return err
 		}
 		c.files = append(c.files, copied)
 	}
@@ -366,14 +373,17 @@ func (s *savedFile) copyOf(folder, f *os.File) (*os.File, error) {
 		return nil, err
 	}
 	if st.Size() != s.Size {
-		return nil, fmt.Errorf("it has %d bytes, and not %d", st.Size(), s.Size)
+		return nil, fmt.Errorf("%s is not what was saved: it has %d bytes, and not %d", s.Name, st.Size(), s.Size)
 	}
 	c, sum, err := private(folder, f, s.Size)
 	if err == nil && sum != s.SHA256 {
 		err = errors.Join(errChanged, c.Close())
 	}
-	if err != nil {
-		return nil, err
+	switch {
+	case errors.Is(err, errChanged):
+		return nil, fmt.Errorf("%s is not what was saved: %w", s.Name, err)
+	case err != nil:
+		return nil, fmt.Errorf("copy %s to where nobody else can change it: %w", s.Name, err)
 	}
 	return c, nil
 }

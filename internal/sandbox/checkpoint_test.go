@@ -179,7 +179,7 @@ func TestManifest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parseManifest(body); err == nil || !strings.Contains(err.Error(), "unknown field") {
+	if _, err := parseManifest(body); err == nil || !strings.Contains(err.Error(), `the field "hardened", which this brig does not know`) {
 		t.Errorf("a policy with more than this brig knows: %v", err)
 	}
 }

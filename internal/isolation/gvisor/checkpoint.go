@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
+	"strings"
 
 	"brig/internal/annotation"
 	"brig/internal/mac/selinux"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // SavedFiles are the names of the files that a kernel's state is saved in, in the order in which it takes them: its objects, where
@@ -120,7 +123,35 @@ func Save(dir string, spec *specs.Spec, files []*os.File) (err error) {
 		Metadata      map[string]string `json:"metadata"`
 		Resume        bool
 	}{true, map[string]string{"compression": "none"}, true}
-	return call(context.Background(), dir, "containerManager.Checkpoint", args, files, nil)
+	return stateError("write the state", call(context.Background(), dir, "containerManager.Checkpoint", args, files, nil))
+}
+
+// What gVisor says of a state: a value of its own, a file that the guest had open, and the end of what it reads.
+var (
+	goValue  = regexp.MustCompile(`&wire\.[A-Za-z]+\{[^}]*\}`)
+	notOpen  = regexp.MustCompile(`failed to walk ("[^"]*") of type [0-7]+ in mount "[^":]*:([^"]*)": (.*)$`)
+	tooEarly = regexp.MustCompile(`(unexpected )?EOF$`)
+)
+
+// stateError makes a person's what gVisor says of a state that it cannot write or read.
+func stateError(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var remote *remoteError
+	if !errors.As(err, &remote) {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT, unix.EFBIG, unix.EIO} {
+		if strings.HasSuffix(remote.text, errno.Error()) {
+			return fmt.Errorf("%s: %w", what, errno)
+		}
+	}
+	if m := notOpen.FindStringSubmatch(remote.text); m != nil {
+		return fmt.Errorf("%s: the program has a file open that is not there as it was: %s in what is mounted on %s: %s", what, m[1], m[2], m[3])
+	}
+	text := goValue.ReplaceAllString(remote.text, "a part of it")
+	return fmt.Errorf("%s: gVisor's kernel: %s", what, tooEarly.ReplaceAllString(text, "it ends too early"))
 }
 
 // restore has the kernel go on from a saved state in place of a start.
@@ -134,10 +165,7 @@ func (s *start) restore(ctx context.Context) (err error) {
 	if err == nil {
 		err = call(ctx, s.options.Dir, "containerManager.Restore", struct{ HavePagesFile bool }{true}, s.options.Saved, nil)
 	}
-	if err != nil {
-		return fmt.Errorf("go on from the checkpoint: %w", err)
-	}
-	return nil
+	return stateError("go on from the checkpoint", err)
 }
 
 // lend gives files the SELinux label that the kernel may use, until the function it gives is called.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,14 +23,9 @@ type remoteError struct{ method, text string }
 func (e *remoteError) Error() string { return e.method + ": " + e.text }
 
 // goneError is a kernel that has ended, or does not hold the connection.
-type goneError struct{ method string }
+type goneError struct{}
 
-func (e *goneError) Error() string {
-	if e.method == "" {
-		return "gVisor's kernel has ended without a word"
-	}
-	return "gVisor's kernel has ended without a word, and without an answer to " + e.method
-}
+func (e *goneError) Error() string { return "gVisor's kernel has ended without a word" }
 
 // Gone tells whether an error is that the kernel has ended.
 func Gone(err error) bool {
@@ -41,7 +37,7 @@ func Gone(err error) bool {
 func asking(method string, err error) error {
 	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, unix.ECONNRESET, unix.EPIPE} {
 		if errors.Is(err, gone) {
-			return &goneError{method}
+			return &goneError{}
 		}
 	}
 	return fmt.Errorf("ask gVisor's kernel for %s: %w", method, err)
@@ -188,7 +184,8 @@ func answer(from *json.Decoder, method string, result any) error {
 		return asking(method, err)
 	}
 	if !r.Success {
-		return &remoteError{method, shown(r.Err)}
+		text, _, _ := strings.Cut(r.Err, "\ngoroutine ") // where in gVisor that was is for who works on it
+		return &remoteError{method, shown(strings.TrimSuffix(text, ":"))}
 	}
 	if result == nil {
 		return nil

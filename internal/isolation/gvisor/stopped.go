@@ -42,7 +42,7 @@ const (
 	// lateAfter is when an answer is late, and how often it is looked from then on. What is seen stopped twice is.
 	lateAfter = 500 * time.Millisecond
 	// stubsAfter is when stubs are looked at: most are of no importance for a call, an operator may have stopped one on purpose, and each is
-	// stopped for a moment when it is made (gVisor's pkg/sentry/platform/systrap, subprocess_linux.go).
+	// stopped for a moment when it is made (gVisor's pkg/sentry/platform/systrap, subprocess.go).
 	stubsAfter = 5 * time.Second
 )
 

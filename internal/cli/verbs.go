@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"os/signal"
 	"strconv"
 	"strings"
@@ -48,6 +49,9 @@ func (a *app) exec() *cobra.Command {
 			}
 			if args[1] == "--" && len(args) > 2 { // as behind the image of run
 				args = args[1:]
+			}
+			if cwd != "" && !path.IsAbs(cwd) {
+				return fmt.Errorf("--workdir: %q must be an absolute path", cwd)
 			}
 			req := &sandbox.ExecRequest{Args: args[1:], Cwd: cwd, Terminal: tty}
 			for _, text := range env {

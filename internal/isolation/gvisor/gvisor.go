@@ -418,6 +418,9 @@ func programError(text string) error {
 	if strings.Contains(text, "Kernel.WaitExited") { // gVisor's for a kernel whose first program has ended
 		return &goneError{}
 	}
+	if _, rest, found := strings.Cut(text, "failed to find initial working directory "); found { // which is no word on the program
+		return errors.New("enter the working directory " + rest)
+	}
 	for _, e := range []unix.Errno{unix.ENOENT, unix.EACCES, unix.ENOEXEC, unix.ENOTDIR, unix.ELOOP, unix.E2BIG, unix.EPERM} {
 		if strings.HasSuffix(text, e.Error()) {
 			return &ProgramError{Errno: e, Text: text}

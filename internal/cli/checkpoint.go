@@ -61,6 +61,7 @@ func (a *app) restore() *cobra.Command {
 				return err
 			}
 			defer saved.Close() //nolint:errcheck // read only
+			a.restores = true
 			req := saved.Request
 			req.Checkpoint = saved
 			done, err := a.imageOf(req)

@@ -26,6 +26,7 @@ type app struct {
 	out, err *os.File
 	code     int      // the exit code when no error says otherwise
 	accepted []string // layers that may be missing without a word
+	restores bool     // the sandbox goes on from a checkpoint
 	root     string   // --root: the state folder
 }
 

@@ -473,7 +473,11 @@ func (a *app) foreground(store *sandbox.Store, req *sandbox.Request, interactive
 func (a *app) notice(st *sandbox.State) {
 	for _, m := range st.Missing {
 		if !slices.Contains(a.accepted, m.Layer) {
-			fmt.Fprintf(a.err, "brig: notice: the sandbox runs without the layer %s: %s; --allow-missing=%s accepts that\n", m.Layer, m.Reason, m.Layer)
+			accepts := fmt.Sprintf("; --allow-missing=%s accepts that", m.Layer)
+			if a.restores { // with the policy that was saved, and no flag for it
+				accepts = ""
+			}
+			fmt.Fprintf(a.err, "brig: notice: the sandbox runs without the layer %s: %s%s\n", m.Layer, m.Reason, accepts)
 		}
 	}
 }

@@ -175,10 +175,13 @@ func (a *app) statsOf(refs []string) ([]usage, error) {
 		}
 		s, err := b.Stats()
 		if err != nil {
-			if all {
-				continue // it ended meanwhile
+			if !all {
+				return nil, err
 			}
-			return nil, err
+			if now, gone := b.State(); gone == nil && now.Status != sandbox.Stopped { // otherwise it ended meanwhile
+				fmt.Fprintf(a.err, "brig: %s\n", output.Printable(err.Error()))
+			}
+			continue
 		}
 		list = append(list, usage{b.ID, st.Name, st.Status == sandbox.Ready, s})
 	}

@@ -51,7 +51,8 @@ func SameGuest(saved, spec *specs.Spec) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(before)) {
 		if !bytes.Equal(before[name], now[name]) {
-			return fmt.Errorf("the policy gives the program another %s than it was saved with (%s, and not %s)", name, short(now[name]), short(before[name]))
+			is, was := differing(now[name], before[name])
+			return fmt.Errorf("the policy gives the program another %s than it was saved with (%s, and not %s)", name, short(is), short(was))
 		}
 		delete(now, name)
 	}
@@ -88,6 +89,36 @@ func fields(spec *specs.Spec) (map[string]json.RawMessage, error) {
 	delete(all, "process")
 	delete(all, "linux")
 	return all, nil
+}
+
+// differing leaves of two lists what is not in both.
+func differing(a, b json.RawMessage) (json.RawMessage, json.RawMessage) {
+	var one, other []json.RawMessage
+	if json.Unmarshal(a, &one) != nil || json.Unmarshal(b, &other) != nil {
+		return a, b
+	}
+	less := func(list, without []json.RawMessage) []json.RawMessage {
+		return slices.DeleteFunc(slices.Clone(list), func(e json.RawMessage) bool {
+			return slices.ContainsFunc(without, func(o json.RawMessage) bool { return bytes.Equal(e, o) })
+		})
+	}
+	only, lacks := less(one, other), less(other, one)
+	if len(only)+len(lacks) == 0 { // the same in another order
+		return a, b
+	}
+	return list(only), list(lacks)
+}
+
+// list is a list as JSON, nil for an empty one.
+func list(of []json.RawMessage) json.RawMessage {
+	if len(of) == 0 {
+		return nil
+	}
+	text, err := json.Marshal(of)
+	if err != nil {
+		return nil // it was read from JSON
+	}
+	return text
 }
 
 // short is a value as an error shows it.
@@ -165,7 +196,21 @@ func (s *start) restore(ctx context.Context) (err error) {
 	if err == nil {
 		err = call(ctx, s.options.Dir, "containerManager.Restore", struct{ HavePagesFile bool }{true}, s.options.Saved, nil)
 	}
-	return stateError("go on from the checkpoint", err)
+	return stateError("go on from the checkpoint", otherGuest(err))
+}
+
+// otherGuest says it in few words when gVisor finds that the guest is another than the one that was saved. Its own end in both values, of which
+// one alone may fill a screen.
+func otherGuest(err error) error {
+	var remote *remoteError
+	if !errors.As(err, &remote) {
+		return err
+	}
+	before, _, other := strings.Cut(remote.text, " does not match across checkpoint restore")
+	if !other {
+		return err
+	}
+	return fmt.Errorf("this brig gives the guest another %s than the one that has saved it: a checkpoint belongs to the build that made it", before[strings.LastIndex(before, " ")+1:])
 }
 
 // lend gives files the SELinux label that the kernel may use, until the function it gives is called.

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"brig/internal/isolation/gvisor/job"
+
+	"golang.org/x/sys/unix"
 )
 
 // Version says which kernel is installed: a saved state belongs to one build of it.
@@ -62,8 +64,12 @@ func (o *Options) blame(err error) error {
 		return err
 	}
 	_, common, look := installed(o.Beside)
-	if look == nil {
+	var ended *exec.ExitError
+	switch {
+	case look == nil:
 		look = matches(common)
+	case !errors.As(look, &ended) && !errors.Is(look, unix.ENOENT) && !errors.Is(look, unix.ENOEXEC) && !errors.Is(look, unix.EACCES):
+		return err // the look has failed for the same reason, as for want of descriptors
 	}
 	if look != nil {
 		return fmt.Errorf("isolation gvisor: %w (%w)", look, err)

@@ -95,6 +95,9 @@ func mask(k *sentrykernel.Kernel, leader *sentrykernel.Task, spec *specs.Spec) e
 	if err := m.queues(spec.Mounts); err != nil {
 		return err
 	}
+	if err := m.sealed(spec.Mounts); err != nil {
+		return err
+	}
 	for _, name := range []string{"/proc", "/sys"} {
 		if err := m.unasked(name, spec.Mounts); err != nil {
 			return fmt.Errorf("unmount the guest's %s: %w", name, err)
@@ -173,16 +176,21 @@ func (m *masker) seal(name string, mounts []specs.Mount) error {
 		}
 	}
 	for _, name := range names {
-		d, err := m.fs.GetDentryAt(m.ctx, m.creds, m.at(name), &vfs.GetDentryOptions{})
-		if err == nil {
-			err = m.fs.SetMountReadOnly(d.Mount(), true)
-			d.DecRef(m.ctx)
-		}
-		if err != nil {
+		if err := m.readOnly(name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// readOnly seals the one mount that is at a path.
+func (m *masker) readOnly(name string) error {
+	d, err := m.fs.GetDentryAt(m.ctx, m.creds, m.at(name), &vfs.GetDentryOptions{})
+	if err != nil {
+		return err
+	}
+	defer d.DecRef(m.ctx)
+	return m.fs.SetMountReadOnly(d.Mount(), true)
 }
 
 // unasked unmounts what gVisor mounts in every container (its runsc/boot, compileMounts), unless something is mounted there or below.

@@ -3,6 +3,9 @@ package main
 import (
 	"fmt"
 	"path"
+	"slices"
+
+	"brig/internal/isolation/gvisor/job"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/mqfs"
@@ -38,6 +41,19 @@ func (m *masker) queues(mounts []specs.Mount) error {
 		}
 		if err != nil {
 			return fmt.Errorf("mount mqueue on %s in the guest: %w", at, err)
+		}
+	}
+	return nil
+}
+
+// sealed makes mounts read-only that could not be while others were made in them.
+func (m *masker) sealed(mounts []specs.Mount) error {
+	for i := range mounts {
+		if !slices.Contains(mounts[i].Options, job.SealedLater) {
+			continue
+		}
+		if err := m.readOnly(path.Clean(mounts[i].Destination)); err != nil {
+			return fmt.Errorf("make %s read-only in the guest: %w", mounts[i].Destination, err)
 		}
 	}
 	return nil

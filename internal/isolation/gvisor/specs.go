@@ -34,8 +34,22 @@ func kernelSpec(spec *specs.Spec) *specs.Spec {
 	delete(s.Annotations, annotation.SeccompFloor) // for the guest's programs, whose filter has it
 	// The guest's cgroup files are its own kernel's. Those of the host are not for the kernel process.
 	s.Mounts = slices.DeleteFunc(slices.Clone(spec.Mounts), func(m specs.Mount) bool { return m.Type == "cgroup" || m.Type == "cgroup2" })
+	s.Mounts = append(missing(s.Mounts), s.Mounts...)
 	hide(&s)
 	return &s
+}
+
+// missing are the mounts without which the kernel process does not start, and that a bundle has none of: the guest gets neither, or its own.
+func missing(list []specs.Mount) (needed []specs.Mount) {
+	for _, m := range []specs.Mount{
+		{Type: "proc", Source: "proc", Destination: "/proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Type: "tmpfs", Source: "tmpfs", Destination: "/dev", Options: []string{"nosuid", "noexec", "mode=755", "size=64k"}},
+	} {
+		if !slices.ContainsFunc(list, func(o specs.Mount) bool { return path.Join("/", o.Destination) == m.Destination }) {
+			needed = append(needed, m)
+		}
+	}
+	return needed
 }
 
 // hidden and fixed are what a policy without procfs beyond processes (subset=pid), or Docker's, keeps from a program. The kernel process has
@@ -165,10 +179,13 @@ func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string, err error) 
 		at := path.Join("/", m.Destination) // old bundles have it without
 		m.Destination = at
 		switch {
-		case isOwn(&m, pr.Cwd) && at != "/dev" && at != "/dev/pts": // gVisor makes /dev as it has it
+		case isOwn(&m, pr.Cwd) && (at == "/dev" || at == "/dev/pts"): // gVisor makes what is in them as it has it
+			m.Options = attributes(m.Options)
+			s.Mounts = append(s.Mounts, m)
+		case isOwn(&m, pr.Cwd):
 			m.Options = tmpfsOptions(&m)
 			s.Mounts = append(s.Mounts, m)
-		case isOwn(&m, pr.Cwd) || madeAsLink(&m): // a link is in the tree, and no mount
+		case madeAsLink(&m): // it is in the tree, and no mount
 		default:
 			m.Type, m.Source = "bind", at
 			m.UIDMappings, m.GIDMappings = nil, nil
@@ -177,16 +194,34 @@ func guestSpec(spec *specs.Spec) (guest *specs.Spec, below []string, err error) 
 			below = append(below, at)
 		}
 	}
+	sealLater(s.Mounts)
 	return &s, below, nil
+}
+
+// sealLater has a file system of the guest's own that is read-only be so when the mounts in it are made: gVisor makes the folders for them as it
+// comes to each. In /dev there always are some.
+func sealLater(list []specs.Mount) {
+	for i := range list {
+		m := &list[i]
+		ro := slices.Index(m.Options, "ro")
+		if m.Type == "bind" || ro < 0 {
+			continue
+		}
+		if m.Destination == "/dev" || slices.ContainsFunc(list, func(o specs.Mount) bool { return strings.HasPrefix(o.Destination, m.Destination+"/") }) {
+			m.Options[ro] = job.SealedLater
+		}
+	}
 }
 
 // bindOptions are those of a served mount: what may be written in it is the tree's to say, and the guest's kernel is told the same, or it
 // would take a new time or mode of a file for done that the file does not get.
-func bindOptions(m *specs.Mount) []string {
-	list := []string{"rbind"}
-	o, err := mounts.Parse(m.Options)
+func bindOptions(m *specs.Mount) []string { return append([]string{"rbind"}, attributes(m.Options)...) }
+
+// attributes are those of the options that gVisor has for every mount.
+func attributes(options []string) (list []string) {
+	o, err := mounts.Parse(options)
 	if err != nil {
-		return list // the launch program's to refuse
+		return nil // the launch program's to refuse
 	}
 	for _, a := range []struct {
 		name string

@@ -75,6 +75,9 @@ type Job struct {
 // clocks and the memory of a guest are made with the job, so that two kernels have nothing in common that a guest could tell.
 const Warm = "w"
 
+// SealedLater is an option of a mount of the guest's spec: it is read-only when all mounts are made. gVisor passes over it.
+const SealedLater = "run.brig.ro"
+
 // Ready says that the kernel takes calls.
 type Ready struct {
 	// Config are the kernel's settings, which gVisor wants to have again with each container that is started in it.

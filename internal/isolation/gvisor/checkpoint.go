@@ -91,10 +91,10 @@ func fields(spec *specs.Spec) (map[string]json.RawMessage, error) {
 	return all, nil
 }
 
-// differing leaves of two lists what is not in both.
+// differing leaves of two lists what is not in both, where the whole is more than short shows.
 func differing(a, b json.RawMessage) (json.RawMessage, json.RawMessage) {
 	var one, other []json.RawMessage
-	if json.Unmarshal(a, &one) != nil || json.Unmarshal(b, &other) != nil {
+	if max(len(a), len(b)) <= mostShown || json.Unmarshal(a, &one) != nil || json.Unmarshal(b, &other) != nil {
 		return a, b
 	}
 	less := func(list, without []json.RawMessage) []json.RawMessage {
@@ -121,14 +121,16 @@ func list(of []json.RawMessage) json.RawMessage {
 	return text
 }
 
+// mostShown is how much of a value an error shows.
+const mostShown = 300
+
 // short is a value as an error shows it.
 func short(text json.RawMessage) string {
-	const most = 300
 	switch {
 	case text == nil:
 		return "none"
-	case len(text) > most:
-		return string(text[:most]) + "…"
+	case len(text) > mostShown:
+		return string(text[:mostShown]) + "…"
 	}
 	return string(text)
 }

@@ -89,14 +89,14 @@ func (b *Sandbox) hasLockOpen(pid int) error {
 }
 
 // waitForced waits for the end of a sandbox that is killed to be removed, and kills its supervisor, too, where that is stopped: what it
-// leaves is cleared as what any killed supervisor leaves.
+// leaves is cleared as what any killed supervisor leaves. One that a process keeps from ending is an error.
 func (b *Sandbox) waitForced(ctx context.Context, st *State) error {
-	over, done := context.WithCancel(ctx)
-	defer done()
+	over, done := context.WithCancelCause(ctx)
+	defer done(nil)
 	go func() {
 		look := time.NewTicker(lookAfter)
 		defer look.Stop()
-		for {
+		for waiting := (waiters{}); ; {
 			select {
 			case <-over.Done():
 				return
@@ -105,10 +105,16 @@ func (b *Sandbox) waitForced(ctx context.Context, st *State) error {
 					_ = unix.PidfdSendSignal(int(supervisor.Fd()), unix.SIGKILL, nil, 0) //nolint:gosec // a file descriptor
 					_ = supervisor.Close()
 				}
+				if err := waiting.look(b, st, stuckAfter); err != nil {
+					done(err)
+				}
 			}
 		}
 	}()
-	if _, err := b.Wait(ctx); err != nil && !errors.Is(err, ErrNotFound) {
+	if _, err := b.Wait(over); err != nil && !errors.Is(err, ErrNotFound) {
+		if stuck := (*StuckError)(nil); errors.As(context.Cause(over), &stuck) {
+			return stuck
+		}
 		return err
 	}
 	return nil

@@ -115,7 +115,7 @@ func (b *Sandbox) Stop(ctx context.Context, after time.Duration) error {
 	}
 	look := time.NewTicker(lookAfter)
 	defer look.Stop()
-	for {
+	for waiting := (waiters{}); ; {
 		select {
 		case err := <-ended:
 			return err
@@ -125,6 +125,9 @@ func (b *Sandbox) Stop(ctx context.Context, after time.Duration) error {
 			if supervisor, err := b.stoppedSupervisor(st); err == nil {
 				_ = supervisor.Close()
 				return &StoppedSupervisorError{b.ID, st.Monitor}
+			}
+			if err := waiting.look(b, st, stuckAfter); err != nil {
+				return err
 			}
 		}
 	}

@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -261,9 +260,8 @@ func (h *holder) awake() error {
 
 // stopped tells whether a process is (SIGSTOP, or by a debugger: proc_pid_stat(5), field 3).
 func stopped(pid int) bool {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	i := bytes.LastIndex(text, []byte(") "))
-	return err == nil && i >= 0 && i+2 < len(text) && (text[i+2] == 'T' || text[i+2] == 't')
+	state := taskState("/proc/" + strconv.Itoa(pid))
+	return state == 'T' || state == 't'
 }
 
 // receive gets the request.

@@ -80,6 +80,16 @@ func Landlock(least int) Need {
 	}}
 }
 
+// FUSE is a kernel in which a process can be a file system.
+var FUSE = Need{"fuse", func() string {
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return err.Error()
+	}
+	_ = f.Close()
+	return ""
+}}
+
 // CgroupV2 is a machine with cgroup version 2 alone.
 var CgroupV2 = Need{"cgroup-v2", func() string {
 	if tree, err := host.Cgroups(); err != nil || !tree.V2() {

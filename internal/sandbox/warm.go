@@ -63,7 +63,7 @@ func (s *Store) holdWarm(id, key string, req *Request, pool *os.File) (err error
 		return err
 	}
 	if now != key {
-		return errors.New("a folder of its policy, or Brig's own programs, are not those any more that the pool was started with; end it (brig warm --stop), and start another")
+		return errors.New("a folder of its policy, what is mounted there, or Brig's own programs, are not those any more that the pool was started with; end it (brig warm --stop), and start another")
 	}
 	v, err := s.prepare(id, req, false)
 	if err != nil {

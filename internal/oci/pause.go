@@ -36,6 +36,9 @@ func (a *app) frozen(from string, do func(*cgroup.Cgroup, context.Context) error
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
 		defer cancel()
+		if from == running && c.onGVisor() && c.status() == running {
+			return c.toContinue(gvisor.Still(ctx, c.dir, a.asked(c), g.Freeze))
+		}
 		return do(g, ctx)
 	}
 }

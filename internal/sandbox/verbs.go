@@ -199,6 +199,9 @@ func (b *Sandbox) Pause(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if st, err := b.State(); err == nil && st.Isolation == "gvisor" && st.Status == Running {
+		return b.toContinue(gvisor.Still(ctx, b.dir, st.asked(), group.Freeze))
+	}
 	return group.Freeze(ctx)
 }
 

@@ -135,10 +135,12 @@ func short(text json.RawMessage) string {
 	return string(text)
 }
 
+const pauseMethod = "containerManager.Pause"
+
 // Pause stops every task of the guest, until Unpause. It waits for the kernel for as long as that takes: one that is not waited for would
 // pause the guest later, and nobody let it go on.
 func Pause(dir string) error {
-	return call(context.Background(), dir, "containerManager.Pause", nil, nil, nil)
+	return call(context.Background(), dir, pauseMethod, nil, nil, nil)
 }
 
 // Unpause ends what Pause began. Without a pause it would end the kernel.

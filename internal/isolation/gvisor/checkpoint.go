@@ -161,11 +161,12 @@ func Save(dir string, spec *specs.Spec, files []*os.File) (err error) {
 	return stateError("write the state", call(context.Background(), dir, "containerManager.Checkpoint", args, files, nil))
 }
 
-// What gVisor says of a state: a value of its own, a file that the guest had open, and the end of what it reads.
-var (
-	goValue  = regexp.MustCompile(`&wire\.[A-Za-z]+\{[^}]*\}`)
-	notOpen  = regexp.MustCompile(`failed to walk ("[^"]*") of type [0-7]+ in mount "[^":]*:([^"]*)": (.*)$`)
-	tooEarly = regexp.MustCompile(`(unexpected )?EOF$`)
+// What gVisor says of a state: a value of its own, a file that the guest had open, and the end of what it reads. They are compiled where one is
+// looked for: at package level every command would wait for it.
+const (
+	goValue  = `&wire\.[A-Za-z]+\{[^}]*\}`
+	notOpen  = `failed to walk ("[^"]*") of type [0-7]+ in mount "[^":]*:([^"]*)": (.*)$`
+	tooEarly = `(unexpected )?EOF$`
 )
 
 // stateError makes a person's what gVisor says of a state that it cannot write or read.
@@ -182,11 +183,11 @@ func stateError(what string, err error) error {
 			return fmt.Errorf("%s: %w", what, errno)
 		}
 	}
-	if m := notOpen.FindStringSubmatch(remote.text); m != nil {
+	if m := regexp.MustCompile(notOpen).FindStringSubmatch(remote.text); m != nil {
 		return fmt.Errorf("%s: the program has a file open that is not there as it was: %s in what is mounted on %s: %s", what, m[1], m[2], m[3])
 	}
-	text := goValue.ReplaceAllString(remote.text, "a part of it")
-	return fmt.Errorf("%s: gVisor's kernel: %s", what, tooEarly.ReplaceAllString(text, "it ends too early"))
+	text := regexp.MustCompile(goValue).ReplaceAllString(remote.text, "a part of it")
+	return fmt.Errorf("%s: gVisor's kernel: %s", what, regexp.MustCompile(tooEarly).ReplaceAllString(text, "it ends too early"))
 }
 
 // restore has the kernel go on from a saved state in place of a start.

@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sleeper is a process, stopped or not, that calls itself with words.
-func sleeper(t *testing.T, halted bool, name ...string) int {
+// sleeper is a process, stopped or not, of that name.
+func sleeper(t *testing.T, halted bool, name string) int {
 	t.Helper()
 	cmd := exec.Command("sleep", "1000")
-	cmd.Args = append(name, "1000")
+	cmd.Args[0] = name
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestWatched(t *testing.T) {
 // TestStoppedBeside: a file server that is stopped counts at once, a stub only where stubs are looked at.
 func TestStoppedBeside(t *testing.T) {
 	t.Parallel()
-	server, stub := sleeper(t, true, "sleep", serverCommand), sleeper(t, true, "sleep")
+	server, stub := sleeper(t, true, serverCommand), sleeper(t, true, "sleep")
 	beside := func(pids ...int) Asked { return Asked{Beside: func() []int { return pids }} }
 	for _, c := range []struct {
 		asked Asked

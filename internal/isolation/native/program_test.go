@@ -1,6 +1,8 @@
 package native
 
 import (
+	"errors"
+	"os"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -39,5 +41,49 @@ func TestMayWrite(t *testing.T) {
 		if got := MayWrite(s, &unix.Stat_t{Uid: c.uid, Gid: c.gid, Mode: unix.S_IFREG | c.mode}); got != c.want {
 			t.Errorf("%s: %v", c.what, got)
 		}
+	}
+}
+
+// TestSealWhileHeld: a page of the copy that somebody has a hold on delays the seal, and is no error when it is let go.
+func TestSealWhileHeld(t *testing.T) {
+	t.Parallel()
+	held := func() (file, pipe *os.File) {
+		t.Helper()
+		fd, err := unix.MemfdCreate("held", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file = os.NewFile(uintptr(fd), "held")
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _, _, _ = file.Close(), r.Close(), w.Close() })
+		if _, err := file.WriteString("text"); err != nil {
+			t.Fatal(err)
+		}
+		begin := int64(0)
+		if n, err := unix.Splice(fd, &begin, int(w.Fd()), nil, 4, 0); n != 4 || err != nil { // the pipe has the page, not a copy of it
+			t.Fatal(n, err)
+		}
+		return file, r
+	}
+	file, pipe := held()
+	sealed := make(chan error)
+	go func() { sealed <- seal(file) }()
+	other, _ := held()
+	for range 2 { // by when the first try for the file has failed
+		if _, err := unix.FcntlInt(other.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE); !errors.Is(err, unix.EBUSY) {
+			t.Fatalf("a page in a pipe does not hold up a seal: %v", err)
+		}
+	}
+	if _, err := pipe.Read(make([]byte, 4)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-sealed; err != nil {
+		t.Error(err)
+	}
+	if _, err := file.WriteAt([]byte("x"), 0); !errors.Is(err, unix.EPERM) {
+		t.Errorf("it can be written to: %v", err)
 	}
 }

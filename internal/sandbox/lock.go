@@ -45,3 +45,17 @@ func waitLock(f *os.File) error {
 		}
 	}
 }
+
+// lockEnd tells when the supervisor is gone. It waits on a descriptor of its own for as long as that takes, also when nobody listens any more.
+func lockEnd(f *os.File) (<-chan error, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("wait for the end of a sandbox: %w", err)
+	}
+	own, ended := os.NewFile(uintptr(fd), f.Name()), make(chan error, 1) //nolint:gosec // a file descriptor
+	go func() {
+		err := waitLock(own)
+		ended <- errors.Join(err, own.Close())
+	}()
+	return ended, nil
+}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"strconv"
 
+	"brig/internal/isolation/native"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -55,7 +57,7 @@ func private(folder, f *os.File, size int64) (_ *os.File, sum string, err error)
 	}
 	h := sha256.New()
 	if err = copyInto(c, f, size, h); err == nil {
-		_, err = unix.FcntlInt(c.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+		err = native.Seal(c)
 		if errors.Is(err, unix.EINVAL) && size > smallState {
 			err = nil // on disk there are none
 		}

@@ -99,8 +99,10 @@ func (b *Sandbox) Stop(ctx context.Context, after time.Duration) error {
 	if err := ignoreEnded(b.Signal(ask)); err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- waitLock(lock) }()
+	ended, err := lockEnd(lock)
+	if err != nil {
+		return err
+	}
 	timer := time.NewTimer(after)
 	defer timer.Stop()
 	select {
@@ -165,8 +167,10 @@ func (b *Sandbox) Wait(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	defer func() { _ = lock.Close() }()
-	ended := make(chan error, 1)
-	go func() { ended <- waitLock(lock) }()
+	ended, err := lockEnd(lock)
+	if err != nil {
+		return Result{}, err
+	}
 	select {
 	case <-ctx.Done():
 		return Result{}, ctx.Err()

@@ -45,7 +45,7 @@ func SealedCopy(from *os.File) (*os.File, error) {
 	}
 	to := os.NewFile(uintptr(fd), name)
 	if _, err = to.ReadFrom(from); err == nil {
-		err = seal(to)
+		err = Seal(to)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("seal a copy of %s: %w", from.Name(), err), to.Close())
@@ -56,9 +56,9 @@ func SealedCopy(from *os.File) (*os.File, error) {
 // sealTries is how often it is tried. Each time the kernel itself waits, for 0.2 s at most.
 const sealTries = 20
 
-// seal forbids every change of a file in RAM. The kernel refuses that with EBUSY while somebody has a hold on one of its pages, as it has
+// Seal forbids every change of a file in RAM. The kernel refuses that with EBUSY while somebody has a hold on one of its pages, as it has
 // itself for a moment when it moves or looks for free memory (mm/memfd.c, memfd_wait_for_pins).
-func seal(f *os.File) (err error) {
+func Seal(f *os.File) (err error) {
 	for range sealTries {
 		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
 		if !errors.Is(err, unix.EBUSY) {

@@ -70,7 +70,7 @@ func TestSealWhileHeld(t *testing.T) {
 	}
 	file, pipe := held()
 	sealed := make(chan error)
-	go func() { sealed <- seal(file) }()
+	go func() { sealed <- Seal(file) }()
 	other, _ := held()
 	for range 2 { // by when the first try for the file has failed
 		if _, err := unix.FcntlInt(other.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE); !errors.Is(err, unix.EBUSY) {
